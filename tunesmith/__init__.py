@@ -1,0 +1,3 @@
+"""Tunesmith: the fine-tuning service you keep."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,69 @@
+"""Identity, time and chance: the only places where ids are minted, the clock is read and dice are thrown.
+
+Everything that needs one of them takes a `Clock` or an `Rng`, so that a test can hold both.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+import time
+from typing import Protocol
+
+ALPHABET = string.ascii_letters + string.digits
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Seconds since 1970, UTC."""
+        ...
+
+
+class SystemClock:
+    def now(self) -> float:
+        return time.time()
+
+
+class Rng(Protocol):
+    def token(self, num_chars: int) -> str:
+        """Random letters and digits."""
+        ...
+
+    def below(self, bound: int) -> int:
+        """A random integer in [0, bound)."""
+        ...
+
+
+class SystemRng:
+    """Chance from the operating system; fit for keys."""
+
+    def token(self, num_chars: int) -> str:
+        return "".join(secrets.choice(ALPHABET) for _ in range(num_chars))
+
+    def below(self, bound: int) -> int:
+        return secrets.randbelow(bound)
+
+
+# The prefixes of the public API, separator included (contract: ids are opaque but recognisable).
+FILE = "file-"
+JOB = "ftjob-"
+EVENT = "ftevent-"
+CHECKPOINT = "ftckpt_"
+CHAT_COMPLETION = "chatcmpl-"
+REQUEST = "req_"
+KEY = "sk-"
+
+
+def new_id(prefix: str, rng: Rng) -> str:
+    """A fresh id such as "file-3kT...": the prefix and 24 random characters."""
+    return prefix + rng.token(24)
+
+
+def new_api_key(rng: Rng) -> str:
+    """A key of 256 bits: 43 characters of 62 hold 256.02."""
+    return KEY + rng.token(43)
+
+
+def new_model_suffix(rng: Rng) -> str:
+    """The eight characters that end a tuned model's name."""
+    return rng.token(8)

@@ -1,0 +1,249 @@
+"""The decoder: one transformer, used by the trainer and by the engine, so that what is trained is what is served.
+
+It covers the families that share the Llama block: Llama, Mistral, SmolLM, Qwen2/2.5 (bias on
+q, k, v) and Qwen3 (a norm on each query and key head). A family is a handful of switches in
+`DecoderConfig`; `families.py` reads them from a Hugging Face config. Weights keep their Hugging
+Face names, so that a checkpoint is the same file everywhere.
+
+Left out on purpose: dropout in the base, training of sliding windows (the context is capped at
+the window instead), quantised weights.
+
+Shape suffixes: B sequences, T new positions, S positions attended to, E hidden, H query heads,
+K key/value heads, D head size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ATTENTION_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP_LINEARS = ("gate_proj", "up_proj", "down_proj")
+EMBEDDING = "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
+
+
+@dataclass(frozen=True)
+class Llama3Rope:
+    """Frequency scaling of Llama 3.1 and later (transformers: rope_type "llama3")."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_positions: int
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_positions: int
+    norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    rope_scaling: Llama3Rope | float | None = None
+    """A Llama 3 rule, a linear factor, or none."""
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    tie_embeddings: bool = True
+
+
+class KeyValueCache(Protocol):
+    """Keeps keys and values of earlier positions, one pair a layer."""
+
+    def extend(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores the new positions; returns keys and values of all S positions (B, K, S, D)."""
+        ...
+
+
+class LowRankUpdate(Protocol):
+    """What an adapter adds to a linear layer's output."""
+
+    def delta(self, name: str, x_BTE: Tensor) -> Tensor | None:
+        """The update for the linear called `name` ("model.layers.0.mlp.up_proj"), or None."""
+        ...
+
+
+class Decoder:
+    """A causal language model over `weights`, a mapping of Hugging Face names to tensors."""
+
+    def __init__(self, config: DecoderConfig, weights: Mapping[str, Tensor]) -> None:
+        self.config = config
+        self.weights = weights
+        self._inv_freq = inverse_frequencies(config).to(weights[EMBEDDING].device)
+
+    @property
+    def device(self) -> torch.device:
+        return self.weights[EMBEDDING].device
+
+    def hidden(
+        self,
+        ids_BT: Tensor,
+        *,
+        positions_BT: Tensor | None = None,
+        mask_BTS: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        lora: LowRankUpdate | None = None,
+    ) -> Tensor:
+        """Final hidden states (B, T, E), normalised, before the head.
+
+        Without a mask every position attends to itself and what came before it, so rows may be
+        padded on the right. With a cache, `mask_BTS` (True = attend) says which of the S stored
+        positions each new one sees.
+        """
+        if positions_BT is None:
+            positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device)[None]
+        x = F.embedding(ids_BT, self.weights[EMBEDDING])
+        rope = self._rotation(positions_BT, x.dtype)
+        for layer in range(self.config.num_layers):
+            name = f"model.layers.{layer}"
+            normed = self._norm(f"{name}.input_layernorm.weight", x)
+            x = x + self._attention(layer, normed, rope, mask_BTS, cache, lora)
+            normed = self._norm(f"{name}.post_attention_layernorm.weight", x)
+            x = x + self._mlp(f"{name}.mlp", normed, lora)
+        return self._norm("model.norm.weight", x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores over the vocabulary for any stack of hidden states (..., E) -> (..., V)."""
+        return F.linear(hidden, self.weights[EMBEDDING if self.config.tie_embeddings else HEAD])
+
+    def _attention(
+        self,
+        layer: int,
+        x_BTE: Tensor,
+        rope: tuple[Tensor, Tensor],
+        mask_BTS: Tensor | None,
+        cache: KeyValueCache | None,
+        lora: LowRankUpdate | None,
+    ) -> Tensor:
+        c, name = self.config, f"model.layers.{layer}.self_attn"
+        q = self._linear(f"{name}.q_proj", x_BTE, lora).unflatten(-1, (c.num_heads, c.head_dim))
+        k = self._linear(f"{name}.k_proj", x_BTE, lora).unflatten(-1, (c.num_kv_heads, c.head_dim))
+        v = self._linear(f"{name}.v_proj", x_BTE, lora).unflatten(-1, (c.num_kv_heads, c.head_dim))
+        if c.qk_norm:
+            q = self._norm(f"{name}.q_norm.weight", q)
+            k = self._norm(f"{name}.k_norm.weight", k)
+        q, k = rotate(q, *rope).transpose(1, 2), rotate(k, *rope).transpose(1, 2)
+        v = v.transpose(1, 2)
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)
+        groups = c.num_heads // c.num_kv_heads
+        if groups > 1:
+            # torch's grouped attention on CPU falls back to the unfused path; a copy is faster.
+            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+        mask = None if mask_BTS is None else mask_BTS[:, None]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return self._linear(f"{name}.o_proj", out.transpose(1, 2).flatten(2), lora)
+
+    def _mlp(self, name: str, x_BTE: Tensor, lora: LowRankUpdate | None) -> Tensor:
+        gate = self._linear(f"{name}.gate_proj", x_BTE, lora)
+        up = self._linear(f"{name}.up_proj", x_BTE, lora)
+        return self._linear(f"{name}.down_proj", F.silu(gate) * up, lora)
+
+    def _linear(self, name: str, x: Tensor, lora: LowRankUpdate | None) -> Tensor:
+        y = F.linear(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
+        update = lora.delta(name, x) if lora is not None else None
+        return y if update is None else y + update
+
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weights[name], self.config.norm_eps)
+
+    def _rotation(self, positions_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        angle_BTD = positions_BT[..., None].float() * self._inv_freq
+        angle_BTD = torch.cat((angle_BTD, angle_BTD), dim=-1)
+        return angle_BTD.cos()[:, :, None].to(dtype), angle_BTD.sin()[:, :, None].to(dtype)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm (Zhang and Sennrich 2019), computed in fp32 and cast back."""
+    wide = x.float()
+    wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return weight * wide.to(x.dtype)
+
+
+def rotate(x_BTHD: Tensor, cos_BT1D: Tensor, sin_BT1D: Tensor) -> Tensor:
+    """Rotary position embedding (Su et al. 2021) in the half-split layout of Hugging Face."""
+    first, second = x_BTHD.chunk(2, dim=-1)
+    return x_BTHD * cos_BT1D + torch.cat((-second, first), dim=-1) * sin_BT1D
+
+
+def inverse_frequencies(config: DecoderConfig) -> Tensor:
+    """One rotation frequency per pair of head dimensions (D/2), after the config's scaling."""
+    steps = torch.arange(0, config.head_dim, 2, dtype=torch.int64).float() / config.head_dim
+    inv_freq = 1.0 / (config.rope_theta**steps)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return inv_freq
+    if isinstance(scaling, float | int):
+        return inv_freq / scaling
+    # Llama 3.1: long waves are slowed by `factor`, short ones kept, those between are blended.
+    wavelength = 2 * math.pi / inv_freq
+    span = scaling.high_freq_factor - scaling.low_freq_factor
+    blend = (scaling.original_max_positions / wavelength - scaling.low_freq_factor) / span
+    blend = blend.clamp(0.0, 1.0)
+    return (1 - blend) * inv_freq / scaling.factor + blend * inv_freq
+
+
+def linear_names(config: DecoderConfig) -> list[str]:
+    """Every linear layer of the blocks, in order: what LoRA adapts."""
+    return [
+        f"model.layers.{layer}.{part}"
+        for layer in range(config.num_layers)
+        for part in (
+            *(f"self_attn.{linear}" for linear in ATTENTION_LINEARS),
+            *(f"mlp.{linear}" for linear in MLP_LINEARS),
+        )
+    ]
+
+
+def weight_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor the decoder reads, by Hugging Face name."""
+    c = config
+    hidden, inner = c.hidden_size, c.intermediate_size
+    query, kv = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (c.vocab_size, hidden)}
+    for layer in range(c.num_layers):
+        name = f"model.layers.{layer}"
+        shapes[f"{name}.input_layernorm.weight"] = (hidden,)
+        for part, rows in (("q_proj", query), ("k_proj", kv), ("v_proj", kv)):
+            shapes[f"{name}.self_attn.{part}.weight"] = (rows, hidden)
+            if c.qkv_bias:
+                shapes[f"{name}.self_attn.{part}.bias"] = (rows,)
+        shapes[f"{name}.self_attn.o_proj.weight"] = (hidden, query)
+        if c.qk_norm:
+            shapes[f"{name}.self_attn.q_norm.weight"] = (c.head_dim,)
+            shapes[f"{name}.self_attn.k_norm.weight"] = (c.head_dim,)
+        shapes[f"{name}.post_attention_layernorm.weight"] = (hidden,)
+        shapes[f"{name}.mlp.gate_proj.weight"] = (inner, hidden)
+        shapes[f"{name}.mlp.up_proj.weight"] = (inner, hidden)
+        shapes[f"{name}.mlp.down_proj.weight"] = (hidden, inner)
+    shapes["model.norm.weight"] = (hidden,)
+    if not c.tie_embeddings:
+        shapes[HEAD] = (c.vocab_size, hidden)
+    return shapes
+
+
+def init_weights(config: DecoderConfig, seed: int) -> dict[str, Tensor]:
+    """Fresh fp32 weights: normal 0.02, output projections shrunk by depth (GPT-2), norms one."""
+    generator = torch.Generator().manual_seed(seed)
+    shrink = 1 / math.sqrt(2 * config.num_layers)
+    weights: dict[str, Tensor] = {}
+    for name, shape in weight_shapes(config).items():
+        if name.endswith("norm.weight"):
+            weights[name] = torch.ones(shape)
+        elif name.endswith("bias"):
+            weights[name] = torch.zeros(shape)
+        else:
+            std = 0.02 * (shrink if "o_proj" in name or "down_proj" in name else 1.0)
+            weights[name] = torch.randn(shape, generator=generator) * std
+    return weights
