@@ -1,4 +1,4 @@
-"""Every setting, once. Read from, in order: arguments, TUNESMITH_* variables, tunesmith.toml, defaults.
+"""Every setting, once: from arguments, TUNESMITH_* variables, tunesmith.toml, or the default.
 
 `tunesmith.toml` is looked for in the working directory; TUNESMITH_CONFIG names another file.
 """
@@ -28,7 +28,7 @@ class Settings(BaseSettings):
 
     data: Path = Field(
         Path("tunesmith-data"),
-        description="Directory that holds everything: database, files, models.",
+        description="Directory of everything: database, files, models.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
@@ -38,23 +38,15 @@ class Settings(BaseSettings):
     organization: str = Field(
         "personal",
         pattern=r"^[a-z0-9-]{1,40}$",
-        description="The organisation in tuned model names.",
+        description="Organisation in tuned models' names.",
     )
-    max_file_bytes: int = Field(
-        1 << 30, ge=1, description="Largest file that may be uploaded, bytes."
-    )
+    max_file_bytes: int = Field(1 << 30, ge=1, description="Largest uploaded file, bytes.")
     max_body_bytes: int = Field(8 << 20, ge=1024, description="Largest JSON request body, bytes.")
-    max_line_bytes: int = Field(
-        1 << 20, ge=1024, description="Longest line of a training file, bytes."
-    )
+    max_line_bytes: int = Field(1 << 20, ge=1024, description="Longest line of a data file, bytes.")
     train_slots: int = Field(1, ge=1, description="Jobs that one worker trains at the same time.")
     train_threads: int = Field(0, ge=0, description="CPU threads of a trainer; 0 = all cores.")
-    save_every_s: float = Field(
-        30.0, gt=0, description="Seconds between a job's safety checkpoints."
-    )
-    lease_s: float = Field(
-        15.0, gt=0, description="Seconds after which a silent worker loses its jobs."
-    )
+    save_every_s: float = Field(30.0, gt=0, description="Seconds between safety checkpoints.")
+    lease_s: float = Field(15.0, gt=0, description="Seconds until a silent worker loses a job.")
     max_attempts: int = Field(3, ge=1, description="Crashes without progress before a job fails.")
     engine_threads: int = Field(0, ge=0, description="CPU threads of the engine; 0 = all cores.")
     engine_memory_bytes: int = Field(

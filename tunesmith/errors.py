@@ -8,8 +8,8 @@ TunesmithError
 |   |-- NotFound             404
 |   |-- TooLarge             413
 |   `-- Unavailable          503  with retry-after
-|-- DataError                a training or validation file is wrong: fails the job, names the line
-|-- JobError                 a job cannot go on for a reason of its own (out of memory, NaN loss)
+|-- DataError                a data file is wrong: fails the job, names the line
+|-- JobError                 a job cannot go on by itself (out of memory, NaN loss)
 |-- BaseModelError           a base model cannot be used; says what to do
 |-- AdapterError             adapter files do not fit the base they are loaded onto
 `-- EngineError              the engine refused or broke off a request

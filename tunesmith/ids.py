@@ -1,4 +1,4 @@
-"""Identity, time and chance: the only places where ids are minted, the clock is read and dice are thrown.
+"""Identity, time and chance: where ids are minted, the clock is read and dice are thrown.
 
 Everything that needs one of them takes a `Clock` or an `Rng`, so that a test can hold both.
 """
