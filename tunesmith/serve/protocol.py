@@ -1,0 +1,225 @@
+"""What the API and the engine say to each other: JSON lines over a Unix socket.
+
+A connection carries one request. The client sends a line with a "verb"; "generate" is answered
+by `Delta` lines and one closing line, {"done": ...} or {"error": {"code", "message"}}; every
+other verb by one line. While an answer is streamed the client may send {"stop": index} to end
+one choice; closing the connection ends all of them.
+
+Token ids only: templates, text, stop strings and usage belong to the other side of the socket.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from tunesmith.errors import (
+    AdapterError,
+    BaseModelError,
+    EngineError,
+    EngineUnavailable,
+    TunesmithError,
+)
+
+# A prompt of a million ids fits; anything longer is not a request of ours.
+MAX_LINE_BYTES = 16 << 20
+MAX_TOP_LOGPROBS = 20
+MIN_LOGPROB = -9999.0
+
+FinishReason = Literal["stop", "length"]
+
+
+class InvalidRequest(EngineError):
+    """A request that can never be answered; the caller has to change it."""
+
+
+@dataclass(frozen=True)
+class AdapterRef:
+    """An adapter by content: `sha256` is its identity, `path` only says where to find it."""
+
+    sha256: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class GenRequest:
+    """One prompt and how to go on from it.
+
+    `temperature` 0 is greedy. `top_logprobs` None means no log probabilities, 0 those of the
+    chosen tokens only. Penalties count generated tokens (OpenAI's rule). The same `seed` gives
+    the same tokens whatever else the engine is doing; None draws a fresh one.
+    """
+
+    base_path: Path
+    prompt_ids: list[int]
+    max_new_tokens: int
+    stop_ids: frozenset[int]
+    adapter: AdapterRef | None = None
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+    top_logprobs: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for wrong, rule in (
+            (not self.prompt_ids, "prompt_ids must not be empty"),
+            (self.max_new_tokens < 1, "max_new_tokens must be at least 1"),
+            (self.n < 1, "n must be at least 1"),
+            (not self.temperature >= 0, "temperature must not be negative"),
+            (not 0 <= self.top_p <= 1, "top_p must be between 0 and 1"),
+            (
+                self.top_logprobs is not None and not 0 <= self.top_logprobs <= MAX_TOP_LOGPROBS,
+                f"top_logprobs must be between 0 and {MAX_TOP_LOGPROBS}",
+            ),
+        ):
+            if wrong:
+                raise InvalidRequest(f"The request is not valid: {rule}.")
+
+    def to_wire(self) -> dict[str, Any]:
+        wire = {item.name: getattr(self, item.name) for item in fields(self)}
+        wire["base_path"] = str(self.base_path)
+        wire["stop_ids"] = sorted(self.stop_ids)
+        if self.adapter is not None:
+            wire["adapter"] = {"sha256": self.adapter.sha256, "path": str(self.adapter.path)}
+        return wire
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> GenRequest:
+        try:
+            adapter = wire.get("adapter")
+            return cls(
+                **{
+                    **wire,
+                    "base_path": Path(wire["base_path"]),
+                    "prompt_ids": [int(token) for token in wire["prompt_ids"]],
+                    "stop_ids": frozenset(wire["stop_ids"]),
+                    "adapter": adapter
+                    and AdapterRef(str(adapter["sha256"]), Path(adapter["path"])),
+                    # JSON has no integer keys.
+                    "logit_bias": {
+                        int(token): float(bias) for token, bias in wire["logit_bias"].items()
+                    },
+                }
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidRequest(f"The request is not valid: {error!r}.") from error
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """Natural-log probability of a generated token at temperature 1, before bias and penalties.
+
+    `top` lists the likeliest tokens at that place as (id, logprob), best first.
+    """
+
+    logprob: float
+    top: list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Delta:
+    """News of choice `index`: its next tokens, and in its last delta why it ended.
+
+    A stop token ends the choice and is not among `token_ids`, so the number of ids sent is the
+    number of completion tokens to report. `logprobs` has one entry per id where they were asked.
+    """
+
+    index: int
+    token_ids: list[int]
+    logprobs: list[TokenLogprob] | None = None
+    finish_reason: FinishReason | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        wire: dict[str, Any] = {"index": self.index, "token_ids": self.token_ids}
+        if self.logprobs is not None:
+            wire["logprobs"] = [[entry.logprob, entry.top] for entry in self.logprobs]
+        if self.finish_reason is not None:
+            wire["finish_reason"] = self.finish_reason
+        return wire
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Delta:
+        logprobs = wire.get("logprobs")
+        return cls(
+            index=wire["index"],
+            token_ids=wire["token_ids"],
+            logprobs=None
+            if logprobs is None
+            else [
+                TokenLogprob(logprob, [(token, value) for token, value in top])
+                for logprob, top in logprobs
+            ],
+            finish_reason=wire.get("finish_reason"),
+        )
+
+
+@dataclass(frozen=True)
+class Done:
+    """The closing line of an answer: what it took."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    queue_s: float
+    """From arrival to the first computed token of the prompt; includes loading."""
+    first_token_s: float
+    """From arrival to the first generated token."""
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"done": {item.name: getattr(self, item.name) for item in fields(self)}}
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Done:
+        return cls(**wire["done"])
+
+
+class Overloaded(EngineUnavailable):
+    """The queue is full; worth trying again soon."""
+
+
+class Draining(EngineUnavailable):
+    """The engine is shutting down and takes nothing new."""
+
+
+# The kinds of error that cross the socket; anything else arrives as a plain EngineError.
+ERRORS: dict[str, type[TunesmithError]] = {
+    "overloaded": Overloaded,
+    "draining": Draining,
+    "invalid": InvalidRequest,
+    "base": BaseModelError,
+    "adapter": AdapterError,
+    "unavailable": EngineUnavailable,
+    "engine": EngineError,
+}
+
+
+def error_to_wire(error: TunesmithError) -> dict[str, Any]:
+    code = next((code for code, kind in ERRORS.items() if isinstance(error, kind)), "engine")
+    return {"error": {"code": code, "message": error.message}}
+
+
+def error_from_wire(wire: Mapping[str, Any]) -> TunesmithError:
+    """The error to raise on the client's side."""
+    body = wire["error"]
+    return ERRORS.get(body["code"], EngineError)(body["message"])
+
+
+def encode_line(wire: Mapping[str, Any]) -> bytes:
+    return json.dumps(wire, separators=(",", ":")).encode() + b"\n"
+
+
+def decode_line(line: bytes) -> dict[str, Any]:
+    """One line as an object; raises InvalidRequest for anything else."""
+    try:
+        wire = json.loads(line)
+    except ValueError as error:
+        raise InvalidRequest(f"The line is not JSON: {error}.") from error
+    if not isinstance(wire, dict):
+        raise InvalidRequest("The line is not a JSON object.")
+    return wire
