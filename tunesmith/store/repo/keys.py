@@ -1,0 +1,119 @@
+"""API keys. Only an HMAC of each is stored, so the database alone lets nobody in."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from tunesmith.ids import KEY, Rng, new_api_key
+from tunesmith.store.repo.rows import build, columns_of
+from tunesmith.store.tables import keys
+
+# A key's last use is noted at most this often.
+TOUCH_EVERY_S = 60
+
+
+@dataclass(frozen=True)
+class KeyRow:
+    id: str
+    name: str
+    prefix: str
+    """How the key begins, and with last4 all that is ever shown of it."""
+    last4: str
+    created_at: int
+    revoked_at: int | None = None
+    last_used_at: int | None = None
+
+    @property
+    def masked(self) -> str:
+        return f"{self.prefix}...{self.last4}"
+
+
+_COLUMNS = columns_of(KeyRow, keys)
+
+
+def load_pepper(data_dir: Path) -> bytes:
+    """The secret that keys are hashed with; made on first use, readable by the owner only."""
+    path = data_dir / "pepper"
+    if not path.exists():
+        temporary = path.with_name(f".pepper.{os.getpid()}.{secrets.token_hex(4)}")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_bytes(32))
+            file.flush()
+            os.fsync(file.fileno())
+        # Of several processes that start at once, the first one's stays.
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    return path.read_bytes()
+
+
+def create(
+    conn: sa.Connection, pepper: bytes, rng: Rng, *, name: str, now: int, secret: str | None = None
+) -> tuple[KeyRow, str]:
+    """A new key and its secret, which cannot be shown again. `secret` brings one's own."""
+    secret = secret or new_api_key(rng)
+    visible = KEY if secret.startswith(KEY) else ""
+    row = KeyRow(
+        id=f"key_{rng.token(16)}",
+        name=name,
+        prefix=secret[: len(visible) + 4] if len(secret) >= 20 else visible,
+        last4=secret[-4:] if len(secret) >= 20 else "",
+        created_at=now,
+    )
+    conn.execute(sa.insert(keys).values(**vars(row), digest=_digest(pepper, secret)))
+    return row, secret
+
+
+def verify(conn: sa.Connection, pepper: bytes, secret: str) -> KeyRow | None:
+    """The key that a secret opens, unless it is revoked: one hash and one indexed read."""
+    digest = _digest(pepper, secret)
+    query = sa.select(keys.c.digest, *_COLUMNS).where(keys.c.digest == digest)
+    row = conn.execute(query).first()
+    if row is None or row.revoked_at is not None:
+        return None
+    if not hmac.compare_digest(row.digest, digest):
+        return None
+    return _without_digest(row)
+
+
+def needs_touch(row: KeyRow, now: int) -> bool:
+    """Whether its last use is long enough ago to be noted anew with touch()."""
+    return row.last_used_at is None or now - row.last_used_at >= TOUCH_EVERY_S
+
+
+def touch(conn: sa.Connection, key_id: str, now: int) -> None:
+    conn.execute(sa.update(keys).where(keys.c.id == key_id).values(last_used_at=now))
+
+
+def list_all(conn: sa.Connection) -> list[KeyRow]:
+    """Revoked ones too, oldest first."""
+    return [build(KeyRow, row) for row in conn.execute(sa.select(*_COLUMNS).order_by(keys.c.seq))]
+
+
+def revoke(conn: sa.Connection, key_id: str, now: int) -> bool:
+    """From the next request on; False if there is no such key in use."""
+    query = sa.update(keys).where(keys.c.id == key_id, keys.c.revoked_at.is_(None))
+    return conn.execute(query.values(revoked_at=now)).rowcount == 1
+
+
+def _digest(pepper: bytes, secret: str) -> str:
+    # A header may hold what is no valid text; it is then simply a wrong key.
+    return hmac.new(pepper, secret.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+
+
+def _without_digest(row: sa.Row[Any]) -> KeyRow:
+    values = dict(row._mapping)
+    del values["digest"]
+    return KeyRow(**values)

@@ -1,0 +1,67 @@
+"""Models that jobs made: the final one of each job and its kept checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import sqlalchemy as sa
+
+from tunesmith.store.repo.rows import build, columns_of
+from tunesmith.store.tables import jobs, models
+
+Kind = Literal["tuned", "checkpoint"]
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    name: str
+    kind: Kind
+    label: str
+    """The base part of the name, as the user called the base: "gpt-4o-mini"."""
+    base: str
+    """Name of the registered base it runs on."""
+    adapter_sha256: str
+    """Its files are in adapters/<sha256>."""
+    job_id: str
+    created_at: int
+    owned_by: str
+
+
+_COLUMNS = columns_of(ModelRow, models)
+
+
+def insert(conn: sa.Connection, row: ModelRow) -> None:
+    conn.execute(sa.insert(models).values(**vars(row)))
+
+
+def get(conn: sa.Connection, name: str) -> ModelRow | None:
+    row = conn.execute(sa.select(*_COLUMNS).where(models.c.name == name)).first()
+    return None if row is None else build(ModelRow, row)
+
+
+def all_rows(conn: sa.Connection) -> list[ModelRow]:
+    """Oldest first."""
+    return [
+        build(ModelRow, row) for row in conn.execute(sa.select(*_COLUMNS).order_by(models.c.seq))
+    ]
+
+
+def delete(conn: sa.Connection, name: str) -> bool:
+    """Forgets a name; False if there is none. Its files go when no name needs them (sweep)."""
+    return conn.execute(sa.delete(models).where(models.c.name == name)).rowcount == 1
+
+
+def of_base(conn: sa.Connection, base: str) -> list[str]:
+    """Names of the models that run on a base."""
+    query = sa.select(models.c.name).where(models.c.base == base).order_by(models.c.seq)
+    return list(conn.execute(query).scalars())
+
+
+def adapters_in_use(conn: sa.Connection) -> set[str]:
+    """Hashes that a model, or a job that has yet to end, refers to."""
+    named = set(conn.execute(sa.select(models.c.adapter_sha256).distinct()).scalars())
+    starts = sa.select(jobs.c.start_adapter).where(
+        jobs.c.start_adapter.is_not(None), jobs.c.finished_at.is_(None)
+    )
+    return named | set(conn.execute(starts).scalars())
