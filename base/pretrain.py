@@ -37,7 +37,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from base.corpus import CACHE
-from tunesmith.model.decoder import Decoder, DecoderConfig, init_weights
+from tunesmith.model.decoder import Decoder, init_weights
+from tunesmith.model.families import DecoderConfig
 
 NANO = DecoderConfig(
     vocab_size=4096,
@@ -85,7 +86,7 @@ def batches(cache: Path, at: Position, tokens_per_step: int) -> Iterator[Tensor]
     while True:
         rows = rows_of(passes[at.index % len(passes)], length, seed=at.index)
         for _ in range(at.row):
-            next(rows)
+            next(rows, None)
         batch: list[Tensor] = []
         for row in rows:
             batch.append(row)
