@@ -1,0 +1,196 @@
+"""What a user may do to jobs. Each is one transaction, durable when it returns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import sqlalchemy as sa
+
+from tunesmith.config import Settings
+from tunesmith.errors import BadRequest, NotFound
+from tunesmith.ids import JOB, Clock, Rng, SystemRng, new_id
+from tunesmith.jobs import messages
+from tunesmith.jobs.ledger import move
+from tunesmith.jobs.request import AUTO, MAX_SEED, PUBLIC_HYPERPARAMETERS, NewJob, check
+from tunesmith.jobs.states import Event, Refused, Status
+from tunesmith.store.db import Database
+from tunesmith.store.repo import bases, events, files, idempotency, jobs, models
+from tunesmith.store.repo.events import NewEvent
+from tunesmith.store.repo.jobs import JobRow
+
+MAX_IDEMPOTENCY_KEY = 255
+
+
+def create_job(
+    db: Database,
+    clock: Clock,
+    rng: Rng,
+    settings: Settings,
+    request: NewJob,
+    idempotency_key: str | None = None,
+) -> JobRow:
+    """A new job in validating_files, or the one that the same key and body made before.
+
+    Raises BadRequest for all that can be known at once; wrong file contents fail the job instead.
+    """
+    hyperparameters = check(request)
+    body_sha256 = _fingerprint(request, idempotency_key)
+    now = int(clock.now())
+    with db.write() as conn:
+        if idempotency_key is not None:
+            earlier = _earlier(conn, idempotency_key, body_sha256)
+            if earlier is not None:
+                return earlier
+        job = _new_row(conn, rng, settings, request, hyperparameters, now)
+        jobs.insert(conn, job)
+        if idempotency_key is not None:
+            idempotency.insert(conn, idempotency_key, body_sha256, job.id, now)
+        first = messages.created(job.id, now)
+        second = messages.validating(job.training_file, job.validation_file, now)
+        events.append(conn, rng, job.id, [first, second])
+    return job
+
+
+def cancel_job(db: Database, clock: Clock, job_id: str) -> JobRow:
+    """Ends a job; one that a worker holds ends within a training step.
+
+    Raises NotFound, and BadRequest for a job that has ended.
+    """
+    return _request(db, clock, job_id, Event.CANCEL_REQUESTED, "cancelled")
+
+
+def pause_job(db: Database, clock: Clock, job_id: str) -> JobRow:
+    """Stops a job so that it can go on later; a running one writes a checkpoint first.
+
+    Raises NotFound, and BadRequest for a job that is neither queued nor running.
+    """
+    return _request(db, clock, job_id, Event.PAUSE_REQUESTED, "paused")
+
+
+def resume_job(db: Database, clock: Clock, job_id: str) -> JobRow:
+    """Queues a paused job again; it goes on from its checkpoint.
+
+    Raises NotFound, and BadRequest for a job that is not paused.
+    """
+    return _request(db, clock, job_id, Event.RESUME_REQUESTED, "resumed")
+
+
+def get_job(conn: sa.Connection, job_id: str) -> JobRow:
+    """Raises NotFound."""
+    job = jobs.get(conn, job_id)
+    if job is None:
+        raise NotFound(
+            f"Could not find fine tune: {job_id}",
+            param="fine_tune_id",
+            code="fine_tune_not_found",
+        )
+    return job
+
+
+def _request(db: Database, clock: Clock, job_id: str, event: Event, done: str) -> JobRow:
+    now = int(clock.now())
+    rng = SystemRng()
+    with db.write() as conn:
+        job = get_job(conn, job_id)
+        try:
+            after = move(conn, rng, job, event, now)
+        except Refused as reason:
+            raise BadRequest(f"Job {job_id} cannot be {done}: {reason}.") from reason
+        if after.status != job.status:
+            events.append(conn, rng, job_id, [_note(after.status, rng, now)])
+        return get_job(conn, job_id)
+
+
+def _note(status: Status, rng: Rng, now: int) -> NewEvent:
+    if status is Status.CANCELLED:
+        return messages.cancelled(now)
+    if status is Status.PAUSED:
+        return messages.paused(rng.token(8), now)
+    return messages.resumed(rng.token(8), now)
+
+
+def _new_row(
+    conn: sa.Connection,
+    rng: Rng,
+    settings: Settings,
+    request: NewJob,
+    hyperparameters: dict[str, Any],
+    now: int,
+) -> JobRow:
+    base, label, start_adapter = _resolve_model(conn, request.model)
+    _check_file(conn, request.training_file, "training_file")
+    if request.validation_file is not None:
+        _check_file(conn, request.validation_file, "validation_file")
+    shown = dict.fromkeys(PUBLIC_HYPERPARAMETERS, AUTO)
+    return JobRow(
+        id=new_id(JOB, rng),
+        created_at=now,
+        status=Status.VALIDATING.value,
+        organization_id=f"org-{settings.organization}",
+        model=request.model,
+        model_label=label,
+        base=base,
+        start_adapter=start_adapter,
+        training_file=request.training_file,
+        validation_file=request.validation_file,
+        seed=rng.below(MAX_SEED + 1) if request.seed is None else request.seed,
+        requested=hyperparameters,
+        hyperparameters=shown | hyperparameters,
+        suffix=request.suffix,
+        metadata=request.metadata,
+    )
+
+
+def _resolve_model(conn: sa.Connection, name: str) -> tuple[str, str, str | None]:
+    """(registered base, label in the new model's name, adapter to continue)."""
+    tuned = models.get(conn, name)
+    if tuned is not None:
+        return tuned.base, tuned.label, tuned.adapter_sha256
+    base = bases.resolve(conn, name)
+    if base is None:
+        raise BadRequest(
+            f"Model {name} is not available for fine-tuning or does not exist. "
+            "`tunesmith base list` shows the models of this server; "
+            f"`tunesmith base alias {name} BASE` makes this name stand for one of them.",
+            code="model_not_available",
+            param="model",
+        )
+    return base.name, name, None
+
+
+def _check_file(conn: sa.Connection, file_id: str, param: str) -> None:
+    found = files.get(conn, file_id)
+    if found is None:
+        raise BadRequest(f"invalid {param}: {file_id}", param=param)
+    if found.purpose != files.FINE_TUNE:
+        raise BadRequest(
+            f"invalid {param}: {file_id} was uploaded with the purpose '{found.purpose}', but "
+            f"fine-tuning needs '{files.FINE_TUNE}'. Upload it again with that purpose.",
+            param=param,
+        )
+
+
+def _fingerprint(request: NewJob, idempotency_key: str | None) -> str:
+    if idempotency_key is not None and not 1 <= len(idempotency_key) <= MAX_IDEMPOTENCY_KEY:
+        raise BadRequest(
+            f"The Idempotency-Key header must hold 1 to {MAX_IDEMPOTENCY_KEY} characters.",
+            param="Idempotency-Key",
+        )
+    body = json.dumps(vars(request), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _earlier(conn: sa.Connection, key: str, body_sha256: str) -> JobRow | None:
+    found = idempotency.find(conn, key)
+    if found is None:
+        return None
+    if found[0] != body_sha256:
+        raise BadRequest(
+            "This Idempotency-Key was used before with a different request body. "
+            "Use a new key for a new request.",
+            code="idempotency_key_reused",
+            param="Idempotency-Key",
+        )
+    return get_job(conn, found[1])
