@@ -1,4 +1,4 @@
-"""The decoder: one transformer, used by the trainer and by the engine, so that what is trained is what is served.
+"""The decoder: one transformer for the trainer and the engine, so that what is trained is served.
 
 It covers the families that share the Llama block: Llama, Mistral, SmolLM, Qwen2/2.5 (bias on
 q, k, v) and Qwen3 (a norm on each query and key head). A family is a handful of switches in
@@ -16,46 +16,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tunesmith.model.families import DecoderConfig
+
 ATTENTION_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP_LINEARS = ("gate_proj", "up_proj", "down_proj")
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
-
-
-@dataclass(frozen=True)
-class Llama3Rope:
-    """Frequency scaling of Llama 3.1 and later (transformers: rope_type "llama3")."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_positions: int
-
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    max_positions: int
-    norm_eps: float = 1e-5
-    rope_theta: float = 10000.0
-    rope_scaling: Llama3Rope | float | None = None
-    """A Llama 3 rule, a linear factor, or none."""
-    qkv_bias: bool = False
-    qk_norm: bool = False
-    tie_embeddings: bool = True
 
 
 class KeyValueCache(Protocol):
@@ -77,6 +49,8 @@ class LowRankUpdate(Protocol):
 class Decoder:
     """A causal language model over `weights`, a mapping of Hugging Face names to tensors."""
 
+    slow = False
+
     def __init__(self, config: DecoderConfig, weights: Mapping[str, Tensor]) -> None:
         self.config = config
         self.weights = weights
@@ -85,6 +59,37 @@ class Decoder:
     @property
     def device(self) -> torch.device:
         return self.weights[EMBEDDING].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.weights[EMBEDDING].dtype
+
+    @property
+    def hidden_size(self) -> int:
+        return self.config.hidden_size
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def max_positions(self) -> int:
+        """Longest sequence, prompt and answer together."""
+        return self.config.max_positions
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the weights, mapped pages included."""
+        return sum(weight.nbytes for weight in self.weights.values())
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """What LoRA adapts: every linear of the blocks, in order, as (outputs, inputs)."""
+        shapes = weight_shapes(self.config)
+        return {
+            name: (shapes[f"{name}.weight"][0], shapes[f"{name}.weight"][1])
+            for name in linear_names(self.config)
+        }
 
     def hidden(
         self,
@@ -127,9 +132,9 @@ class Decoder:
         lora: LowRankUpdate | None,
     ) -> Tensor:
         c, name = self.config, f"model.layers.{layer}.self_attn"
-        q = self._linear(f"{name}.q_proj", x_BTE, lora).unflatten(-1, (c.num_heads, c.head_dim))
-        k = self._linear(f"{name}.k_proj", x_BTE, lora).unflatten(-1, (c.num_kv_heads, c.head_dim))
-        v = self._linear(f"{name}.v_proj", x_BTE, lora).unflatten(-1, (c.num_kv_heads, c.head_dim))
+        q = split_heads(self._linear(f"{name}.q_proj", x_BTE, lora), c.num_heads)
+        k = split_heads(self._linear(f"{name}.k_proj", x_BTE, lora), c.num_kv_heads)
+        v = split_heads(self._linear(f"{name}.v_proj", x_BTE, lora), c.num_kv_heads)
         if c.qk_norm:
             q = self._norm(f"{name}.q_norm.weight", q)
             k = self._norm(f"{name}.k_norm.weight", k)
@@ -137,12 +142,7 @@ class Decoder:
         v = v.transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
-        groups = c.num_heads // c.num_kv_heads
-        if groups > 1:
-            # torch's grouped attention on CPU falls back to the unfused path; a copy is faster.
-            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-        mask = None if mask_BTS is None else mask_BTS[:, None]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        out = attend(q, k, v, mask_BTS)
         return self._linear(f"{name}.o_proj", out.transpose(1, 2).flatten(2), lora)
 
     def _mlp(self, name: str, x_BTE: Tensor, lora: LowRankUpdate | None) -> Tensor:
@@ -162,6 +162,29 @@ class Decoder:
         angle_BTD = positions_BT[..., None].float() * self._inv_freq
         angle_BTD = torch.cat((angle_BTD, angle_BTD), dim=-1)
         return angle_BTD.cos()[:, :, None].to(dtype), angle_BTD.sin()[:, :, None].to(dtype)
+
+
+def split_heads(x_BTE: Tensor, num_heads: int) -> Tensor:
+    """(B, T, heads * D) -> (B, T, heads, D)."""
+    return x_BTE.view(*x_BTE.shape[:-1], num_heads, -1)
+
+
+def attend(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_BTS: Tensor | None) -> Tensor:
+    """Grouped attention (B, H, T, D); causal where there is no mask."""
+    B, H, T, D = q_BHTD.shape
+    K = k_BKSD.shape[1]
+    mask = None if mask_BTS is None else mask_BTS[:, None]
+    if T == 1:
+        # One new position: the query heads of a group stand in as positions of their key head.
+        # Against spreading keys and values over the heads, 1.8x faster in fp32, 5x in bf16.
+        q_BKGD = q_BHTD.reshape(B, K, H // K, D)
+        return F.scaled_dot_product_attention(q_BKGD, k_BKSD, v_BKSD, attn_mask=mask).view(
+            B, H, 1, D
+        )
+    assert mask is not None or k_BKSD.shape[2] == T, "a cache needs a mask"
+    return F.scaled_dot_product_attention(
+        q_BHTD, k_BKSD, v_BKSD, attn_mask=mask, is_causal=mask is None, enable_gqa=True
+    )
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

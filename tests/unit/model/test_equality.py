@@ -1,0 +1,135 @@
+"""The decoder against transformers: same weights, same logits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.tiny_transformers import OURS, build
+from tunesmith.model.load import load_model
+
+Saved = Callable[[str], tuple[Path, Any]]
+
+
+class Cache:
+    """Keys and values appended along S: the plainest cache there is."""
+
+    def __init__(self) -> None:
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        if layer in self.layers:
+            old_k, old_v = self.layers[layer]
+            k, v = torch.cat((old_k, k), 2), torch.cat((old_v, v), 2)
+        self.layers[layer] = (k, v)
+        return k, v
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_logits_equal_transformers_in_fp32(kind: str, saved: Saved, ids_BT: Tensor) -> None:
+    directory, reference = saved(kind)
+    model = load_model(directory)
+    assert not model.slow
+    assert model.dtype == torch.float32
+    with torch.no_grad():
+        expected = reference(ids_BT).logits
+        found = model.logits(model.hidden(ids_BT))
+    assert expected.std() > 0.3  # far from a constant
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_logits_stay_close_in_bf16(kind: str, saved: Saved, ids_BT: Tensor) -> None:
+    directory, reference = saved(kind)
+    model = load_model(directory, dtype=torch.bfloat16)
+    assert model.dtype == torch.bfloat16
+    with torch.no_grad():
+        expected = reference(ids_BT).logits
+        found = model.logits(model.hidden(ids_BT)).float()
+    assert float((found - expected).abs().mean()) < 0.05 * float(expected.std())
+
+
+@pytest.mark.parametrize("kind", ["llama3-rope", "qwen2", "qwen3"])
+def test_decoding_with_a_cache_equals_the_whole_row(
+    kind: str, saved: Saved, ids_BT: Tensor
+) -> None:
+    model = load_model(saved(kind)[0])
+    whole = model.hidden(ids_BT)
+    cache, parts, start = Cache(), [], 0
+    for T in (20, 7, *[1] * 33):  # a prompt, a second chunk, then one by one
+        stop = start + T
+        positions_BT = torch.arange(start, stop)[None]
+        mask_BTS = positions_BT[..., None] >= torch.arange(stop)
+        mask_BTS = mask_BTS.expand(3, T, stop)
+        parts.append(
+            model.hidden(
+                ids_BT[:, start:stop], positions_BT=positions_BT, mask_BTS=mask_BTS, cache=cache
+            )
+        )
+        start = stop
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_on_the_right_changes_nothing(saved: Saved, ids_BT: Tensor) -> None:
+    model = load_model(saved("llama")[0])
+    padded = ids_BT.clone()
+    padded[0, 25:] = 0
+    torch.testing.assert_close(
+        model.hidden(padded)[:1, :25], model.hidden(ids_BT[:1, :25]), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_bf16_checkpoint_is_kept_as_stored(tmp_path: Path) -> None:
+    build("llama").to(torch.bfloat16).save_pretrained(tmp_path)
+    assert load_model(tmp_path).dtype == torch.bfloat16
+    assert load_model(tmp_path, dtype=torch.float32).dtype == torch.float32
+
+
+def test_sharded_checkpoints_load(tmp_path: Path, ids_BT: Tensor) -> None:
+    reference = build("llama")
+    reference.save_pretrained(tmp_path, max_shard_size="60KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    model = load_model(tmp_path)
+    with torch.no_grad():
+        expected = reference(ids_BT).logits
+    torch.testing.assert_close(model.logits(model.hidden(ids_BT)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_config_of_older_transformers_loads_the_same(
+    saved: Saved, tmp_path: Path, ids_BT: Tensor
+) -> None:
+    directory, _ = saved("llama3-rope")
+    config = json.loads((directory / "config.json").read_text())
+    rule = config.pop("rope_parameters")
+    config["rope_theta"] = rule.pop("rope_theta")
+    config["rope_scaling"] = rule
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").symlink_to(directory / "model.safetensors")
+    new, old = load_model(directory), load_model(tmp_path)
+    assert torch.equal(new.hidden(ids_BT), old.hidden(ids_BT))
+
+
+def test_our_families_never_import_transformers(saved: Saved) -> None:
+    directory, _ = saved("qwen3")
+    code = (
+        "import sys; from pathlib import Path; from tunesmith.model.load import load_model;"
+        f"load_model(Path({str(directory)!r}));"
+        "assert 'transformers' not in sys.modules and 'peft' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_families_need_no_torch() -> None:
+    code = (
+        "import sys, tunesmith.model.families, tunesmith.model.adapter_files;"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,97 @@
+"""Load: a model directory as something that can be trained and served."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from tunesmith.errors import BaseModelError
+from tunesmith.model.decoder import Decoder, KeyValueCache, LowRankUpdate
+from tunesmith.model.families import decoder_config
+from tunesmith.model.transformers_path import TransformersModel
+from tunesmith.model.weights import load_weights
+
+
+class CausalModel(Protocol):
+    """A frozen language model; `Decoder` for our families, `TransformersModel` for the others."""
+
+    @property
+    def slow(self) -> bool:
+        """True where it runs through transformers: no mask or cache, see TransformersModel."""
+        ...
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """What LoRA adapts, in order: name -> (outputs, inputs)."""
+        ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits."""
+        ...
+
+    @property
+    def max_positions(self) -> int:
+        """Longest sequence, prompt and answer together."""
+        ...
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the weights, mapped pages included."""
+        ...
+
+    def hidden(
+        self,
+        ids_BT: Tensor,
+        *,
+        positions_BT: Tensor | None = None,
+        mask_BTS: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        lora: LowRankUpdate | None = None,
+    ) -> Tensor:
+        """Final hidden states (B, T, E); rows may be padded on the right."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., E) -> (..., V)."""
+        ...
+
+
+def load_model(
+    directory: Path, *, dtype: torch.dtype | None = None, device: str = "cpu"
+) -> CausalModel:
+    """The model in `directory`, as `dtype` (None: as stored). Raises BaseModelError.
+
+    Families of ours are memory-mapped and need no transformers.
+    """
+    config = decoder_config(read_config(directory))
+    if config is None:
+        return TransformersModel.load(directory, dtype=dtype, device=device)
+    return Decoder(config, load_weights(directory, config, dtype=dtype, device=device))
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The directory's config.json. Raises BaseModelError."""
+    try:
+        config: Any = json.loads((directory / "config.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BaseModelError(
+            f"{directory} has no readable config.json ({error}). "
+            "Give the directory that save_pretrained wrote."
+        ) from error
+    if not isinstance(config, dict):
+        raise BaseModelError(f"{directory / 'config.json'} is not a JSON object.")
+    return config
