@@ -60,7 +60,7 @@ def build(kind: str, seed: int = 0, **overrides: Any) -> Any:
     prefix, extra = (OURS | SLOW)[kind]
     config = getattr(transformers, f"{prefix}Config")(**{**COMMON, **extra, **overrides})
     torch.manual_seed(seed)
-    model = getattr(transformers, f"{prefix}ForCausalLM")(config).eval()
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             # Large enough that attention is far from uniform and a wrong rotation shows.
