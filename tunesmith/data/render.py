@@ -1,0 +1,305 @@
+"""Conversations to token ids: the one renderer that checks, counts, trains and serves.
+
+An assistant turn is found by rendering prefixes of the conversation: where the text with the
+generation prompt ends, the turn begins; where the text through the turn ends, it ends. The text is
+cut there and encoded piece by piece, when training as when serving. So the ids that a model is
+trained on are the ids it is served with, by construction, and what is supervised is known by
+position, never by searching for markers.
+
+Some templates rewrite earlier turns as the conversation goes on (Qwen3 drops their reasoning).
+There a conversation gives one example for each turn, with the prompt that would be served.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Set
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from tunesmith.data.dialect import Message, probe
+from tunesmith.data.encode import Encoder, Marker
+from tunesmith.data.formats import ChatRow
+from tunesmith.data.messages import MessageError
+from tunesmith.data.template import (
+    ChatTemplate,
+    TemplateRefusedError,
+    load_template,
+    token_text,
+)
+from tunesmith.errors import BaseModelError
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "additional_chat_templates/tool_use.jinja",
+)
+"""Everything but generation_config.json that decides about ids."""
+
+# Rendered prefixes of one conversation that are kept for a second use, in characters.
+MAX_KEPT_CHARS = 32 << 20
+
+
+class RenderError(MessageError):
+    """A conversation that this base's template cannot express."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("messages", text)
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids with a weight each: weights[i] is that of the loss of predicting ids[i].
+
+    weights[0] is 0 (nothing predicts the first id) and the last weight is not.
+    """
+
+    ids: list[int]
+    weights: list[float]
+    number: int
+    """The row it comes from, as in `ChatRow.number`."""
+
+
+class Renderer:
+    """The tokenizer and chat template of one base model."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, eos_ids: Set[Any]) -> None:
+        self.tokenizer = tokenizer
+        added = tokenizer.get_added_tokens_decoder()
+        self.vocab_size = max(tokenizer.get_vocab_size(with_added_tokens=False), 1 + max(added))
+        """One more than the largest id."""
+        self._template = template
+        self._encoder = Encoder(tokenizer)
+        self._dialect = probe(template, self._encoder)
+        self.stop_ids = frozenset(
+            number
+            for number, token in added.items()
+            if number in eos_ids or token.content == self._dialect.stop_token
+        )
+        """Ids that end an answer."""
+        special = {token.content for token in added.values() if token.special}
+        special |= {added[number].content for number in self.stop_ids}
+        written = {
+            token.content
+            for token in added.values()
+            if not token.content.isspace() and token.content in template.literals
+        }
+        # What the model itself may have written, such as <think>, stays a token in its own turns.
+        self._answer_marker = Marker(special)
+        self._marker = Marker(special | written)
+
+    @classmethod
+    def load(cls, directory: Path) -> Renderer:
+        """From a Hugging Face model directory; weights are not needed. Raises BaseModelError."""
+        tokenizer = _load_tokenizer(directory)
+        config = _read_object(directory / "special_tokens_map.json")
+        config |= _read_object(directory / "tokenizer_config.json")
+        configured = _read_object(directory / "generation_config.json").get("eos_token_id")
+        named = tokenizer.token_to_id(token_text(config.get("eos_token")) or "")
+        eos_ids = [*configured] if isinstance(configured, list) else [configured]
+        return cls(tokenizer, load_template(directory, config), {*eos_ids, named})
+
+    @property
+    def preserves_history(self) -> bool:
+        return self._dialect.preserves_history
+
+    @property
+    def has_tools(self) -> bool:
+        return self._dialect.has_tools
+
+    def prompt(
+        self, messages: list[Message], tools: list[dict[str, Any]] | None = None
+    ) -> list[int]:
+        """The ids that the model continues with its answer. Raises RenderError.
+
+        `messages` and `tools` are as `normalise_messages` and `normalise_tools` give them.
+        """
+        talk = self._conversation(messages, tools)
+        segments = talk.prompt_segments(len(talk.messages))
+        return [number for ids in self._encoder.encode(segments) for number in ids]
+
+    def examples(self, row: ChatRow) -> list[Example]:
+        """What a row teaches: one example, or one a turn where the template rewrites history.
+
+        Raises RenderError, also if there is nothing to learn.
+        """
+        talk = self._conversation(row.messages, row.tools)
+        learned = [index for index in talk.turns if talk.messages[index].get("weight", 1) != 0]
+        if not learned:
+            raise RenderError("there is nothing to learn: no assistant message has a weight")
+        whole = self._whole(talk, learned, row.number)
+        if whole is not None:
+            return [whole]
+        return [self._single(talk, index, row.number) for index in learned]
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids, special tokens left out."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def _conversation(
+        self, messages: list[Message], tools: list[dict[str, Any]] | None
+    ) -> _Conversation:
+        if not self.has_tools and (tools or any("tool_calls" in each for each in messages)):
+            raise RenderError(
+                "this base model's chat template has no place for tools; use a base with tools"
+            )
+        adapted = self._dialect.adapt(messages)
+        marked = [self._mark(message) for message in adapted]
+        return _Conversation(self._template, adapted, marked, self._marker.mark(tools))
+
+    def _mark(self, message: Message) -> Message:
+        marked = {
+            key: self._marker.mark(value) for key, value in message.items() if key != "weight"
+        }
+        if message["role"] == "assistant":
+            marked["content"] = self._answer_marker.mark(message["content"])
+        return dict(marked)
+
+    def _whole(self, talk: _Conversation, learned: list[int], number: int) -> Example | None:
+        """All turns in one example, or None where some turn does not stay as it was written."""
+        count = learned[-1] + 1
+        text = talk.text(count, generation_prompt=False)
+        spans = talk.spans(text, count)
+        if len(spans) < sum(index < count for index in talk.turns):
+            return None
+        cuts = [0, *(cut for _, start, end in spans for cut in (start, end))]
+        segments = [text[start:end] for start, end in pairwise(cuts)]
+        ids: list[int] = []
+        weights: list[float] = []
+        for place, part in enumerate(self._encoder.encode(segments)):
+            ids += part
+            # Prompt and turn alternate.
+            is_learned = place % 2 == 1 and spans[place // 2][0] in learned
+            weights += self._weights(part) if is_learned else [0.0] * len(part)
+        return _example(ids, weights, number)
+
+    def _single(self, talk: _Conversation, index: int, number: int) -> Example:
+        """One turn after its prompt."""
+        *prompt, turn = self._encoder.encode(
+            [*talk.prompt_segments(index), self._turn_text(talk, index)]
+        )
+        ids = [each for part in prompt for each in part]
+        return _example(ids + turn, [0.0] * len(ids) + self._weights(turn), number)
+
+    def _turn_text(self, talk: _Conversation, index: int) -> str:
+        prompt = talk.text(index, generation_prompt=True)
+        whole = talk.text(index + 1, generation_prompt=False)
+        if whole.startswith(prompt):
+            return whole[len(prompt) :]
+        # The template does not write this turn after its own generation prompt (which may open a
+        # block of reasoning). The answer then follows the prompt as it stands.
+        message = talk.marked[index]
+        if "tool_calls" in message:
+            raise RenderError(
+                "the base model's chat template cannot write an assistant message with tool calls "
+                "after its own generation prompt"
+            )
+        return str(message["content"]) + self._dialect.turn_end
+
+    def _weights(self, turn: list[int]) -> list[float]:
+        """1 through the turn's first stop token, 0 after it."""
+        for place, number in enumerate(turn):
+            if number in self.stop_ids:
+                return [1.0] * (place + 1) + [0.0] * (len(turn) - place - 1)
+        raise RenderError(
+            "the base model's chat template does not end an assistant message with a stop token"
+        )
+
+
+class _Conversation:
+    """A conversation in the template's dialect, with the text of each of its prefixes."""
+
+    def __init__(
+        self,
+        template: ChatTemplate,
+        messages: list[Message],
+        marked: list[Message],
+        tools: list[dict[str, Any]] | None,
+    ) -> None:
+        self.messages = messages
+        self.marked = marked
+        self.turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        self._template = template
+        self._tools = tools
+        self._texts: dict[tuple[int, bool], str] = {}
+        self._num_kept = 0
+
+    def text(self, count: int, generation_prompt: bool) -> str:
+        """The first `count` messages as text. Raises RenderError."""
+        key = (count, generation_prompt)
+        if key not in self._texts:
+            try:
+                text = self._template.text(self.marked[:count], self._tools, generation_prompt)
+            except TemplateRefusedError as error:
+                raise RenderError(f"the base model's chat template refuses it: {error}") from error
+            if self._num_kept + len(text) > MAX_KEPT_CHARS:
+                return text
+            self._texts[key] = text
+            self._num_kept += len(text)
+        return self._texts[key]
+
+    def prompt_segments(self, count: int) -> list[str]:
+        """The text before an answer to the first `count` messages, cut at the turns in it."""
+        text = self.text(count, generation_prompt=True)
+        cuts = [0, *(cut for _, *span in self.spans(text, count) for cut in span), len(text)]
+        return [text[start:end] for start, end in pairwise(cuts)]
+
+    def spans(self, text: str, count: int) -> list[tuple[int, int, int]]:
+        """(index, start, end) of each turn among the first `count` that `text` holds as written."""
+        result: list[tuple[int, int, int]] = []
+        position = 0
+        for index in self.turns:
+            if index >= count:
+                break
+            try:
+                prompt = self.text(index, generation_prompt=True)
+                whole = self.text(index + 1, generation_prompt=False)
+            except RenderError:
+                continue
+            if position <= len(prompt) and whole.startswith(prompt) and text.startswith(whole):
+                result.append((index, len(prompt), len(whole)))
+                position = len(whole)
+        return result
+
+
+def _example(ids: list[int], weights: list[float], number: int) -> Example:
+    """Ends after the last supervised id: what follows it teaches nothing."""
+    weights[0] = 0.0
+    end = max((place + 1 for place, weight in enumerate(weights) if weight), default=0)
+    if end == 0:
+        raise RenderError("there is nothing to learn: the answer is empty")
+    return Example(ids[:end], weights[:end], number)
+
+
+def _load_tokenizer(directory: Path) -> Tokenizer:
+    path = directory / "tokenizer.json"
+    if not path.is_file():
+        raise BaseModelError(
+            f"{directory} has no tokenizer.json. Write it from the tokenizer files that are there: "
+            "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) with transformers."
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise BaseModelError(f"{path} cannot be read: {error}. Copy it again.") from error
+    # Some files carry the truncation and padding of the run that made them.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object, empty if there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise BaseModelError(f"{path} is not valid JSON ({error}). Copy it again.") from error
+    return value if isinstance(value, dict) else {}
