@@ -1,0 +1,84 @@
+"""The command `tunesmith`.
+
+Importing this module, and so every `--help`, costs little more than typer: a command imports what
+it needs when it runs. Errors end as one line on stderr and exit code 1.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tunesmith import __version__
+from tunesmith.cli import base, chat, demo, doctor, jobs, keys, tune, worker
+from tunesmith.cli.options import DataDir, settings
+from tunesmith.cli.problem import explain
+
+app = typer.Typer(
+    name="tunesmith",
+    help="The fine-tuning service you keep: OpenAI's fine-tuning API over open-weight models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tunesmith {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=show_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def serve(
+    data: DataDir = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on (default 127.0.0.1).", show_default=False),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port; 0 picks a free one (default 8000).", show_default=False),
+    ] = None,
+) -> None:
+    """Start everything on this machine: API, worker and engine."""
+    from tunesmith.cli.serve import run
+
+    raise typer.Exit(run(settings(data=data, host=host, port=port)))
+
+
+app.command(name="worker")(worker.work)
+app.add_typer(base.app, name="base")
+app.add_typer(keys.app, name="keys")
+app.add_typer(jobs.app, name="jobs")
+app.command(name="tune")(tune.tune)
+app.command(name="chat")(chat.chat)
+app.command(name="doctor")(doctor.doctor)
+app.command(name="demo")(demo.demo)
+
+
+def main() -> None:
+    try:
+        app()
+    except Exception as error:
+        line = explain(error)
+        if line is None:
+            raise
+        print(f"tunesmith: {line}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""`tunesmith tune`: from a data file to a tuned model's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunesmith.cli.options import DEFAULT_BASE_URL, ApiKey, BaseUrl, connect
+from tunesmith.cli.problem import CommandFailed
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+    from rich.console import Console
+
+HYPERPARAMETER = "a number, or auto"
+
+
+def tune(
+    file: Annotated[Path, typer.Argument(help="Training data, JSONL.", show_default=False)],
+    model: Annotated[
+        str, typer.Option(help="Base model, tuned model or alias.", show_default=False)
+    ],
+    valid: Annotated[
+        Path | None, typer.Option(help="Validation data, JSONL.", show_default=False)
+    ] = None,
+    suffix: Annotated[
+        str | None, typer.Option(help="A word for the new model's name.", show_default=False)
+    ] = None,
+    epochs: Annotated[str, typer.Option(help=f"Rounds over the data: {HYPERPARAMETER}.")] = "auto",
+    batch_size: Annotated[str, typer.Option(help=f"Rows per step: {HYPERPARAMETER}.")] = "auto",
+    lr_multiplier: Annotated[
+        str, typer.Option(help=f"Factor on the learning rate: {HYPERPARAMETER}.")
+    ] = "auto",
+    seed: Annotated[
+        int | None, typer.Option(help="Makes the run repeatable.", show_default=False)
+    ] = None,
+    watch: Annotated[bool, typer.Option(help="Follow the job until it ends.")] = True,
+    base_url: BaseUrl = DEFAULT_BASE_URL,
+    api_key: ApiKey = "",
+) -> None:
+    """Upload a file, tune a model on it, follow the job, print the model's name."""
+    from rich.console import Console
+
+    for path in (file, valid):
+        if path is not None and not path.is_file():
+            raise CommandFailed(f"{path}: no such file.")
+    hyperparameters = {
+        "n_epochs": number("--epochs", epochs, int),
+        "batch_size": number("--batch-size", batch_size, int),
+        "learning_rate_multiplier": number("--lr-multiplier", lr_multiplier, float),
+    }
+    client = connect(base_url, api_key)
+    console = Console()
+    request: dict[str, Any] = {
+        "model": model,
+        "training_file": upload(client, file, console),
+        "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+    }
+    if valid is not None:
+        request["validation_file"] = upload(client, valid, console)
+    request.update({k: v for k, v in (("suffix", suffix), ("seed", seed)) if v is not None})
+    job = client.fine_tuning.jobs.create(**request)
+    console.print(f"Job {job.id} is under way.", highlight=False)
+    if watch:
+        finish(client, job.id, console, base_url)
+    else:
+        console.print(f"Follow it with: tunesmith jobs show {job.id} --watch", highlight=False)
+
+
+def number(option: str, text: str, kind: type[int] | type[float]) -> int | float | str:
+    if text == "auto":
+        return text
+    try:
+        return kind(text)
+    except ValueError:
+        raise CommandFailed(f"{option} {text}: give {HYPERPARAMETER}.") from None
+
+
+def upload(client: OpenAI, path: Path, console: Console) -> str:
+    with path.open("rb") as data, console.status(f"Uploading {path.name}"):
+        file = client.files.create(file=(path.name, data), purpose="fine-tune")
+    console.print(f"Uploaded {path.name}: {file.id}, {file.bytes:,} bytes.", highlight=False)
+    return file.id
+
+
+def finish(client: OpenAI, job_id: str, console: Console, base_url: str) -> None:
+    """Follows the job to its end and says how to call the model."""
+    from tunesmith.cli.follow import follow, require_success
+
+    try:
+        job = follow(client, job_id, console)
+    except KeyboardInterrupt:
+        console.print(
+            f"\nNo longer watching; the job goes on. Look again: tunesmith jobs show {job_id} "
+            f"--watch. Stop it: tunesmith jobs cancel {job_id}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(130) from None
+    name = require_success(job)
+    console.print(f"\nTuned model: [bold]{name}[/bold]\n", highlight=False, soft_wrap=True)
+    console.print(how_to_call(name, base_url), markup=False, highlight=False, soft_wrap=True)
+
+
+def how_to_call(model: str, base_url: str, api_key: str | None = None) -> str:
+    """Lines of Python that get an answer from a model."""
+    key = repr(api_key) if api_key else 'os.environ["TUNESMITH_API_KEY"]'
+    head = "" if api_key else "import os\n"
+    return (
+        f"{head}from openai import OpenAI\n\n"
+        f'client = OpenAI(base_url="{base_url}", api_key={key})\n'
+        "answer = client.chat.completions.create(\n"
+        f'    model="{model}",\n'
+        '    messages=[{"role": "user", "content": "..."}],\n'
+        ")\n"
+        "print(answer.choices[0].message.content)"
+    )
