@@ -95,7 +95,7 @@ def _request(db: Database, clock: Clock, job_id: str, event: Event, done: str) -
     with db.write() as conn:
         job = get_job(conn, job_id)
         try:
-            after = move(conn, rng, job, event, now)
+            after = move(conn, job, event, now)
         except Refused as reason:
             raise BadRequest(f"Job {job_id} cannot be {done}: {reason}.") from reason
         if after.status != job.status:

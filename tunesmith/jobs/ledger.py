@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import sqlalchemy as sa
 
 from tunesmith.errors import TunesmithError
-from tunesmith.ids import Rng
 from tunesmith.jobs import states
 from tunesmith.jobs.states import Event, State, Status
-from tunesmith.store.repo import events, jobs
-from tunesmith.store.repo.events import NewEvent
+from tunesmith.store.repo import jobs
 from tunesmith.store.repo.jobs import JobRow
 
 
@@ -43,16 +40,14 @@ def read_held(conn: sa.Connection, job_id: str, fence: int) -> JobRow:
 
 def move(
     conn: sa.Connection,
-    rng: Rng,
     job: JobRow,
     event: Event,
     now: int,
     *,
-    messages: Sequence[NewEvent] = (),
     max_attempts: int = 1,
     **columns: Any,
 ) -> State:
-    """Applies an event to a job just read in this write transaction, with its messages.
+    """Applies an event to a job just read in this write transaction; sets more columns with it.
 
     Raises Refused, and LeaseLost where the row has changed hands since it was read.
     """
@@ -71,5 +66,4 @@ def move(
         values["finished_at"] = max(now, job.created_at)
     if not jobs.update(conn, job.id, fence=job.fence, **values, **columns):
         raise LeaseLost(job.id)
-    events.append(conn, rng, job.id, messages)
     return after

@@ -2,7 +2,8 @@
 one (scripts search for them).
 
 The key makes an event happen once per job, however often it is written; what may happen several
-times to a job takes a `tag` to tell the times apart.
+times to a job takes a `tag` to tell the times apart. All start with "job:", which keeps them apart
+from those of the trainer.
 """
 
 from __future__ import annotations
@@ -11,60 +12,60 @@ from tunesmith.store.repo.events import NewEvent
 
 
 def created(job_id: str, now: int) -> NewEvent:
-    return NewEvent("created", f"Created fine-tuning job: {job_id}", now)
+    return NewEvent("job:created", f"Created fine-tuning job: {job_id}", now)
 
 
 def validating(training_file: str, validation_file: str | None, now: int) -> NewEvent:
     text = f"Validating training file: {training_file}"
     if validation_file is not None:
         text += f" and validation file: {validation_file}"
-    return NewEvent("validating", text, now)
+    return NewEvent("job:validating", text, now)
 
 
 def validated(now: int) -> NewEvent:
-    return NewEvent("validated", "Files validated, moving job to queued state", now)
+    return NewEvent("job:validated", "Files validated, moving job to queued state", now)
 
 
 def validation_warning(number: int, text: str, now: int) -> NewEvent:
-    return NewEvent(f"warning:{number}", text, now, level="warn")
+    return NewEvent(f"job:warning:{number}", text, now, level="warn")
 
 
 def started(now: int) -> NewEvent:
-    return NewEvent("started", "Fine-tuning job started", now)
+    return NewEvent("job:started", "Fine-tuning job started", now)
 
 
 def checkpoint(step: int, model_name: str, now: int) -> NewEvent:
     text = f"Checkpoint created at step {step} with Snapshot ID: {model_name}"
-    return NewEvent(f"checkpoint:{step}", text, now)
+    return NewEvent(f"job:checkpoint:{step}", text, now)
 
 
 def model_created(model_name: str, now: int) -> NewEvent:
-    return NewEvent("model", f"New fine-tuned model created: {model_name}", now)
+    return NewEvent("job:model", f"New fine-tuned model created: {model_name}", now)
 
 
 def succeeded(now: int) -> NewEvent:
-    return NewEvent("succeeded", "The job has successfully completed", now)
+    return NewEvent("job:succeeded", "The job has successfully completed", now)
 
 
 def failed(message: str, now: int) -> NewEvent:
-    return NewEvent("failed", message, now, level="error")
+    return NewEvent("job:failed", message, now, level="error")
 
 
 def cancelled(now: int) -> NewEvent:
-    return NewEvent("cancelled", "The job has been cancelled", now)
+    return NewEvent("job:cancelled", "The job has been cancelled", now)
 
 
 def paused(tag: str, now: int) -> NewEvent:
-    return NewEvent(f"paused:{tag}", "The job has been paused", now)
+    return NewEvent(f"job:paused:{tag}", "The job has been paused", now)
 
 
 def resumed(tag: str, now: int) -> NewEvent:
-    return NewEvent(f"resumed:{tag}", "The job has been resumed", now)
+    return NewEvent(f"job:resumed:{tag}", "The job has been resumed", now)
 
 
 def interrupted(tag: str, now: int) -> NewEvent:
     text = "Training was interrupted by a shutdown; it continues from its checkpoint"
-    return NewEvent(f"interrupted:{tag}", text, now)
+    return NewEvent(f"job:interrupted:{tag}", text, now)
 
 
 def crashed(fence: int, cause: str, attempt: int, max_attempts: int, now: int) -> NewEvent:
@@ -72,9 +73,9 @@ def crashed(fence: int, cause: str, attempt: int, max_attempts: int, now: int) -
         f"The process working on the job ended unexpectedly ({cause}). Starting it again from "
         f"the newest checkpoint (failure {attempt} of at most {max_attempts} without progress)"
     )
-    return NewEvent(f"crashed:{fence}", text, now, level="warn")
+    return NewEvent(f"job:crashed:{fence}", text, now, level="warn")
 
 
 def stalled(step: int, silent_s: float, now: int) -> NewEvent:
     text = f"No step has been completed for {silent_s / 60:.0f} minutes; the process is alive"
-    return NewEvent(f"stalled:{step}", text, now, level="warn")
+    return NewEvent(f"job:stalled:{step}", text, now, level="warn")

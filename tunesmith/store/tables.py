@@ -81,6 +81,7 @@ jobs = Table(
     Column("error", _json()),
     # The ledger: who works on it and how far it has come.
     Column("fence", Integer, nullable=False),
+    Column("launch_fence", Integer, nullable=False),
     Column("lease_owner", String),
     Column("lease_epoch", String),
     Column("lease_until", Float),

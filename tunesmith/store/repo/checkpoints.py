@@ -29,10 +29,10 @@ def insert(conn: sa.Connection, row: CheckpointRow) -> None:
     conn.execute(sa.insert(checkpoints).values(**vars(row)))
 
 
-def rename(conn: sa.Connection, job_id: str, step: int, model_name: str) -> None:
-    """Points the checkpoint of a step at another model name."""
-    query = sa.update(checkpoints).where(checkpoints.c.job_id == job_id, checkpoints.c.step == step)
-    conn.execute(query.values(model_name=model_name))
+def drop(conn: sa.Connection, job_id: str, step: int) -> None:
+    """Takes a checkpoint off the list; the model it was served as stays."""
+    query = sa.delete(checkpoints).where(checkpoints.c.job_id == job_id)
+    conn.execute(query.where(checkpoints.c.step == step))
 
 
 def page(

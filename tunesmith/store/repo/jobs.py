@@ -44,7 +44,10 @@ class JobRow:
     error: dict[str, Any] | None = None
     """{code, message, param} of a failed job."""
     fence: int = 0
-    """Grows with every claim; writes of an older one are refused."""
+    """Grows with every claim and launch; writes of an older one are refused."""
+    launch_fence: int = 0
+    """What carries a lower fence, in the job's directory, is left from an earlier round; 0 = no
+    process was launched yet for the present one."""
     lease_owner: str | None = None
     lease_epoch: str | None = None
     lease_until: float | None = None

@@ -62,6 +62,7 @@ def _jobs() -> None:
         sa.Column("result_file", sa.String),
         sa.Column("error", sa.JSON),
         sa.Column("fence", sa.Integer, nullable=False),
+        sa.Column("launch_fence", sa.Integer, nullable=False),
         sa.Column("lease_owner", sa.String),
         sa.Column("lease_epoch", sa.String),
         sa.Column("lease_until", sa.Float),

@@ -1,0 +1,55 @@
+"""python -m tunesmith.jobs [--data DIR]: a worker. SIGTERM or Ctrl-C drains it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from tunesmith.config import Settings, load_settings
+from tunesmith.errors import TunesmithError
+from tunesmith.ids import SystemClock, SystemRng
+from tunesmith.jobs.context import Context
+from tunesmith.jobs.local import LocalExecutor
+from tunesmith.jobs.supervisor import Supervisor
+from tunesmith.store.blobs import LocalBlobs
+from tunesmith.store.db import open_database
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tunesmith.jobs", description=__doc__)
+    parser.add_argument("--data", type=Path, help="data directory")
+    settings = load_settings(data=parser.parse_args().data)
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s worker: %(message)s",
+        stream=sys.stderr,
+    )
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        work(settings, stop)
+    except TunesmithError as error:
+        print(error.message, file=sys.stderr)
+        return 1
+    return 0
+
+
+def work(settings: Settings, stop: threading.Event) -> None:
+    """Runs a worker on the data directory of these settings until asked to stop."""
+    db = open_database(settings.data_dir)
+    try:
+        blobs = LocalBlobs(settings.blobs_dir)
+        context = Context(db, blobs, settings, SystemClock(), SystemRng())
+        logging.getLogger(__name__).info("working on %s", settings.data_dir)
+        Supervisor(context, LocalExecutor()).run(stop)
+    finally:
+        db.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
