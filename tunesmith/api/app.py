@@ -1,0 +1,91 @@
+"""The HTTP service: routes within a gate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from tunesmith.api import chat, failures, files, fine_tuning, health, models
+from tunesmith.api.gate import Frame, Gate
+from tunesmith.api.renderers import Renderers
+from tunesmith.api.services import Services
+from tunesmith.config import Settings
+from tunesmith.errors import TunesmithError
+from tunesmith.ids import SystemClock, SystemRng
+from tunesmith.ops.telemetry import Metrics
+from tunesmith.serve.client import EngineClient
+from tunesmith.store.blobs import LocalBlobs
+from tunesmith.store.db import open_database
+from tunesmith.store.repo import keys
+
+log = logging.getLogger("tunesmith.api")
+
+ROUTERS = (health.router, files.router, fine_tuning.router, models.router, chat.router)
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """The service over the data directory of `settings`. Imports no torch."""
+    services = Services(
+        settings=settings,
+        db=open_database(settings.data_dir),
+        blobs=LocalBlobs(settings.blobs_dir),
+        engine=EngineClient(settings.engine_socket),
+        renderers=Renderers(),
+        metrics=Metrics(),
+        clock=SystemClock(),
+        rng=SystemRng(),
+    )
+    gate = Gate(routes(services), verifier(services))
+    return Frame(gate, services.rng, services.metrics, settings.organization)
+
+
+def routes(services: Services) -> FastAPI:
+    """The routes alone, without the gate around them."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        services.db.close()
+
+    app = FastAPI(
+        lifespan=lifespan,
+        openapi_url=None,
+        redirect_slashes=False,
+        strict_content_type=False,
+    )
+    app.state.services = services
+    app.state.settings = services.settings
+    failures.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app
+
+
+def verifier(services: Services) -> Callable[[str], str | None]:
+    """Names the id of a key that is valid at this moment."""
+    pepper = keys.load_pepper(services.settings.data_dir)
+
+    def verify(secret: str) -> str | None:
+        now = int(services.clock.now())
+        with services.db.read() as conn:
+            row = keys.verify(conn, pepper, secret)
+        if row is None:
+            return None
+        if keys.needs_touch(row, now):
+            _touch(services, row.id, now)
+        return row.id
+
+    return verify
+
+
+def _touch(services: Services, key_id: str, now: int) -> None:
+    try:
+        with services.db.write() as conn:
+            keys.touch(conn, key_id, now)
+    except TunesmithError as error:
+        # Worth no refusal: the next request notes it.
+        log.warning("the last use of a key was not noted: %s", error.message)

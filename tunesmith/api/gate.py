@@ -1,0 +1,163 @@
+"""What stands around every request: no answer without a key, none without a request id.
+
+Plain ASGI, outside the framework, so that no route can be forgotten: a path is closed unless
+`PUBLIC` names it, unknown paths included.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import anyio
+from anyio.to_thread import run_sync
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tunesmith.api.failures import answer, unexpected
+from tunesmith.errors import Unauthorized
+from tunesmith.ids import REQUEST, Rng, new_id
+from tunesmith.ops.telemetry import Metrics
+
+log = logging.getLogger("tunesmith.api")
+
+PUBLIC = frozenset({"/healthz", "/readyz"})
+# A client that is still sending reads no answer; this long we go on listening before we hang up.
+LINGER_S = 10.0
+OPENAI_VERSION = "2020-10-01"
+
+
+def mask(key: str) -> str:
+    """A key as it may be shown: "sk-...wxyz"."""
+    return f"{key[:3]}...{key[-4:]}" if len(key) >= 16 else "***"
+
+
+class Gate:
+    """Lets a request pass to `app` only with a valid key; `verify` names the key's id or None."""
+
+    def __init__(self, app: ASGIApp, verify: Callable[[str], str | None]) -> None:
+        self.app = app
+        self.verify = verify
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in PUBLIC:
+            await self.app(scope, receive, send)
+        elif scope["method"] == "OPTIONS":
+            # A preflight carries no key. It gets an answer, and no permission for other origins.
+            await Response(status_code=204)(scope, receive, send)
+        else:
+            try:
+                scope["state"]["key_id"] = await self._check(Headers(scope=scope))
+            except Unauthorized as error:
+                await answer(error)(scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
+
+    async def _check(self, headers: Headers) -> str:
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        key = key.strip()
+        challenge = {"www-authenticate": "Bearer"}
+        if scheme.lower() != "bearer" or not key:
+            raise Unauthorized(
+                "You didn't provide an API key. Send it in the Authorization header: "
+                "Authorization: Bearer YOUR_KEY. `tunesmith keys create` makes one.",
+                headers=challenge,
+            )
+        key_id = await run_sync(self.verify, key)
+        if key_id is None:
+            raise Unauthorized(
+                f"Incorrect API key provided: {mask(key)}. "
+                "`tunesmith keys create` on the server makes a new one.",
+                code="invalid_api_key",
+                headers=challenge,
+            )
+        return key_id
+
+
+class Frame:
+    """Gives each answer of `app` its id, counts and logs it, and answers for what crashed."""
+
+    def __init__(self, app: ASGIApp, rng: Rng, metrics: Metrics, organization: str) -> None:
+        self.app = app
+        self.rng = rng
+        self.metrics = metrics
+        self.organization = organization
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send, new_id(REQUEST, self.rng), self.organization)
+        with self.metrics.in_flight.track_inprogress():
+            try:
+                await self.app(scope, exchange.receive, exchange.send)
+            except Exception:
+                log.exception("request failed", extra={"fields": exchange.fields()})
+                if exchange.status is None:
+                    await answer(unexpected())(scope, exchange.receive, exchange.send)
+        self._record(scope, exchange)
+
+    def _record(self, scope: Scope, exchange: Exchange) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        status = str(exchange.status or "gone")
+        elapsed_s = time.perf_counter() - exchange.started
+        self.metrics.requests.labels(scope["method"], route, status).observe(elapsed_s)
+        level = logging.DEBUG if scope["path"] in PUBLIC else logging.INFO
+        fields = exchange.fields() | {"status": status, "ms": round(elapsed_s * 1000, 1)}
+        log.log(level, "request", extra={"fields": fields})
+
+
+class Exchange:
+    """One request and its answer, seen from outside."""
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, organization: str
+    ) -> None:
+        self.scope = scope
+        self.started = time.perf_counter()
+        self.status: int | None = None
+        self.request_id = request_id
+        self._receive = receive
+        self._send = send
+        self._organization = organization
+        headers = Headers(scope=scope)
+        self._unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        scope.setdefault("state", {})["request_id"] = request_id
+
+    def fields(self) -> dict[str, str | None]:
+        return {
+            "request_id": self.request_id,
+            "method": self.scope["method"],
+            "path": self.scope["path"],
+            "key_id": self.scope["state"].get("key_id"),
+        }
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if not message.get("more_body", False):
+            self._unread = False
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            # 0.28 clients take a 0 for "not told".
+            elapsed_ms = max(1, round((time.perf_counter() - self.started) * 1000))
+            headers["x-request-id"] = self.request_id
+            headers["openai-processing-ms"] = str(elapsed_ms)
+            headers["openai-version"] = OPENAI_VERSION
+            headers["openai-organization"] = self._organization
+        elif not message.get("more_body", False) and self._unread:
+            await self._send({**message, "more_body": True})
+            await self._linger()
+            message = {"type": "http.response.body", "body": b""}
+        await self._send(message)
+
+    async def _linger(self) -> None:
+        """Read on what the refused client is still sending, so that it meets no reset."""
+        with anyio.move_on_after(LINGER_S):
+            while self._unread:
+                await self.receive()

@@ -1,0 +1,84 @@
+"""/v1/models: bases, their other names, tuned models and kept checkpoints; all answer by name."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from tunesmith.api.services import Services, Svc
+from tunesmith.bases import BaseInfo
+from tunesmith.errors import Forbidden, NotFound
+from tunesmith.store.repo import bases, models
+from tunesmith.store.repo.models import ModelRow
+from tunesmith.wire.lists import Listing
+from tunesmith.wire.models import Model, ModelDeleted
+
+router = APIRouter(prefix="/v1/models")
+
+# Names hold ":" and "/"; the server has undone any percent-encoding by the time we see them.
+NAME = "/{name:path}"
+
+
+def unknown_model(name: str) -> NotFound:
+    return NotFound(
+        f"The model `{name}` does not exist or you do not have access to it.",
+        code="model_not_found",
+        param="model",
+    )
+
+
+def shape_base(base: BaseInfo, name: str) -> Model:
+    return Model(id=name, created=base.created_at, owned_by="system")
+
+
+def shape_tuned(row: ModelRow) -> Model:
+    return Model(id=row.name, created=row.created_at, owned_by=row.owned_by)
+
+
+def find(svc: Services, name: str) -> tuple[BaseInfo, ModelRow | None]:
+    """The base that answers to a name, and the tuned model it is if it is one. 404 otherwise."""
+    with svc.db.read() as conn:
+        tuned = models.get(conn, name)
+        base = bases.resolve(conn, tuned.base if tuned else name)
+    if base is None:
+        raise unknown_model(name)
+    return base, tuned
+
+
+@router.get("")
+def list_models(svc: Svc) -> Listing[Model]:
+    with svc.db.read() as conn:
+        known = {base.name: base for base in bases.list_all(conn)}
+        aliases = bases.list_aliases(conn)
+        tuned = models.all_rows(conn)
+    names = {name: name for name in known} | aliases
+    shown = [shape_base(known[base], name) for name, base in names.items() if base in known]
+    return Listing(data=[*shown, *map(shape_tuned, tuned)])
+
+
+@router.get(NAME)
+def retrieve_model(name: str, svc: Svc) -> Model:
+    with svc.db.read() as conn:
+        tuned = models.get(conn, name)
+        base = bases.resolve(conn, name)
+    if tuned is not None:
+        return shape_tuned(tuned)
+    if base is None:
+        raise unknown_model(name)
+    return shape_base(base, name)
+
+
+@router.delete(NAME)
+def delete_model(name: str, svc: Svc) -> ModelDeleted:
+    """Forgets a tuned model at once; its files go when no other name needs them."""
+    with svc.db.write() as conn:
+        deleted = models.delete(conn, name)
+        base = None if deleted else bases.resolve(conn, name)
+    if base is not None:
+        raise Forbidden(
+            f"`{name}` is a base model and cannot be deleted here; "
+            "`tunesmith base remove` takes it off the server.",
+            param="model",
+        )
+    if not deleted:
+        raise unknown_model(name)
+    return ModelDeleted(id=name)

@@ -1,0 +1,79 @@
+"""Streams of server-sent events, and clients that hang up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tunesmith.api.failures import translate
+from tunesmith.errors import TunesmithError
+
+log = logging.getLogger("tunesmith.api")
+
+T = TypeVar("T")
+
+
+async def disconnected(receive: Receive) -> None:
+    """Returns when the client has hung up. The request's body must have been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled (ClientDisconnect) when the client hangs up."""
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(disconnected(receive))
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        watching.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.wait((working,))
+
+
+class EventStream(Response):
+    """Sends each item as an event, then [DONE]; an error on the way becomes the last event.
+
+    `items` is closed when the client hangs up, which ends whatever it stands for.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, items: AsyncGenerator[bytes, None]) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+        self.headers["cache-control"] = "no-cache"
+        # Proxies that buffer would turn a stream into a wait.
+        self.headers["x-accel-buffering"] = "no"
+        self._items = items
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._items):
+            await while_connected(receive, self._send_all(send))
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        try:
+            async for item in self._items:
+                await self._send_event(send, item)
+            await self._send_event(send, b"[DONE]")
+        except TunesmithError as error:
+            log.warning("answer broken off: %s", error.message)
+            await self._send_event(send, json.dumps(translate(error).body()).encode())
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _send_event(self, send: Send, data: bytes) -> None:
+        body = b"data: " + data + b"\n\n"
+        await send({"type": "http.response.body", "body": body, "more_body": True})

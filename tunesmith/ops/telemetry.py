@@ -1,0 +1,89 @@
+"""What operators see: log lines and metrics.
+
+A log line is one JSON object on stderr: `time`, `level`, `service`, `message`, whatever the call
+gave as `extra={"fields": {...}}`, and `error` with a traceback. Anything that looks like an API key
+is cut down before it is written; prompts and answers are never logged.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+KEY = re.compile(r"\bsk-[A-Za-z0-9_-]{8,}")
+LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+def redact(text: str) -> str:
+    """`text` with every API key cut down to its last four characters."""
+    return KEY.sub(lambda match: "sk-..." + match.group()[-4:], text)
+
+
+class JsonFormatter(logging.Formatter):
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self.service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "service": self.service,
+            "message": record.getMessage(),
+        }
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return redact(json.dumps(line, default=str))
+
+
+def configure_logging(service: str, level: str) -> None:
+    """Send this process's log to stderr, a JSON object a line. Replaces what was set up before."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter(service))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+
+
+class Metrics:
+    """What one API process counts; served by `/metrics`."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Histogram(
+            "tunesmith_http_request_seconds",
+            "Time until the answer had been sent, seconds.",
+            ("method", "route", "status"),
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "tunesmith_http_requests_in_flight",
+            "Requests being answered now.",
+            registry=self.registry,
+        )
+        self.uploaded_bytes = Counter(
+            "tunesmith_uploaded_bytes",
+            "Bytes of stored uploads.",
+            registry=self.registry,
+        )
+        self.chat_tokens = Counter(
+            "tunesmith_chat_tokens",
+            "Tokens read and written by chat completions.",
+            ("kind",),
+            registry=self.registry,
+        )
+        self.jobs = Gauge(
+            "tunesmith_jobs",
+            "Fine-tuning jobs by status.",
+            ("status",),
+            registry=self.registry,
+        )
