@@ -1,13 +1,51 @@
-"""Rows of a data file: read as a stream, checked one by one, refused in the API's words."""
+"""Rows of a data file: read as a stream, checked one by one, refused in the API's words.
+
+A file is UTF-8 text with one JSON object a line; only b"\\n" ends a line, because texts may hold
+the other line separators of Unicode. A byte order mark, CRLF and blank lines are let pass. Memory
+stays within one line, whatever the file holds.
+"""
 
 from __future__ import annotations
 
+import codecs
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from tunesmith.data.messages import MessageError as MessageError
-from tunesmith.data.messages import normalise_messages as normalise_messages
-from tunesmith.data.messages import normalise_tools as normalise_tools
+from tunesmith.data import strict_json
+from tunesmith.data.messages import (
+    MISSING_ROLE,
+    MessageError,
+    normalise_messages,
+    normalise_tools,
+)
+from tunesmith.errors import DataError
+
+ROW_KEYS = {"messages", "tools", "parallel_tool_calls", "functions"}
+PREFERENCE_KEYS = {"preferred_output", "non_preferred_output"}
+TYPOGRAPHIC_QUOTES = re.compile("[\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb]")
+# Where a syntax error is; refusals of our own (depth, numbers) have no place.
+SYNTAX = re.compile(r"\(char (\d+)\)$")
+ONE_LINE_EACH = "Write each example as one JSON object on one line, as json.dumps(example) does."
+# What people upload by mistake, by its first bytes.
+OTHER_KINDS = (
+    (b"PK\x03\x04", "a zip archive or an office document"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"%PDF", "a PDF document"),
+    (b"PAR1", "a Parquet file"),
+    (b"\xff\xfe", "UTF-16 text"),
+    (b"\xfe\xff", "UTF-16 text"),
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one line may cost."""
+
+    num_line_bytes: int = 1 << 20
+    depth: int = strict_json.MAX_DEPTH
 
 
 @dataclass(frozen=True)
@@ -22,3 +60,176 @@ class ChatRow:
     """As `normalise_messages` gives them."""
     tools: list[dict[str, Any]] | None = None
     parallel_tool_calls: bool | None = None
+
+
+def read_rows(
+    path: Path,
+    param: str = "training_file",
+    limits: Limits | None = None,
+    file_id: str | None = None,
+) -> Iterator[ChatRow]:
+    """The chat examples of a file in order.
+
+    Raises DataError at the first that is wrong, with `param` ("training_file" or
+    "validation_file") in it and in its text. `file_id` is what the text calls the file; by default
+    its name.
+    """
+    limits = limits or Limits()
+    number = 0
+    with path.open("rb") as file:
+        for line, raw in enumerate(_lines(file, limits), 1):
+            content = raw.rstrip(b"\r\n")
+            if content.strip() or len(content) > limits.num_line_bytes:
+                number += 1
+                place = Place(param, number, line, file_id or path.name)
+                yield _chat_row(place, _parse(place, content, limits))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in which file an error is, and the API's words for it."""
+
+    param: str
+    number: int
+    line: int
+    file_id: str
+
+    def invalid(self, text: str) -> DataError:
+        # The public code is this one for validation files, too; `param` tells them apart.
+        return self._error(f"{because_of(self.param)} {text}", "invalid_training_file")
+
+    def example(self, text: str) -> DataError:
+        """`text` goes on after "Example N"."""
+        return self.invalid(f"Invalid file format. Example {self.number}{text}{self._suffix}")
+
+    def extra_key(self, where: str, key: str) -> DataError:
+        return self._error(
+            f"The job failed due to a file format error in the {self.param.replace('_', ' ')}. "
+            f"Invalid file format. Example {self.number}{where} contains an extra "
+            f'"{key}".{self._suffix}',
+            "invalid_file_format",
+        )
+
+    def unreadable(self, why: str, advice: str = "") -> DataError:
+        return self.invalid(
+            f"Invalid file format. Example {self.number} cannot be parsed. Error: {why} "
+            f"(line {self.line})" + (f". {advice}" if advice else "")
+        )
+
+    @property
+    def _suffix(self) -> str:
+        """The line, where the example's number does not already say it."""
+        return "" if self.line == self.number else f" (line {self.line})"
+
+    def _error(self, message: str, code: str) -> DataError:
+        return DataError(message, code=code, param=self.param, line=self.line)
+
+
+def because_of(param: str) -> str:
+    """How the text of most errors begins."""
+    return f"The job failed due to an invalid {param.replace('_', ' ')}."
+
+
+def _lines(file: BinaryIO, limits: Limits) -> Iterator[bytes]:
+    """Lines with their ends; of a line that is too long, only as much as shows it."""
+    mark = file.read(len(codecs.BOM_UTF8))
+    if mark != codecs.BOM_UTF8:
+        file.seek(0)
+    # Two more for CRLF and one more to tell a line at the limit from one above it.
+    while raw := file.readline(limits.num_line_bytes + 3):
+        yield raw
+
+
+def _parse(place: Place, content: bytes, limits: Limits) -> Any:
+    kind = next((name for start, name in OTHER_KINDS if content.startswith(start)), None)
+    if place.number == 1 and kind:
+        raise place.unreadable(f"the file is {kind}", f"Upload UTF-8 text. {ONE_LINE_EACH}")
+    if len(content) > limits.num_line_bytes:
+        raise place.unreadable(f"line is longer than {limits.num_line_bytes} bytes", ONE_LINE_EACH)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise place.unreadable(
+            f"line is not UTF-8: byte 0x{content[error.start]:02x} at position {error.start}",
+            "Save the file as UTF-8.",
+        ) from None
+    try:
+        return strict_json.loads(text, limits.depth)
+    except strict_json.JsonError as error:
+        raise place.unreadable(
+            f"line contains invalid json: {error}", _advice(place, text, str(error))
+        ) from None
+
+
+def _advice(place: Place, text: str, error: str) -> str:
+    """What probably happened, by the place where parsing stopped."""
+    found = SYNTAX.search(error)
+    if found is None:
+        return ""
+    position = int(found[1])
+    if TYPOGRAPHIC_QUOTES.search(text[max(0, position - 1) : position + 2]):
+        return 'The line has typographic quotes; JSON needs plain ones (").'
+    if text[position : position + 1] == "'":
+        return "JSON needs double quotes. " + ONE_LINE_EACH
+    if position >= len(text.rstrip()) and place.number == 1:
+        return "The file looks like JSON spread over several lines. " + ONE_LINE_EACH
+    if position >= len(text.rstrip()):
+        return "The line is cut off."
+    if error.startswith("Extra data") or position == 0:
+        return ONE_LINE_EACH
+    return ""
+
+
+def _chat_row(place: Place, row: Any) -> ChatRow:
+    if not isinstance(row, dict):
+        raise place.invalid(
+            "Unexpected file format, expected either prompt/completion pairs or chat messages. "
+            f"(line {place.line}). {ONE_LINE_EACH}"
+        )
+    if "messages" not in row:
+        raise _other_format(place, row)
+    for key in row:
+        if key not in ROW_KEYS:
+            raise place.extra_key("", key[:64])
+    try:
+        messages = normalise_messages(row["messages"], training=True)
+        tools = normalise_tools(row.get("tools"), row.get("functions"))
+    except MessageError as error:
+        raise _in_api_words(place, error) from None
+    parallel = row.get("parallel_tool_calls")
+    if not isinstance(parallel, bool | None):
+        raise place.example(": 'parallel_tool_calls' must be true or false")
+    if messages[-1]["role"] != "assistant":
+        raise place.example(": the last message must be from the assistant")
+    if not any(message["role"] == "assistant" and message.get("weight", 1) for message in messages):
+        raise place.example(
+            ": there is nothing to learn, because every assistant message has weight 0"
+        )
+    return ChatRow(place.number, place.line, messages, tools, parallel)
+
+
+def _other_format(place: Place, row: dict[str, Any]) -> DataError:
+    if PREFERENCE_KEYS & row.keys():
+        return place.invalid(
+            f"Input file {place.file_id} is in the fine-tune-preference format, but the specified "
+            "fine-tuning job is not using 'dpo' as the training method "
+            "(provided method=supervised)."
+        )
+    if {"prompt", "completion"} <= row.keys():
+        return place.invalid(
+            f"Input file {place.file_id} has prompt/completion pairs, but this base model is tuned "
+            'on chat messages. Write each pair as {"messages": [{"role": "user", "content": '
+            'PROMPT}, {"role": "assistant", "content": COMPLETION}]}.'
+        )
+    return place.example(" is missing key 'messages'.")
+
+
+def _in_api_words(place: Place, error: MessageError) -> DataError:
+    if error.index is None:
+        return place.example(f": '{error.path}' {error.text}")
+    where = f", message {error.index + 1}"
+    if error.extra_key is not None:
+        return place.extra_key(where, error.extra_key)
+    if error.text == MISSING_ROLE:
+        return place.example(f"{where} {error.text}")
+    return place.example(f"{where}: {error.text}")

@@ -35,6 +35,8 @@ MAX_MESSAGES = 2048
 MAX_TOOLS = 128
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 PART_SEPARATOR = "\n"
+# The public service's own words.
+MISSING_ROLE = "Discriminator 'role' is missing in value"
 
 Message = dict[str, Any]
 
@@ -157,8 +159,7 @@ class _Reader:
         role = self._message.get("role")
         if role is None:
             path = f"messages[{self._index}].role"
-            text = "Discriminator 'role' is missing in value"
-            raise MessageError(path, text, index=self._index)
+            raise MessageError(path, MISSING_ROLE, index=self._index)
         if not isinstance(role, str) or role not in ROLES:
             raise self._error("role", f"is {role!r:.40}, not one of {', '.join(ROLES)}")
         return role
