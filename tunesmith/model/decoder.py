@@ -83,6 +83,11 @@ class Decoder:
         return sum(weight.nbytes for weight in self.weights.values())
 
     @property
+    def head(self) -> Tensor:
+        """(V, E): one row for each token, which scores it."""
+        return self.weights[EMBEDDING if self.config.tie_embeddings else HEAD]
+
+    @property
     def linears(self) -> dict[str, tuple[int, int]]:
         """What LoRA adapts: every linear of the blocks, in order, as (outputs, inputs)."""
         shapes = weight_shapes(self.config)
@@ -120,7 +125,7 @@ class Decoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary for any stack of hidden states (..., E) -> (..., V)."""
-        return F.linear(hidden, self.weights[EMBEDDING if self.config.tie_embeddings else HEAD])
+        return F.linear(hidden, self.head)
 
     def _attention(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,16 @@ class CausalModel(Protocol):
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
         """What LoRA adapts, in order: name -> (outputs, inputs)."""
+        ...
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """Every parameter of the base by name; not to be written to."""
+        ...
+
+    @property
+    def head(self) -> Tensor:
+        """(V, E): one row for each token, which scores it."""
         ...
 
     @property

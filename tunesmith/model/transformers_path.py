@@ -106,6 +106,15 @@ class TransformersModel:
         return int(positions or window or 2048)
 
     @property
+    def weights(self) -> dict[str, Tensor]:
+        return dict(self._model.named_parameters())
+
+    @property
+    def head(self) -> Tensor:
+        weight: Tensor = self._head.weight
+        return weight
+
+    @property
     def num_bytes(self) -> int:
         return sum(parameter.nbytes for parameter in self._model.parameters())
 
