@@ -16,6 +16,7 @@ from tunesmith.api.app import create_app
 from tunesmith.bases import EMBEDDED_NAME, BaseInfo, describe, embedded_directory
 from tunesmith.config import Settings
 from tunesmith.ids import SystemClock, SystemRng
+from tunesmith.store.blobs import LocalBlobs
 from tunesmith.store.db import Database, open_database
 from tunesmith.store.repo import bases, keys
 
@@ -59,6 +60,7 @@ def embedded() -> BaseInfo:
 class Service:
     settings: Settings
     db: Database
+    blobs: LocalBlobs
     app: ASGIApp
     http: TestClient
     """Sends the key; httpx's interface."""
@@ -88,4 +90,4 @@ def make_service(data: Path, **overrides: Any) -> Service:
         bases.set_alias(conn, "gpt-4o-mini", BASE, now=0)
     app = Checked(create_app(settings))
     http = TestClient(app, headers={"authorization": f"Bearer {KEY}"})
-    return Service(settings, db, app, http)
+    return Service(settings, db, LocalBlobs(settings.blobs_dir), app, http)
