@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from tunesmith.jobs import messages, names
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.follow import Run
 from tunesmith.jobs.ledger import move, read_held
-from tunesmith.jobs.publish import WEIGHTS, publish
+from tunesmith.jobs.publish import publish
 from tunesmith.jobs.states import Event, State, Status
+from tunesmith.model.adapter_files import WEIGHTS
 from tunesmith.store.repo import checkpoints, events, files, jobs, models
 from tunesmith.store.repo.checkpoints import CheckpointRow
 from tunesmith.store.repo.events import EventRow, NewEvent
@@ -81,7 +83,7 @@ def finish_training(context: Context, run: Run, result: Result) -> State:
     if result.status == "failed":
         error = result.error or Failure("server_error", "Training failed without a reason.")
         return fail(context, run, error)
-    publish(context, run.job_dir, result.checkpoints, run.fence)
+    hashes = publish(context, run.job_dir, result.checkpoints, run.fence)
     result_file = _result_file(context, run.job_id) if result.status == "succeeded" else None
     now = context.now()
     with context.db.write() as conn:
@@ -90,7 +92,7 @@ def finish_training(context: Context, run: Run, result: Result) -> State:
         if after.status is Status.QUEUED:
             notes = [messages.interrupted(context.rng.token(8), now)]
         else:
-            notes = _publish_rows(context, conn, job, run.job_dir, result, after, now)
+            notes = _Publication(context, conn, job, run.job_dir, hashes, now).rows(result, after)
         if after.status is Status.SUCCEEDED and result_file is not None:
             files.insert(conn, result_file)
             jobs.update(conn, job.id, result_file=result_file.id)
@@ -115,88 +117,90 @@ def error_column(error: Failure) -> dict[str, Any]:
     return {"code": error.code, "message": error.message, "param": error.param}
 
 
-def _publish_rows(
-    context: Context,
-    conn: sa.Connection,
-    job: JobRow,
-    job_dir: Path,
-    result: Result,
-    after: State,
-    now: int,
-) -> list[NewEvent]:
-    """Names the checkpoints; the messages about them, in the contract's order."""
-    organization = job.organization_id.removeprefix("org-")
-    known = checkpoints.by_step(conn, job.id)
-    final = result.checkpoints[-1] if after.status is Status.SUCCEEDED else None
-    notes = []
-    for entry in result.checkpoints:
-        if entry is final:
-            continue
+@dataclass(frozen=True)
+class _Publication:
+    """The rows of what a round of training leaves behind, in one open transaction."""
+
+    context: Context
+    conn: sa.Connection
+    job: JobRow
+    job_dir: Path
+    hashes: dict[int, str]
+    """Step -> name of its adapter directory."""
+    now: int
+
+    def rows(self, result: Result, after: State) -> list[NewEvent]:
+        """Names the checkpoints; the messages about them, in the contract's order."""
+        final = result.checkpoints[-1] if after.status is Status.SUCCEEDED else None
+        known = checkpoints.by_step(self.conn, self.job.id)
+        notes = [
+            messages.checkpoint(entry.step, self._intermediate(entry, known), self.now)
+            for entry in result.checkpoints
+            if entry is not final
+        ]
+        if final is not None:
+            name = self._final(final, known)
+            return [
+                *notes,
+                messages.model_created(name, self.now),
+                messages.succeeded(self.now),
+            ]
+        if after.status is Status.PAUSED:
+            return [*notes, messages.paused(self.context.rng.token(8), self.now)]
+        return [*notes, messages.cancelled(self.now)]
+
+    def _intermediate(self, entry: CheckpointEntry, known: dict[int, CheckpointRow]) -> str:
         if entry.step in known:
-            name = known[entry.step].model_name
-        else:
-            name = names.checkpoint_name(
-                job.model_label, organization, job.suffix, entry.step, context.rng
-            )
-            _add(context, conn, job, job_dir, entry, name, "checkpoint", now)
-        notes.append(messages.checkpoint(entry.step, name, now))
-    if final is not None:
-        name = names.final_name(job.model_label, organization, job.suffix, context.rng)
-        if final.step in known:
-            checkpoints.drop(conn, job.id, final.step)
-        _add(context, conn, job, job_dir, final, name, "tuned", now)
-        jobs.update(conn, job.id, fine_tuned_model=name)
-        notes += [messages.model_created(name, now), messages.succeeded(now)]
-    elif after.status is Status.PAUSED:
-        notes.append(messages.paused(context.rng.token(8), now))
-    elif after.status is Status.CANCELLED:
-        notes.append(messages.cancelled(now))
-    return notes
+            return known[entry.step].model_name
+        name = f"{self._fresh_name()}:ckpt-step-{entry.step}"
+        self._add(entry, name, "checkpoint")
+        return name
 
+    def _final(self, entry: CheckpointEntry, known: dict[int, CheckpointRow]) -> str:
+        if entry.step in known:
+            # Paused after the last step: that name stays, the list shows the final one.
+            checkpoints.drop(self.conn, self.job.id, entry.step)
+        name = self._fresh_name()
+        self._add(entry, name, "tuned")
+        jobs.update(self.conn, self.job.id, fine_tuned_model=name)
+        return name
 
-def _add(
-    context: Context,
-    conn: sa.Connection,
-    job: JobRow,
-    job_dir: Path,
-    entry: CheckpointEntry,
-    name: str,
-    kind: Kind,
-    now: int,
-) -> None:
-    """One checkpoint and the model it is served as.
+    def _fresh_name(self) -> str:
+        job = self.job
+        organization = job.organization_id.removeprefix("org-")
+        return names.model_name(job.model_label, organization, job.suffix, self.context.rng)
 
-    A sweep takes unused adapters away inside a write transaction, as this is one: an adapter seen
-    here stays.
-    """
-    if not context.adapter_dir(entry.sha256).is_dir():
-        raise FileNotFoundError(f"adapter {entry.sha256} was swept before it was named")
-    written_at = int((job_dir / entry.path / WEIGHTS).stat().st_mtime)
-    checkpoints.insert(
-        conn,
-        CheckpointRow(
-            id=new_id(CHECKPOINT, context.rng),
-            job_id=job.id,
+    def _add(self, entry: CheckpointEntry, name: str, kind: Kind) -> None:
+        """One checkpoint and the model it is served as.
+
+        A sweep takes unused adapters away inside a write transaction, as this is one: an adapter
+        seen here stays.
+        """
+        sha256 = self.hashes[entry.step]
+        if not self.context.adapter_dir(sha256).is_dir():
+            raise FileNotFoundError(f"adapter {sha256} was swept before it was named")
+        written_at = int((self.job_dir / entry.path / WEIGHTS).stat().st_mtime)
+        row = CheckpointRow(
+            id=new_id(CHECKPOINT, self.context.rng),
+            job_id=self.job.id,
             step=entry.step,
             model_name=name,
-            adapter_sha256=entry.sha256,
+            adapter_sha256=sha256,
             metrics={"step": entry.step, **entry.metrics},
-            created_at=min(max(written_at, job.created_at), now),
-        ),
-    )
-    models.insert(
-        conn,
-        ModelRow(
+            created_at=min(max(written_at, self.job.created_at), self.now),
+        )
+        checkpoints.insert(self.conn, row)
+        model = ModelRow(
             name=name,
             kind=kind,
-            label=job.model_label,
-            base=job.base,
-            adapter_sha256=entry.sha256,
-            job_id=job.id,
-            created_at=now,
-            owned_by=job.organization_id,
-        ),
-    )
+            label=self.job.model_label,
+            base=self.job.base,
+            adapter_sha256=sha256,
+            job_id=self.job.id,
+            created_at=self.now,
+            owned_by=self.job.organization_id,
+        )
+        models.insert(self.conn, model)
 
 
 def _result_file(context: Context, job_id: str) -> FileRow:

@@ -73,7 +73,7 @@ def _store(context: Context, run: Run, lines: list[EventLine], offset: int) -> N
         "estimated_finish": _estimate(context, run, last_step, total_steps),
     }
     with context.db.write() as conn:
-        if not jobs.update(conn, run.job_id, fence=run.fence, **columns):
+        if not jobs.update(conn, run.job_id, at_fence=run.fence, **columns):
             raise LeaseLost(run.job_id)
         events.append(conn, context.rng, run.job_id, [NewEvent(**vars(line)) for line in lines])
     run.offset, run.last_step, run.total_steps = offset, last_step, total_steps

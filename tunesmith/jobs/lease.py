@@ -53,7 +53,9 @@ def renew(context: Context, job_id: str, fence: int) -> None:
     time = context.db.lease_clock()
     until = time.now_s + context.settings.lease_s
     with context.db.write() as conn:
-        renewed = jobs.update(conn, job_id, fence=fence, lease_epoch=time.epoch, lease_until=until)
+        renewed = jobs.update(
+            conn, job_id, at_fence=fence, lease_epoch=time.epoch, lease_until=until
+        )
         if not renewed:
             raise LeaseLost(job_id)
 
@@ -66,7 +68,7 @@ def reap(context: Context) -> int:
     dead = [job for job in held if job.lease_owner and _is_dead(job.lease_owner)]
     for job in dead:
         with context.db.write() as conn:
-            jobs.update(conn, job.id, fence=job.fence, lease_until=0.0)
+            jobs.update(conn, job.id, at_fence=job.fence, lease_until=0.0)
     return len(dead)
 
 

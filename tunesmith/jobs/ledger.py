@@ -64,6 +64,6 @@ def move(
         values["estimated_finish"] = None
     if after.status in states.TERMINAL:
         values["finished_at"] = max(now, job.created_at)
-    if not jobs.update(conn, job.id, fence=job.fence, **values, **columns):
+    if not jobs.update(conn, job.id, at_fence=job.fence, **values, **columns):
         raise LeaseLost(job.id)
     return after

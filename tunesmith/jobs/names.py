@@ -1,4 +1,7 @@
-"""Names of tuned models: ft:{base}:{organisation}:{suffix or empty}:{8 characters}."""
+"""Names of tuned models: ft:{base}:{organisation}:{suffix or empty}:{8 characters}.
+
+A checkpoint on the way has eight characters of its own and ends with ":ckpt-step-{N}".
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,6 @@ def clean_suffix(suffix: str | None) -> str:
     return re.sub(r"[^a-z0-9._-]", "-", (suffix or "").lower())[:MAX_SUFFIX]
 
 
-def final_name(label: str, organization: str, suffix: str | None, rng: Rng) -> str:
-    """A fresh name for the model a job ends with; two colons in a row without a suffix."""
+def model_name(label: str, organization: str, suffix: str | None, rng: Rng) -> str:
+    """A fresh name; two colons in a row where there is no suffix."""
     return f"ft:{label}:{organization}:{clean_suffix(suffix)}:{new_model_suffix(rng)}"
-
-
-def checkpoint_name(label: str, organization: str, suffix: str | None, step: int, rng: Rng) -> str:
-    """A fresh name for a checkpoint on the way; its eight characters are its own."""
-    return f"{final_name(label, organization, suffix, rng)}:ckpt-step-{step}"

@@ -10,28 +10,30 @@ from pathlib import Path
 
 from tunesmith.errors import JobError
 from tunesmith.jobs.context import Context
+from tunesmith.model.adapter_files import FILES, WEIGHTS, content_hash
 from tunesmith.train.spec import CheckpointEntry, fsync_dir
-
-WEIGHTS = "adapter_model.safetensors"
-FILES = (WEIGHTS, "adapter_config.json")
 
 
 def publish(
     context: Context, job_dir: Path, entries: Iterable[CheckpointEntry], fence: int
-) -> None:
-    """Puts the adapters of these checkpoints in place, durably; repeating it changes nothing.
+) -> dict[int, str]:
+    """Puts the adapters of these checkpoints in place, durably; step -> its sha256 here.
 
-    Raises JobError for one that is missing or not what its trainer wrote.
+    The hash is over configuration and weights, since both decide the answers. Repeating it changes
+    nothing. Raises JobError for a checkpoint that is missing or not what its trainer wrote.
     """
+    published = {}
     for entry in entries:
         source = job_dir / entry.path
         _check(source, entry)
-        target = context.adapter_dir(entry.sha256)
+        sha256 = published[entry.step] = content_hash(source)
+        target = context.adapter_dir(sha256)
         if target.is_dir():
             # Young again: a sweep leaves it alone until its rows are written.
             os.utime(target)
         else:
             _place(source, target, fence)
+    return published
 
 
 def _check(source: Path, entry: CheckpointEntry) -> None:

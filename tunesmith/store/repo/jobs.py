@@ -100,11 +100,11 @@ def page(
     return fetch_page(conn, JobRow, query, jobs.c.seq, cursor=cursor, limit=limit)
 
 
-def update(conn: sa.Connection, job_id: str, *, fence: int | None = None, **values: Any) -> bool:
-    """Sets columns; with a fence only while it is the current one. False if nothing matched."""
+def update(conn: sa.Connection, job_id: str, *, at_fence: int | None = None, **values: Any) -> bool:
+    """Sets columns; with `at_fence` only while that is the current fence. False if not done."""
     query = sa.update(jobs).where(jobs.c.id == job_id)
-    if fence is not None:
-        query = query.where(jobs.c.fence == fence)
+    if at_fence is not None:
+        query = query.where(jobs.c.fence == at_fence)
     return conn.execute(query.values(**values)).rowcount == 1
 
 
