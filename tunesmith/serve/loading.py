@@ -1,0 +1,103 @@
+"""From files to models that are ready to answer. Runs on loading threads; keeps no state."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from tunesmith.errors import AdapterError, BaseModelError
+from tunesmith.model.adapter_files import WEIGHTS, content_hash
+from tunesmith.model.load import CausalModel, load_model, read_config
+from tunesmith.model.lora import Adapter
+from tunesmith.serve.precision import compute_dtype
+from tunesmith.serve.protocol import AdapterRef
+from tunesmith.serve.rows import rows_of
+
+Signature = tuple[tuple[str, int, int], ...]
+
+# One id on its own and several at once take different paths through the kernels.
+WARM_UP = ([[1] * 8], [[1]])
+CUDA_SHARE = 0.85
+
+
+def device_for(setting: str) -> str:
+    """The device behind the `device` setting: "auto" takes the GPU where there is one."""
+    if setting == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return setting
+
+
+def memory_budget(setting: int, device: str) -> int:
+    """Bytes for models and running sequences: as set, or half of the machine's memory
+    (on a GPU most of what is free)."""
+    if setting:
+        return setting
+    if device != "cpu":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * CUDA_SHARE)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(machine, _container_limit() or machine) // 2
+
+
+def _container_limit() -> int | None:
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            return int(Path(name).read_text())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return None
+
+
+def signature(base: Path) -> Signature:
+    """Changes when the base's files are replaced: names, sizes and times."""
+    files = sorted([base / "config.json", *base.glob("*.safetensors")])
+    try:
+        stats = [(file.name, file.stat()) for file in files]
+    except OSError as error:
+        raise BaseModelError(f"The base model in {base} cannot be read: {error}.") from error
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+def plan_base(base: Path, device: str) -> tuple[int, torch.dtype | None]:
+    """Memory the base will take, bytes, and the type to load it in."""
+    config = read_config(base)
+    dtype = compute_dtype(config, device)
+    num_bytes = sum(size for name, size, _ in signature(base) if name != "config.json")
+    stored = str(config.get("dtype") or config.get("torch_dtype"))
+    grows = dtype is torch.float32 and stored in ("bfloat16", "float16")
+    return num_bytes * (2 if grows else 1), dtype
+
+
+def load_base(base: Path, device: str, dtype: torch.dtype | None) -> CausalModel:
+    """The model, after a first pass through it: mapped pages are read and kernels chosen."""
+    model = load_model(base, dtype=dtype, device=device)
+    with torch.inference_mode():
+        rows = rows_of(model, max_rows=1)
+        rows.reserve(1, sum(len(ids[0]) for ids in WARM_UP))
+        rows.add()
+        for ids in WARM_UP:
+            rows.run(0, ids, [None])
+    return model
+
+
+def adapter_bytes(ref: AdapterRef) -> int:
+    try:
+        return (ref.path / WEIGHTS).stat().st_size
+    except OSError as error:
+        raise AdapterError(f"The adapter {ref.sha256[:12]} cannot be read: {error}.") from error
+
+
+def load_adapter(ref: AdapterRef, model: CausalModel) -> Adapter:
+    """The adapter in the model's type, after its files were found to be the ones asked for."""
+    try:
+        found = content_hash(ref.path)
+    except OSError as error:
+        raise AdapterError(f"The adapter {ref.sha256[:12]} cannot be read: {error}.") from error
+    if found != ref.sha256:
+        raise AdapterError(
+            f"The files in {ref.path} are not the adapter {ref.sha256[:12]} "
+            f"(their content is {found[:12]}). Restore them from a backup or train again."
+        )
+    return Adapter.load(ref.path, model.linears).to(model.dtype, model.device)

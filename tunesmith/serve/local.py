@@ -1,0 +1,325 @@
+"""The engine: one thread that computes, fed from other threads through an inbox.
+
+Whatever arrives (requests, cancellations, loaded models) is a callback in the inbox and runs
+between two passes, so a cancelled choice is gone before the next one. Bases take turns, a pass
+each.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunesmith.errors import EngineError, TunesmithError
+from tunesmith.serve.lane import Choice, Lane, Outcome, Ticket
+from tunesmith.serve.loading import device_for, memory_budget
+from tunesmith.serve.protocol import (
+    Delta,
+    Done,
+    Draining,
+    GenRequest,
+    InvalidRequest,
+    Overloaded,
+)
+from tunesmith.serve.residents import BaseEntry, Lease, Residents
+from tunesmith.serve.sampler import Draws
+
+log = logging.getLogger(__name__)
+
+Message = Delta | Done | TunesmithError
+Deliver = Callable[[list[tuple[Ticket, Message]]], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    device: str = "auto"
+    memory_bytes: int = 0
+    """0: half of the machine's memory."""
+    max_batch: int = 32
+    """Choices computed at the same time."""
+    max_queue: int = 256
+    """Requests that may wait."""
+
+
+@dataclass
+class Counters:
+    num_requests: int = 0
+    num_prompt_tokens: int = 0
+    num_completion_tokens: int = 0
+    num_passes: int = 0
+    num_preempted: int = 0
+
+
+class LocalEngine:
+    """Answers requests with the bases and adapters on this machine.
+
+    `deliver` gets what each pass brought, on the engine's thread: for every ticket deltas, then
+    `Done` or an error, then nothing more. All public methods may be called from any thread;
+    callbacks they take are called on the engine's.
+    """
+
+    def __init__(self, limits: Limits, deliver: Deliver) -> None:
+        self._limits = limits
+        self._deliver = deliver
+        self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        device = device_for(limits.device)
+        self._residents = Residents(
+            budget_bytes=memory_budget(limits.memory_bytes, device),
+            device=device,
+            post=self._inbox.put,
+            other_bytes=lambda: sum(lane.num_bytes for lane in self._lanes.values()),
+        )
+        self._lanes: dict[BaseEntry, Lane] = {}
+        self._open: set[Ticket] = set()
+        self._counters = Counters()
+        self._on_idle: Callable[[], object] | None = None  # set: draining
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread after the pass it is in; open requests get no more messages."""
+
+        def close() -> None:
+            self._closing = True
+
+        self._inbox.put(close)
+        self._thread.join()
+
+    def submit(self, request: GenRequest) -> Ticket:
+        seed = secrets.randbits(63) if request.seed is None else request.seed
+        ticket = Ticket(request, seed, time.monotonic())
+        self._inbox.put(lambda: self._take(ticket))
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Ends a request; no message follows."""
+        self._inbox.put(lambda: self._end(ticket))
+
+    def stop(self, ticket: Ticket, index: int) -> None:
+        """Ends one choice of a request; the others go on."""
+        self._inbox.put(lambda: self._stop(ticket, index))
+
+    def drain(self, on_idle: Callable[[], object]) -> None:
+        """Refuses new requests from now on; calls `on_idle` once none is open."""
+
+        def drain() -> None:
+            self._on_idle = on_idle
+            self._tell_if_idle()
+
+        self._inbox.put(drain)
+
+    def preload(self, base: Path, done: Callable[[TunesmithError | None], object]) -> None:
+        """Loads a base that nobody has asked for yet."""
+
+        def loaded(result: Lease | TunesmithError) -> None:
+            if isinstance(result, Lease):
+                self._residents.release(result)
+            done(result if isinstance(result, TunesmithError) else None)
+
+        self._inbox.put(lambda: self._residents.acquire(base, None, loaded))
+
+    def unload(
+        self, base: Path | None, adapter: str | None, done: Callable[[bool], object]
+    ) -> None:
+        """Forgets a base or an adapter (by sha256); tells whether there was one."""
+
+        def unload() -> None:
+            unloaded = base is not None and self._residents.unload_base(base)
+            if adapter is not None:
+                unloaded = self._residents.unload_adapter(adapter) or unloaded
+            done(unloaded)
+
+        self._inbox.put(unload)
+
+    def stats(self, done: Callable[[dict[str, Any]], object]) -> None:
+        self._inbox.put(lambda: done(self._stats()))
+
+    # Everything below runs on the engine's thread.
+
+    def _run(self) -> None:
+        with torch.inference_mode():
+            while not self._closing:
+                self._read_inbox(wait=not self._lanes)
+                for base, lane in list(self._lanes.items()):
+                    self._pass(base, lane)
+                    if lane.empty:
+                        self._lanes.pop(base, None)
+
+    def _read_inbox(self, wait: bool) -> None:
+        while wait or not self._inbox.empty():
+            try:
+                self._inbox.get()()
+            except Exception:
+                log.exception("the engine's inbox")
+            wait = False
+
+    def _pass(self, base: BaseEntry, lane: Lane) -> None:
+        num_running = sum(other.num_running for other in self._lanes.values())
+        try:
+            outcomes = lane.step(
+                self._limits.max_batch - num_running,
+                fits=self._residents.make_room,
+                alone=num_running == 0,
+            )
+        except Exception as error:
+            # Out of memory, or a fault of ours: this base's answers end, the engine goes on.
+            log.exception("a pass of the engine")
+            problem = EngineError(f"The engine failed while computing: {type(error).__name__}.")
+            failed = [ticket for ticket in self._open if self._lane_of(ticket) is lane]
+            del self._lanes[base]
+            for ticket in failed:
+                self._fail(ticket, problem)
+            return
+        self._counters.num_passes += 1
+        self._counters.num_preempted += lane.take_num_preempted()
+        self._report(outcomes)
+
+    def _report(self, outcomes: list[Outcome]) -> None:
+        messages: list[tuple[Ticket, Message]] = []
+        for choice, outcome in outcomes:
+            ticket = choice.ticket
+            if ticket.closed:  # another choice of it failed in this pass
+                continue
+            messages.append((ticket, outcome))
+            if isinstance(outcome, TunesmithError):
+                self._end(ticket)
+                continue
+            if ticket.first_token_s is None:
+                ticket.first_token_s = time.monotonic()
+            ticket.num_generated += len(outcome.token_ids)
+            if outcome.finish_reason is not None:
+                ticket.choices.remove(choice)
+                if not ticket.choices:
+                    messages.append((ticket, self._finish(ticket)))
+        if messages:
+            self._deliver(messages)
+
+    def _take(self, ticket: Ticket) -> None:
+        """Refuses a new request, or has what it needs loaded."""
+        num_waiting = sum(1 for other in self._open if other.started_s is None)
+        if self._on_idle is not None:
+            self._refuse(ticket, Draining("The engine is shutting down. Try again soon."))
+        elif num_waiting >= self._limits.max_queue:
+            self._refuse(ticket, Overloaded("Too many requests are waiting. Try again soon."))
+        else:
+            self._counters.num_requests += 1
+            self._open.add(ticket)
+            request = ticket.request
+            self._residents.acquire(
+                request.base_path, request.adapter, lambda result: self._enqueue(ticket, result)
+            )
+
+    def _enqueue(self, ticket: Ticket, result: Lease | TunesmithError) -> None:
+        if isinstance(result, TunesmithError):
+            self._fail(ticket, result)
+            return
+        if ticket.closed:  # cancelled while loading
+            self._residents.release(result)
+            return
+        ticket.lease = result
+        request, model = ticket.request, result.model
+        if problem := misfit(request, model.vocab_size, model.max_positions):
+            self._fail(ticket, problem)
+            return
+        if result.base not in self._lanes:
+            self._lanes[result.base] = Lane(model, self._limits.max_batch)
+        ticket.choices = [
+            Choice(
+                ticket,
+                list(request.prompt_ids),
+                Draws(request, ticket.seed, index),
+                result.lora,
+                model.max_positions,
+            )
+            for index in range(request.n)
+        ]
+        self._lanes[result.base].waiting.extend(ticket.choices)
+        self._counters.num_prompt_tokens += len(request.prompt_ids)
+
+    def _stop(self, ticket: Ticket, index: int) -> None:
+        for choice in [choice for choice in ticket.choices if choice.draws.index == index]:
+            ticket.choices.remove(choice)
+            if lane := self._lane_of(ticket):
+                lane.discard(choice)
+            if not ticket.choices:
+                self._deliver([(ticket, self._finish(ticket))])
+
+    def _finish(self, ticket: Ticket) -> Done:
+        now = time.monotonic()
+        self._end(ticket)
+        return Done(
+            prompt_tokens=len(ticket.request.prompt_ids),
+            completion_tokens=ticket.num_generated,
+            queue_s=(ticket.started_s or now) - ticket.arrived_s,
+            first_token_s=(ticket.first_token_s or now) - ticket.arrived_s,
+        )
+
+    def _fail(self, ticket: Ticket, error: TunesmithError) -> None:
+        if not ticket.closed:
+            self._end(ticket)
+            self._deliver([(ticket, error)])
+
+    def _refuse(self, ticket: Ticket, error: TunesmithError) -> None:
+        ticket.closed = True
+        self._deliver([(ticket, error)])
+
+    def _end(self, ticket: Ticket) -> None:
+        """Takes a request out of everything. Safe to call twice."""
+        if ticket.closed:
+            return
+        ticket.closed = True
+        self._open.discard(ticket)
+        lane = self._lane_of(ticket)
+        for choice in ticket.choices:
+            if lane is not None:
+                lane.discard(choice)
+        ticket.choices = []
+        self._counters.num_completion_tokens += ticket.num_generated
+        if ticket.lease is not None:
+            self._residents.release(ticket.lease)
+        self._tell_if_idle()
+
+    def _lane_of(self, ticket: Ticket) -> Lane | None:
+        return self._lanes.get(ticket.lease.base) if ticket.lease else None
+
+    def _tell_if_idle(self) -> None:
+        if self._on_idle is not None and not self._open:
+            self._on_idle()
+
+    def _stats(self) -> dict[str, Any]:
+        lanes = self._lanes.values()
+        return {
+            "state": "ready" if self._on_idle is None else "draining",
+            "num_running": sum(lane.num_running for lane in lanes),
+            "num_waiting": sum(1 for ticket in self._open if ticket.started_s is None),
+            "cache_bytes": sum(lane.num_bytes for lane in lanes),
+            "model_bytes": self._residents.num_bytes,
+            "budget_bytes": self._residents.budget_bytes,
+            "bases": self._residents.stats(),
+            **asdict(self._counters),
+        }
+
+
+def misfit(request: GenRequest, vocab_size: int, max_positions: int) -> InvalidRequest | None:
+    """Why this model cannot take the request, if it cannot."""
+    ids = [*request.prompt_ids, *request.logit_bias]
+    if not all(0 <= token < vocab_size for token in ids):
+        return InvalidRequest(f"The request holds token ids outside 0..{vocab_size - 1}.")
+    if len(request.prompt_ids) >= max_positions:
+        return InvalidRequest(
+            f"The prompt has {len(request.prompt_ids)} tokens; the model's context is "
+            f"{max_positions}, and the answer needs some of it."
+        )
+    return None

@@ -1,0 +1,139 @@
+"""The next token of each row, from its scores.
+
+A draw is a pure function of (scores, request, seed, choice, position): the random number comes
+from a hash of the last three, not from a generator with state, so neither batch mates nor a
+recomputed row change what is drawn. Each token takes one uniform number, read against the
+cumulative distribution.
+
+OpenAI's order: penalties and bias on the raw scores, then temperature, then top_p. Log
+probabilities are those of the raw scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from tunesmith.serve.protocol import MIN_LOGPROB, GenRequest, TokenLogprob
+
+
+@dataclass
+class Draws:
+    """What one choice needs to draw its next token, and what it drew so far."""
+
+    request: GenRequest
+    seed: int
+    index: int
+    counts: Counter[int] = field(default_factory=Counter)
+    """How often each token was generated."""
+    num_drawn: int = 0
+
+    def uniform(self) -> float:
+        """In [0, 1), the same for the same seed, choice and position, on any machine."""
+        key = struct.pack("<QQQ", self.seed & (2**64 - 1), self.index, self.num_drawn)
+        digest = hashlib.blake2b(key, digest_size=8).digest()
+        return float((int.from_bytes(digest, "little") >> 11) * 2.0**-53)
+
+    def record(self, token_id: int) -> None:
+        self.counts[token_id] += 1
+        self.num_drawn += 1
+
+
+@dataclass(frozen=True)
+class Drawn:
+    token_id: int
+    logprob: TokenLogprob | None
+
+
+def draw(scores_BV: Tensor, rows: Sequence[Draws]) -> list[Drawn | None]:
+    """The next token of each row; None where the scores are not finite numbers.
+
+    `scores_BV` is fp32 and may be changed.
+    """
+    finite = scores_BV.sum(-1).isfinite().tolist()
+    logprobs = _raw_logsumexp(scores_BV, rows)
+    raw_BV = scores_BV.clone() if logprobs else scores_BV
+    for scores_V, draws in zip(scores_BV, rows, strict=True):
+        _adjust(scores_V, draws)
+    tokens = scores_BV.argmax(-1).tolist()
+    random = [row for row, draws in enumerate(rows) if finite[row] and not _greedy(draws.request)]
+    for nucleus in (False, True):
+        group = [row for row in random if (rows[row].request.top_p < 1) is nucleus]
+        if group:
+            wanted = [rows[row] for row in group]
+            for row, token in zip(group, _sample(scores_BV[group], wanted), strict=True):
+                tokens[row] = token
+    return [
+        Drawn(token, _logprob(raw_BV[row], logprobs.get(row), token, rows[row].request))
+        if finite[row]
+        else None
+        for row, token in enumerate(tokens)
+    ]
+
+
+def _greedy(request: GenRequest) -> bool:
+    # Colder than this the scores overflow, and only the best token is left anyway.
+    return request.temperature < 1e-4 or request.top_p == 0
+
+
+def _adjust(scores_V: Tensor, draws: Draws) -> None:
+    """mu[j] - c[j] * frequency - (c[j] > 0) * presence + bias[j], in place."""
+    request = draws.request
+    change = dict(request.logit_bias)
+    if request.presence_penalty or request.frequency_penalty:
+        for token, count in draws.counts.items():
+            penalty = count * request.frequency_penalty + request.presence_penalty
+            change[token] = change.get(token, 0.0) - penalty
+    if change:
+        ids = torch.tensor(list(change), device=scores_V.device)
+        scores_V[ids] += torch.tensor(list(change.values()), device=scores_V.device)
+
+
+def _sample(scores_BV: Tensor, rows: Sequence[Draws]) -> list[int]:
+    device = scores_BV.device
+    heat = torch.tensor([row.request.temperature for row in rows], device=device)
+    probs_BV = torch.softmax(scores_BV / heat[:, None], dim=-1).double()
+    order_BV: Tensor | None = None
+    if rows[0].request.top_p < 1:
+        probs_BV, order_BV = probs_BV.sort(dim=-1, descending=True, stable=True)
+        mass = torch.tensor([row.request.top_p for row in rows], device=device, dtype=torch.double)
+        # A token stays if those before it do not fill the mass yet: the first always does.
+        outside_BV = probs_BV.cumsum(-1) - probs_BV >= mass[:, None]
+        probs_BV = probs_BV.masked_fill(outside_BV, 0.0)
+    summed_BV = probs_BV.cumsum(-1)
+    total_B1 = summed_BV[:, -1:]
+    uniform = torch.tensor([row.uniform() for row in rows], device=device, dtype=torch.double)
+    # Below the total even after rounding, so that a token without probability is never found.
+    target_B1 = torch.minimum(uniform[:, None] * total_B1, total_B1.nextafter(total_B1 * 0))
+    place_B1 = torch.searchsorted(summed_BV, target_B1, right=True)
+    chosen_B1 = place_B1 if order_BV is None else order_BV.gather(-1, place_B1)
+    return [int(token) for token in chosen_B1[:, 0].tolist()]
+
+
+def _raw_logsumexp(scores_BV: Tensor, rows: Sequence[Draws]) -> dict[int, float]:
+    """The normaliser of each row that reports log probabilities."""
+    wanted = [row for row, draws in enumerate(rows) if draws.request.top_logprobs is not None]
+    if not wanted:
+        return {}
+    return dict(zip(wanted, scores_BV[wanted].logsumexp(-1).tolist(), strict=True))
+
+
+def _logprob(
+    raw_V: Tensor, logsumexp: float | None, token: int, request: GenRequest
+) -> TokenLogprob | None:
+    if logsumexp is None or request.top_logprobs is None:
+        return None
+    best = raw_V.topk(min(request.top_logprobs, raw_V.shape[0]))
+    return TokenLogprob(
+        max(raw_V[token].item() - logsumexp, MIN_LOGPROB),
+        [
+            (int(other), max(score - logsumexp, MIN_LOGPROB))
+            for other, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ],
+    )
