@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +20,7 @@ from tunesmith.ids import SystemRng, new_api_key
 
 READY_S = 120.0  # the slowest machine that should still work, with a cold disk
 STOP_S = 60.0
+BASE_URL_LINE = re.compile(r"^  base URL  (http://\S+)/v1$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,6 @@ class Server:
     root: str  # http://127.0.0.1:PORT
     api_key: str
     data: Path
-    log: Path
     process: subprocess.Popen[bytes]
 
     @property
@@ -41,21 +41,22 @@ def background_server(data: Path, environment: Mapping[str, str] = {}) -> Iterat
 
     `environment` adds TUNESMITH_* settings. What the server prints goes to DATA/log/serve.log.
     """
-    server = launch(data.resolve(), environment)
+    data = data.resolve()
+    process, key = launch(data, environment)
     try:
-        wait_ready(server)
-        yield server
+        root = wait_ready(process, log_of(data))
+        yield Server(root, key, data, process)
     finally:
-        stop(server.process)
+        stop(process)
 
 
-def launch(data: Path, environment: Mapping[str, str]) -> Server:
-    log = data / "log" / "serve.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    port, key = free_port(), new_api_key(SystemRng())
-    command = [sys.executable, "-m", "tunesmith.cli.app", "serve"]
-    command += ["--data", str(data), "--host", "127.0.0.1", "--port", str(port)]
-    with log.open("ab") as output:
+def launch(data: Path, environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], str]:
+    """The launcher's process and the first API key."""
+    data.joinpath("log").mkdir(parents=True, exist_ok=True)
+    key = new_api_key(SystemRng())
+    command = [sys.executable, "-m", "tunesmith.cli.app", "serve", "--data", str(data)]
+    command += ["--host", "127.0.0.1", "--port", "0"]
+    with log_of(data).open("wb") as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -64,24 +65,25 @@ def launch(data: Path, environment: Mapping[str, str]) -> Server:
             env={**os.environ, **environment, "TUNESMITH_API_KEY": key},
             start_new_session=True,  # Ctrl-C is for the caller, who then stops the server in order
         )
-    return Server(f"http://127.0.0.1:{port}", key, data, log, process)
+    return process, key
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def log_of(data: Path) -> Path:
+    return data / "log" / "serve.log"
 
 
-def wait_ready(server: Server) -> None:
+def wait_ready(process: subprocess.Popen[bytes], log: Path) -> str:
+    """The server's root URL, once everything behind it answers."""
     give_up = time.monotonic() + READY_S
-    while not answers(f"{server.root}/readyz"):
-        if server.process.poll() is not None:
-            tail = server.log.read_text(errors="replace").strip()[-500:]
-            raise CommandFailed(f"The server ended while starting: {tail} (log: {server.log})")
+    while True:
+        text = log.read_text(errors="replace")
+        found = BASE_URL_LINE.search(text)
+        if found and answers(f"{found[1]}/readyz"):
+            return found[1]
+        if process.poll() is not None:
+            raise CommandFailed(f"The server ended while starting: {text[-500:]} (log: {log})")
         if time.monotonic() > give_up:
-            raise CommandFailed(f"The server is not ready after {READY_S:.0f} s; see {server.log}.")
+            raise CommandFailed(f"The server is not ready after {READY_S:.0f} s; see {log}.")
         time.sleep(0.05)
 
 

@@ -11,6 +11,7 @@ import typer
 
 from tunesmith.cli.options import DataDir, existing_store, settings
 from tunesmith.cli.problem import CommandFailed
+from tunesmith.cli.screen import screen
 from tunesmith.ids import SystemClock
 
 if TYPE_CHECKING:
@@ -41,16 +42,17 @@ def add(
     data: DataDir = None,
 ) -> None:
     """Register a base model, after checking that it can be tuned and served."""
+    found = settings(data=data)
+    chosen = require_name(name or Path(source).expanduser().resolve().name)
+    directory = locate(source, chosen, found)
+
     from tunesmith.model.probe import check_base
     from tunesmith.store.db import open_database
     from tunesmith.store.repo import bases
 
-    found = settings(data=data)
-    chosen = require_name(name or source.rstrip("/").rsplit("/", 1)[-1])
-    directory = locate(source, chosen, found)
     report = check_base(directory, chosen)
     show(report)
-    if any(finding.severity == "error" for finding in report.findings):
+    if report.info is None or not report.ok:
         raise CommandFailed(f"{chosen} is not registered. Mend what the table says and add again.")
     with open_database(found.data_dir).write() as conn:
         for other in alias or []:
@@ -58,16 +60,13 @@ def add(
         bases.insert(conn, report.info)
         for other in alias or []:
             bases.set_alias(conn, other, chosen, int(SystemClock().now()))
-    print(
-        f"{chosen} can now be tuned and served"
-        + (f", also as {', '.join(alias)}." if alias else ".")
-    )
+    names = [chosen, *(alias or [])]
+    print(f"Ready to be tuned and served: {', '.join(names)}")
 
 
 @app.command(name="list")
 def list_bases(data: DataDir = None) -> None:
     """The registered base models."""
-    from rich.console import Console
     from rich.table import Table
 
     from tunesmith.store.repo import bases
@@ -81,7 +80,7 @@ def list_bases(data: DataDir = None) -> None:
         names = ", ".join(alias for alias, base in others.items() if base == row.name)
         size, context = f"{row.num_parameters / 1e6:,.1f} M", f"{row.context_length:,}"
         table.add_row(row.name, family, size, context, names, str(row.path))
-    Console().print(table)
+    screen().print(table)
 
 
 @app.command()
@@ -188,20 +187,22 @@ def fetch(hub_name: str, target: Path) -> Path:
 
 
 def show(report: BaseReport) -> None:
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    console = screen()
     info = report.info
-    path = "through transformers, slower" if info.slow else "own decoder"
-    size = f"{info.num_parameters / 1e6:,.1f} M parameters"
-    context = f"context {info.context_length:,} tokens"
-    console.print(f"[bold]{info.name}[/bold]: {info.family} ({path}), {size}, {context}")
+    if info is not None:
+        path = "through transformers, slower" if info.slow else "own decoder"
+        size = f"{info.num_parameters / 1e6:,.1f} M parameters"
+        context = f"context {info.context_length:,} tokens"
+        console.print(f"{info.name}: {info.family} ({path}), {size}, {context}")
     if not report.findings:
-        console.print("All checks passed.")
+        console.print("All checks passed.", style="green")
         return
+    colours = {"error": "red", "warning": "yellow", "info": "blue"}
     table = Table("", "finding", "what to do", box=None, pad_edge=False)
     for finding in report.findings:
-        colour = "red" if finding.severity == "error" else "yellow"
-        table.add_row(f"[{colour}]{finding.severity}[/{colour}]", finding.message, finding.fix)
+        severity = Text(finding.severity, colours[finding.severity])
+        table.add_row(severity, finding.message, finding.fix)
     console.print(table)

@@ -10,6 +10,7 @@ import typer
 
 from tunesmith.cli.options import DEFAULT_BASE_URL, ApiKey, BaseUrl, connect
 from tunesmith.cli.problem import explain
+from tunesmith.cli.screen import say, screen
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -29,15 +30,14 @@ def chat(
     api_key: ApiKey = "",
 ) -> None:
     """Talk to a model. Ctrl-C stops an answer; Ctrl-D leaves."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = screen()
     client = connect(base_url, api_key)
     client.models.retrieve(model)  # a wrong name or key shows before the first question
     if sys.stdin.isatty():
         import readline  # noqa: F401 - gives input() a history and line editing
 
-        console.print(f"[bold]{model}[/bold]  [dim]{COMMANDS}[/dim]\n", soft_wrap=True)
+        say(console, model, "bold")
+        say(console, f"{COMMANDS}\n", "dim")
     options: dict[str, Any] = {"temperature": temperature}
     if max_tokens is not None:
         options["max_tokens"] = max_tokens
@@ -105,14 +105,14 @@ def command(talk: Conversation, line: str, console: Console) -> bool:
     word, _, rest = line.partition(" ")
     if word == "/reset":
         talk.start(talk.system())
-        console.print("[dim]started over[/dim]")
+        say(console, "started over", "dim")
     elif word == "/system":
         talk.start(rest.strip())
-        console.print("[dim]system message set; started over[/dim]")
+        say(console, "system message set; started over", "dim")
     elif word in ("/exit", "/quit"):
         raise EndOfChat
     elif word == "/help" or word.startswith("/"):
-        console.print(f"[dim]{COMMANDS}[/dim]")
+        say(console, COMMANDS, "dim")
     else:
         return False
     return True
@@ -127,10 +127,10 @@ def answer(talk: Conversation, line: str, console: Console) -> None:
         console.print()
     except KeyboardInterrupt:
         reply.close()
-        console.print(" [dim](stopped)[/dim]")
+        say(console, " (stopped)", "dim")
     except Exception as error:
         problem = explain(error)
         if problem is None:
             raise
-        console.print(f"[red]{problem}[/red]", soft_wrap=True)
+        say(console, problem, "red")
     console.print()

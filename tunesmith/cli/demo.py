@@ -23,6 +23,7 @@ import typer
 
 from tunesmith.cli.options import DEFAULT_BASE_URL
 from tunesmith.cli.problem import CommandFailed
+from tunesmith.cli.screen import say, screen
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -54,24 +55,22 @@ def demo(
     ] = False,
 ) -> None:
     """Tune the embedded model on real data and measure it, in about a minute."""
-    from rich.console import Console
-
     from tunesmith.cli.background import background_server
 
-    console = Console(highlight=False)
+    console = screen()
     fresh_directory(data)
     times = Times()
-    console.print("[bold]Tunesmith demo[/bold]: teach a small model seven intents, right here.\n")
+    say(console, "Tunesmith demo: teach a small model seven intents, right here.\n", "bold")
     with ExitStack() as stack:
         with times.part("server start"):
             server = stack.enter_context(background_server(data))
         try:
             story(server, console, times)
             if keep:
-                console.print("\nThe server keeps running. Ctrl-C ends it.")
+                say(console, "\nThe server keeps running. Ctrl-C ends it.")
                 server.process.wait()
         except KeyboardInterrupt:
-            console.print("\nStopping the server.")
+            say(console, "\nStopping the server.")
 
 
 def story(server: Server, console: Console, times: Times) -> None:
@@ -79,21 +78,21 @@ def story(server: Server, console: Console, times: Times) -> None:
 
     client = OpenAI(base_url=server.base_url, api_key=server.api_key)
     rows = read_rows(ASSETS / "snips_heldout.jsonl")
-    console.print(f"1  Server at {server.base_url}, data in {server.data}")
-    console.print(f"2  {BASE} answers {len(rows)} held-out requests before tuning:")
+    say(console, f"1  Server at {server.base_url}, data in {server.data}")
+    say(console, f"2  {BASE} answers {len(rows)} held-out requests before tuning:")
     with times.part("before: answers"):
         before = answers(client, BASE, rows, console)
-    console.print(f"   {Score.of(before, rows)} right")
-    console.print("3  Fine-tuning on 1,204 examples:")
+    say(console, f"   {Score.of(before, rows)} right")
+    say(console, "3  Fine-tuning on 1,204 examples:")
     with times.part("job"):
         model = train(client, console)
-    console.print(f"4  {model} answers the same requests:")
+    say(console, f"4  {model} answers the same requests:")
     with times.part("after: answers"):
         after = answers(client, model, rows, console)
-    console.print(f"   {Score.of(after, rows)} right\n")
+    say(console, f"   {Score.of(after, rows)} right\n")
     console.print(comparison(rows, before, after))
     console.print(scores(Score.of(before, rows), Score.of(after, rows)))
-    console.print(f"\nTime: {times}")
+    say(console, f"\nTime: {times}")
     farewell(server, model, console)
 
 
@@ -221,11 +220,9 @@ def scores(before: Score, after: Score) -> Table:
 def farewell(server: Server, model: str, console: Console) -> None:
     from tunesmith.cli.tune import how_to_call
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
-
-    say("\nServe it again whenever you like:\n")
-    say(f"    tunesmith serve --data {server.data}\n")
-    say("and talk to it, in the terminal or from Python:\n")
-    say(f"    tunesmith chat {model} --api-key {server.api_key}\n")
-    say(textwrap.indent(how_to_call(model, DEFAULT_BASE_URL, server.api_key), "    "))
+    say(console, "\nServe it again whenever you like:\n")
+    say(console, f"    tunesmith serve --data {server.data}\n")
+    say(console, "and talk to it, in the terminal or from Python:\n")
+    say(console, f"    tunesmith chat {model} --api-key {server.api_key}\n")
+    code = how_to_call(model, DEFAULT_BASE_URL, server.api_key)
+    say(console, textwrap.indent(code, "    "))

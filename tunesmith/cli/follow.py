@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.cli.problem import CommandFailed
+from tunesmith.cli.screen import say
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -121,8 +122,7 @@ class Shower:
         self.progress.update(self.task, description=job.status.replace("_", " "))
 
     def line(self, text: str, style: str = "") -> None:
-        console = self.progress.console
-        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        say(self.progress.console, text, style)
 
 
 def metrics_text(data: dict[str, Any]) -> str:

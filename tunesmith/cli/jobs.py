@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunesmith.cli.options import DEFAULT_BASE_URL, ApiKey, BaseUrl, connect
+from tunesmith.cli.screen import say, screen
 
 if TYPE_CHECKING:
     from openai.types.fine_tuning import FineTuningJob
@@ -24,13 +25,12 @@ def list_jobs(
     api_key: ApiKey = "",
 ) -> None:
     """The latest jobs, newest first."""
-    from rich.console import Console
     from rich.table import Table
 
     jobs = connect(base_url, api_key).fine_tuning.jobs.list(limit=limit).data
-    console = Console()
+    console = screen()
     if not jobs:
-        console.print("No jobs yet. Start one: tunesmith tune FILE --model MODEL", highlight=False)
+        say(console, "No jobs yet. Start one: tunesmith tune FILE --model MODEL")
         return
     table = Table("job", "created", "status", "model", "tuned model", box=None, pad_edge=False)
     for job in jobs:
@@ -46,10 +46,8 @@ def show(
     api_key: ApiKey = "",
 ) -> None:
     """One job: its state, its last events, its checkpoints."""
-    from rich.console import Console
-
     client = connect(base_url, api_key)
-    console = Console()
+    console = screen()
     if watch:
         from tunesmith.cli.tune import finish
 
@@ -57,16 +55,14 @@ def show(
         return
     console.print(details(client.fine_tuning.jobs.retrieve(job_id)))
     events = client.fine_tuning.jobs.list_events(job_id, limit=10).data
-    console.print("\n[bold]Last events[/bold]")
+    say(console, "\nLast events", "bold")
     for event in reversed(events):
-        line = f"{when(event.created_at)}  {event.message}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, f"{when(event.created_at)}  {event.message}")
     checkpoints = client.fine_tuning.jobs.checkpoints.list(job_id).data
     if checkpoints:
-        console.print("\n[bold]Checkpoints[/bold]")
+        say(console, "\nCheckpoints", "bold")
     for point in checkpoints:
-        line = f"step {point.step_number}  {point.fine_tuned_model_checkpoint}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, f"step {point.step_number}  {point.fine_tuned_model_checkpoint}")
 
 
 @app.command()

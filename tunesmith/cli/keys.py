@@ -9,6 +9,7 @@ import typer
 from tunesmith.cli.jobs import when
 from tunesmith.cli.options import DataDir, existing_store
 from tunesmith.cli.problem import CommandFailed
+from tunesmith.cli.screen import screen
 from tunesmith.ids import SystemClock, SystemRng
 
 app = typer.Typer(help="API keys of a data directory.", no_args_is_help=True)
@@ -33,7 +34,6 @@ def create(
 @app.command(name="list")
 def list_keys(data: DataDir = None) -> None:
     """All keys, without their secrets."""
-    from rich.console import Console
     from rich.table import Table
 
     from tunesmith.store.repo import keys
@@ -46,7 +46,7 @@ def list_keys(data: DataDir = None) -> None:
         state = "active" if row.revoked_at is None else f"revoked {when(row.revoked_at)}"
         used = when(row.last_used_at) or "never"
         table.add_row(row.id, row.name, row.masked, when(row.created_at), used, state)
-    Console().print(table)
+    screen().print(table)
 
 
 @app.command()

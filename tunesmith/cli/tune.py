@@ -9,6 +9,7 @@ import typer
 
 from tunesmith.cli.options import DEFAULT_BASE_URL, ApiKey, BaseUrl, connect
 from tunesmith.cli.problem import CommandFailed
+from tunesmith.cli.screen import say, screen
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -41,8 +42,6 @@ def tune(
     api_key: ApiKey = "",
 ) -> None:
     """Upload a file, tune a model on it, follow the job, print the model's name."""
-    from rich.console import Console
-
     for path in (file, valid):
         if path is not None and not path.is_file():
             raise CommandFailed(f"{path}: no such file.")
@@ -52,7 +51,7 @@ def tune(
         "learning_rate_multiplier": number("--lr-multiplier", lr_multiplier, float),
     }
     client = connect(base_url, api_key)
-    console = Console()
+    console = screen()
     request: dict[str, Any] = {
         "model": model,
         "training_file": upload(client, file, console),
@@ -62,11 +61,11 @@ def tune(
         request["validation_file"] = upload(client, valid, console)
     request.update({k: v for k, v in (("suffix", suffix), ("seed", seed)) if v is not None})
     job = client.fine_tuning.jobs.create(**request)
-    console.print(f"Job {job.id} is under way.", highlight=False)
+    say(console, f"Job {job.id} is under way.")
     if watch:
         finish(client, job.id, console, base_url)
     else:
-        console.print(f"Follow it with: tunesmith jobs show {job.id} --watch", highlight=False)
+        say(console, f"Follow it with: tunesmith jobs show {job.id} --watch")
 
 
 def number(option: str, text: str, kind: type[int] | type[float]) -> int | float | str:
@@ -79,9 +78,11 @@ def number(option: str, text: str, kind: type[int] | type[float]) -> int | float
 
 
 def upload(client: OpenAI, path: Path, console: Console) -> str:
-    with path.open("rb") as data, console.status(f"Uploading {path.name}"):
+    from rich.text import Text
+
+    with path.open("rb") as data, console.status(Text(f"Uploading {path.name}")):
         file = client.files.create(file=(path.name, data), purpose="fine-tune")
-    console.print(f"Uploaded {path.name}: {file.id}, {file.bytes:,} bytes.", highlight=False)
+    say(console, f"Uploaded {path.name}: {file.id}, {file.bytes:,} bytes.")
     return file.id
 
 
@@ -92,16 +93,13 @@ def finish(client: OpenAI, job_id: str, console: Console, base_url: str) -> None
     try:
         job = follow(client, job_id, console)
     except KeyboardInterrupt:
-        console.print(
-            f"\nNo longer watching; the job goes on. Look again: tunesmith jobs show {job_id} "
-            f"--watch. Stop it: tunesmith jobs cancel {job_id}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(console, "\nNo longer watching; the job goes on.")
+        say(console, f"Look again: tunesmith jobs show {job_id} --watch")
+        say(console, f"Stop it:    tunesmith jobs cancel {job_id}")
         raise typer.Exit(130) from None
     name = require_success(job)
-    console.print(f"\nTuned model: [bold]{name}[/bold]\n", highlight=False, soft_wrap=True)
-    console.print(how_to_call(name, base_url), markup=False, highlight=False, soft_wrap=True)
+    say(console, f"\nTuned model: {name}\n", "bold")
+    say(console, how_to_call(name, base_url))
 
 
 def how_to_call(model: str, base_url: str, api_key: str | None = None) -> str:

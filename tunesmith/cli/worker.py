@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from tunesmith.cli.options import DataDir, existing_settings
 
 
 def work(data: DataDir = None) -> None:
-    """Run one more worker: it claims jobs and trains them, beside those of `tunesmith serve`."""
-    from tunesmith.jobs.__main__ import main
+    """Run one more worker: it claims jobs and trains them, beside the one of `tunesmith serve`."""
+    found = existing_settings(data)
+    from tunesmith.cli.serve import child_environment
 
-    main(existing_settings(data))
+    # The worker is a program of its own; this process becomes it, and gets its signals.
+    os.execve(sys.executable, [sys.executable, "-m", "tunesmith.jobs"], child_environment(found))

@@ -1,0 +1,83 @@
+"""The command as a process: quick to help, free of torch, and never a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HELP = (
+    (),
+    *((command,) for command in ("serve", "worker", "tune", "chat", "doctor", "demo")),
+    *(("base", verb) for verb in ("add", "list", "remove", "alias", "unalias")),
+    *(("keys", verb) for verb in ("create", "list", "revoke")),
+    *(("jobs", verb) for verb in ("list", "show", "cancel", "pause", "resume")),
+)
+# Measured 0.15 s on an idle core; the limit leaves room for a machine that is busy with a training.
+HELP_LIMIT_S = 0.5
+
+
+def tunesmith(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tunesmith.cli.app", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60)
+
+
+@pytest.mark.parametrize("command", [(), ("serve",)])
+def test_help_is_quick(command: tuple[str, ...]) -> None:
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        result = tunesmith(*command, "--help")
+        best = min(best, time.perf_counter() - start)
+    assert result.returncode == 0 and "Usage" in result.stdout
+    assert best < HELP_LIMIT_S
+
+
+def test_nothing_heavy_is_imported_for_help() -> None:
+    heavy = ("torch", "openai", "sqlalchemy", "fastapi", "pydantic", "httpx", "tokenizers")
+    code = f"import sys, tunesmith.cli.app; print([m for m in {heavy} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", HELP, ids=" ".join)
+def test_every_command_has_help(command: tuple[str, ...], run) -> None:  # type: ignore[no-untyped-def]
+    result = run(*command, "--help")
+    assert result.exit_code == 0 and "Usage" in result.output
+
+
+def test_the_version() -> None:
+    assert tunesmith("--version").stdout.startswith("tunesmith ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("tune", "nothing.jsonl", "--model", "m"), "no such file"),
+        (("jobs", "list"), "No API key"),
+        (("jobs", "list", "--api-key", "k", "--base-url", "http://127.0.0.1:9/v1"), "No answer"),
+        (("jobs", "list", "--api-key", "k", "--base-url", "localhost"), "is no URL"),
+        (("keys", "list", "--data", "nowhere"), "is no data directory"),
+        (("base", "add", "./nowhere"), "is no directory"),
+        (("serve", "--data", "f/x"), "Not a directory"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_errors_are_one_line_with_the_next_step(
+    arguments: tuple[str, ...], says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "f").touch()
+    result = tunesmith(*arguments, cwd=tmp_path)
+    assert result.returncode == 1
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("tunesmith: ") and says in lines[0]
+
+
+def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tunesmith.toml").write_text('train_slots = "many"\n')
+    result = tunesmith("doctor", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "TUNESMITH_TRAIN_SLOTS" in result.stderr and len(result.stderr.splitlines()) == 1

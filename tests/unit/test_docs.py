@@ -1,0 +1,93 @@
+"""The documents tell of everything that there is, and of nothing else."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+from fastapi.routing import APIRoute
+
+from tunesmith.api import app, failures
+from tunesmith.config import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+
+
+def table_rows(document: str) -> list[list[str]]:
+    """The cells of every table row of a document, but for headings' rules."""
+    lines = (DOCS / document).read_text().splitlines()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines if line[:1] == "|"
+    ]
+    return [row for row in rows if not set(row[0]) <= {"-"} or not row[0]]
+
+
+def test_every_setting_with_its_variable_default_and_meaning() -> None:
+    documented = {row[0]: row[1:] for row in table_rows("settings.md")[1:]}
+    expected = {}
+    for name, field in Settings.model_fields.items():
+        default = "none" if field.default is None else str(field.default)
+        expected[f"`{name}`"] = [f"`TUNESMITH_{name.upper()}`", f"`{default}`", field.description]
+    assert documented == expected
+
+
+def test_every_direct_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    names = {re.split(r"[<>=!;\[ ]", entry)[0] for group in groups for entry in group}
+    documented = {row[0].strip("`"): row[1] for row in table_rows("dependencies.md")}
+    documented.pop("package")
+    assert set(documented) == names - {"tunesmith"}
+    assert all(documented.values())
+
+
+def test_every_route() -> None:
+    routes = {
+        f"{method} {route.path.replace(':path', '')}"
+        for router in app.ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods
+    }
+    first_cells = {row[0].strip("`") for row in table_rows("api.md")}
+    documented = {cell for cell in first_cells if cell.startswith(("GET ", "POST ", "DELETE "))}
+    assert documented == routes
+
+
+def test_every_error_code() -> None:
+    documented = set(re.findall(r"`([a-z0-9_]+)`", "\n".join(row[1] for row in error_rows()[0])))
+    documented |= set(re.findall(r"`([a-z0-9_]+)`", "\n".join(row[0] for row in error_rows()[1])))
+    used = codes_in_source() | set(failures.CODES.values())
+    assert documented == used
+
+
+def error_rows() -> tuple[list[list[str]], list[list[str]]]:
+    rows = table_rows("errors.md")
+    border = next(number for number, row in enumerate(rows) if row[0] == "code")
+    return rows[1:border], rows[border + 1 :]
+
+
+def codes_in_source() -> set[str]:
+    """Every literal given as `code=`, and what data/formats.py makes of its two parameters."""
+    codes = {"invalid_training_file", "invalid_validation_file"}
+    for path in (ROOT / "tunesmith").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "code":
+                codes |= literals(node.value)
+    return codes | {"invalid_file_format", "invalid_n_examples"}
+
+
+def literals(value: ast.expr) -> set[str]:
+    return (
+        {value.value} if isinstance(value, ast.Constant) and isinstance(value.value, str) else set()
+    )
+
+
+def test_links_lead_somewhere() -> None:
+    for document in [*ROOT.glob("*.md"), *DOCS.glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
