@@ -58,7 +58,7 @@ class Dialect:
     """What the template writes after an answer, up to and including the stop token."""
     stop_token: str
     preserves_history: bool = True
-    """A turn, once written, stays as it is when the conversation goes on."""
+    """What was written before a turn stays as it is when the conversation goes on."""
     knows_system: bool = True
     """False: a leading system message is written at the head of the first user message."""
     knows_developer: bool = True
@@ -138,7 +138,7 @@ def _preserves_history(template: ChatTemplate) -> bool:
     talk = [USER, ANSWER, USER, ANSWER]
     texts = [
         _try(template, talk[:count], generation_prompt)
-        for count, generation_prompt in ((1, True), (2, False), (3, True), (4, False))
+        for count, generation_prompt in ((1, True), (3, True), (4, False))
     ]
     return all(
         earlier is not None and later is not None and later.startswith(earlier)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -19,14 +20,24 @@ START, END = "\ufdd0", "\ufdd1"
 # of a text in a special way (SentencePiece writes a space). The first that does not merge is used.
 NEUTRAL = ("\n", ".", "a")
 
+# Texts from this length on are looked up section by section, in a cache of so many sections that
+# are not longer than the last.
+MIN_CACHED_CHARS = 256
+NUM_CACHED = 256
+MAX_CACHED_CHARS = 8192
+
+
+def _any_of(spellings: set[str]) -> str:
+    """A pattern for one of them; the longest first, because one may begin with another."""
+    longest_first = sorted(spellings, key=lambda each: (-len(each), each))
+    return "|".join(map(re.escape, longest_first)) or "(?!)"
+
 
 class Marker:
     """Wraps every spelling of one of the `tokens` in a text, so that it stays text."""
 
     def __init__(self, tokens: Iterable[str]) -> None:
-        # The longest first: a token may begin with another.
-        spellings = sorted({*tokens, START, END}, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, spellings)))
+        self._pattern = re.compile(_any_of({*tokens, START, END}))
 
     def mark(self, value: Any) -> Any:
         """The value with every string in it marked, keys included; lists and objects are copied."""
@@ -46,14 +57,23 @@ class Encoder:
         self._tokenizer = tokenizer
         added = tokenizer.get_added_tokens_decoder().values()
         self._added = tuple(sorted((token.content for token in added), key=len, reverse=True))
-        self._added_ids = set(tokenizer.get_added_tokens_decoder())
+        self._added_ids = {
+            token.content: number for number, token in tokenizer.get_added_tokens_decoder().items()
+        }
         # A template may cut a string and part the marks; a lone one still separates.
-        spellings = "|".join(map(re.escape, (*self._added, START, END)))
-        self._marks = re.compile(f"{START}({spellings}){END}|[{START}{END}]")
+        spelling = _any_of({*self._added, START, END})
+        self._marks = re.compile(f"{START}({spelling}){END}|[{START}{END}]")
         self._sections_stand_alone = not any(token.rstrip for token in added) and all(
             self._ids(before + "hello") == self._ids(before) + self._ids("hello")
             for before in ("\n", *self._added[:1])
         )
+        whole = {
+            token.content
+            for token in added
+            if not (token.normalized or token.lstrip or token.single_word)
+        }
+        self._whole = re.compile(f"({_any_of(whole)})")
+        self._section_ids = lru_cache(NUM_CACHED)(lambda text: tuple(self._ids(text)))
 
     def encode(self, segments: Sequence[str]) -> list[list[int]]:
         """The ids of each segment of one conversation's text, in order."""
@@ -77,7 +97,7 @@ class Encoder:
     def first_added(self, text: str) -> str | None:
         """The first added token that the tokenizer finds in unmarked text."""
         for number in self._ids(text):
-            if number in self._added_ids:
+            if number in self._added_ids.values():
                 return self._tokenizer.id_to_token(number)
         return None
 
@@ -85,7 +105,9 @@ class Encoder:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _ids_after(self, before: str | None, text: str) -> list[int]:
-        if before is None or self._sections_stand_alone:
+        if self._sections_stand_alone and len(text) >= MIN_CACHED_CHARS:
+            return self._ids_by_section(text)
+        if self._sections_stand_alone or before is None:
             return self._ids(text)
         if before.endswith(self._added):
             token = next(token for token in self._added if before.endswith(token))
@@ -96,11 +118,22 @@ class Encoder:
                 return ids[len(head) :]
         return self._ids(text)
 
+    def _ids_by_section(self, text: str) -> list[int]:
+        """The same ids, from the cache for what rows have in common, such as a system message."""
+        ids: list[int] = []
+        for place, section in enumerate(self._whole.split(text)):
+            if place % 2:
+                ids.append(self._added_ids[section])
+            elif section:
+                short = len(section) <= MAX_CACHED_CHARS
+                ids += self._section_ids(section) if short else self._ids(section)
+        return ids
+
     def _plain_ids(self, text: str) -> list[int]:
         """The ids of a text that spells an added token; never that token's own."""
         for pieces in ([text], list(text)):
             ids = [number for piece in pieces for number in self._model_ids(piece)]
-            if self._added_ids.isdisjoint(ids):
+            if not set(ids) & set(self._added_ids.values()):
                 return ids
         return []  # a control token of one character has no other spelling
 

@@ -1,10 +1,10 @@
 """Conversations to token ids: the one renderer that checks, counts, trains and serves.
 
-An assistant turn is found by rendering prefixes of the conversation: where the text with the
-generation prompt ends, the turn begins; where the text through the turn ends, it ends. The text is
-cut there and encoded piece by piece, when training as when serving. So the ids that a model is
-trained on are the ids it is served with, by construction, and what is supervised is known by
-position, never by searching for markers.
+An assistant turn is found by rendering the conversation before it with the generation prompt:
+where that text ends, the turn begins, and with its stop token it ends. The text is cut there and
+encoded piece by piece, when training as when serving. So the ids that a model is trained on are the
+ids it is served with, by construction, and what is supervised is known by position, never by
+searching for a template's markers.
 
 Some templates rewrite earlier turns as the conversation goes on (Qwen3 drops their reasoning).
 There a conversation gives one example for each turn, with the prompt that would be served.
@@ -13,6 +13,7 @@ There a conversation gives one example for each turn, with the prompt that would
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Set
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,7 +23,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tunesmith.data.dialect import Message, probe
-from tunesmith.data.encode import Encoder, Marker
+from tunesmith.data.encode import START, Encoder, Marker
 from tunesmith.data.formats import ChatRow
 from tunesmith.data.messages import MessageError
 from tunesmith.data.template import (
@@ -83,8 +84,9 @@ class Renderer:
             if number in eos_ids or token.content == self._dialect.stop_token
         )
         """Ids that end an answer."""
-        special = {token.content for token in added.values() if token.special}
-        special |= {added[number].content for number in self.stop_ids}
+        stops = {added[number].content for number in self.stop_ids}
+        self._stop = re.compile(f"(?<!{START})(?:{'|'.join(map(re.escape, stops))})")
+        special = {token.content for token in added.values() if token.special} | stops
         written = {
             token.content
             for token in added.values()
@@ -151,7 +153,8 @@ class Renderer:
             )
         adapted = self._dialect.adapt(messages)
         marked = [self._mark(message) for message in adapted]
-        return _Conversation(self._template, adapted, marked, self._marker.mark(tools))
+        tools = self._marker.mark(tools)
+        return _Conversation(self._template, self._stop, adapted, marked, tools)
 
     def _mark(self, message: Message) -> Message:
         marked = {
@@ -168,15 +171,21 @@ class Renderer:
         spans = talk.spans(text, count)
         if len(spans) < sum(index < count for index in talk.turns):
             return None
-        cuts = [0, *(cut for _, start, end in spans for cut in (start, end))]
-        segments = [text[start:end] for start, end in pairwise(cuts)]
+        if not all(
+            talk.is_as_written(index, text[start:end])
+            for index, start, end in spans
+            if index in learned
+        ):
+            return None
+        cuts = [0, *(cut for _, *span in spans for cut in span)]
+        parts = self._encoder.encode([text[start:end] for start, end in pairwise(cuts)])
         ids: list[int] = []
         weights: list[float] = []
-        for place, part in enumerate(self._encoder.encode(segments)):
-            ids += part
-            # Prompt and turn alternate.
-            is_learned = place % 2 == 1 and spans[place // 2][0] in learned
-            weights += self._weights(part) if is_learned else [0.0] * len(part)
+        # Prompt and turn alternate.
+        for (index, _, _), prompt, turn in zip(spans, parts[::2], parts[1::2], strict=True):
+            ids += prompt + turn
+            weights += [0.0] * len(prompt)
+            weights += self._weights(turn) if index in learned else [0.0] * len(turn)
         return _example(ids, weights, number)
 
     def _single(self, talk: _Conversation, index: int, number: int) -> Example:
@@ -188,28 +197,26 @@ class Renderer:
         return _example(ids + turn, [0.0] * len(ids) + self._weights(turn), number)
 
     def _turn_text(self, talk: _Conversation, index: int) -> str:
-        prompt = talk.text(index, generation_prompt=True)
-        whole = talk.text(index + 1, generation_prompt=False)
-        if whole.startswith(prompt):
-            return whole[len(prompt) :]
-        # The template does not write this turn after its own generation prompt (which may open a
-        # block of reasoning). The answer then follows the prompt as it stands.
-        message = talk.marked[index]
-        if "tool_calls" in message:
-            raise RenderError(
-                "the base model's chat template cannot write an assistant message with tool calls "
-                "after its own generation prompt"
-            )
-        return str(message["content"]) + self._dialect.turn_end
+        text = talk.turn_text(index)
+        if text is None:
+            # The template does not write this turn after its own generation prompt (which may open
+            # a block of reasoning). The answer then follows the prompt as it stands.
+            message = talk.marked[index]
+            if "tool_calls" in message:
+                raise RenderError(
+                    "the base model's chat template cannot write an assistant message with tool "
+                    "calls after its own generation prompt"
+                )
+            text = str(message["content"]) + self._dialect.turn_end
+        stop = self._stop.search(text)
+        return text[: stop.end()] if stop else text
 
     def _weights(self, turn: list[int]) -> list[float]:
-        """1 through the turn's first stop token, 0 after it."""
-        for place, number in enumerate(turn):
-            if number in self.stop_ids:
-                return [1.0] * (place + 1) + [0.0] * (len(turn) - place - 1)
-        raise RenderError(
-            "the base model's chat template does not end an assistant message with a stop token"
-        )
+        if not turn or turn[-1] not in self.stop_ids:
+            raise RenderError(
+                "the base model's chat template does not end an assistant message with a stop token"
+            )
+        return [1.0] * len(turn)
 
 
 class _Conversation:
@@ -218,6 +225,7 @@ class _Conversation:
     def __init__(
         self,
         template: ChatTemplate,
+        stop: re.Pattern[str],
         messages: list[Message],
         marked: list[Message],
         tools: list[dict[str, Any]] | None,
@@ -226,6 +234,7 @@ class _Conversation:
         self.marked = marked
         self.turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         self._template = template
+        self._stop = stop
         self._tools = tools
         self._texts: dict[tuple[int, bool], str] = {}
         self._num_kept = 0
@@ -233,16 +242,29 @@ class _Conversation:
     def text(self, count: int, generation_prompt: bool) -> str:
         """The first `count` messages as text. Raises RenderError."""
         key = (count, generation_prompt)
-        if key not in self._texts:
-            try:
-                text = self._template.text(self.marked[:count], self._tools, generation_prompt)
-            except TemplateRefusedError as error:
-                raise RenderError(f"the base model's chat template refuses it: {error}") from error
-            if self._num_kept + len(text) > MAX_KEPT_CHARS:
-                return text
+        if key in self._texts:
+            return self._texts[key]
+        try:
+            text = self._template.text(self.marked[:count], self._tools, generation_prompt)
+        except TemplateRefusedError as error:
+            raise RenderError(f"the base model's chat template refuses it: {error}") from error
+        if self._num_kept + len(text) <= MAX_KEPT_CHARS:
             self._texts[key] = text
             self._num_kept += len(text)
-        return self._texts[key]
+        return text
+
+    def turn_text(self, index: int) -> str | None:
+        """What the template writes for a turn after its prompt; None if it changes the prompt."""
+        prompt = self.text(index, generation_prompt=True)
+        whole = self.text(index + 1, generation_prompt=False)
+        return whole[len(prompt) :] if whole.startswith(prompt) else None
+
+    def is_as_written(self, index: int, text: str) -> bool:
+        """Whether `text`, through a turn's stop token, is the turn as it is written when last."""
+        message = self.marked[index]
+        if "tool_calls" not in message and message["content"].strip() in text:
+            return True
+        return (self.turn_text(index) or "").startswith(text)
 
     def prompt_segments(self, count: int) -> list[str]:
         """The text before an answer to the first `count` messages, cut at the turns in it."""
@@ -251,7 +273,10 @@ class _Conversation:
         return [text[start:end] for start, end in pairwise(cuts)]
 
     def spans(self, text: str, count: int) -> list[tuple[int, int, int]]:
-        """(index, start, end) of each turn among the first `count` that `text` holds as written."""
+        """(index, start, end) of those of the first `count` turns that follow their prompt in it.
+
+        A turn starts where its prompt ends and ends with its first stop token.
+        """
         result: list[tuple[int, int, int]] = []
         position = 0
         for index in self.turns:
@@ -259,12 +284,12 @@ class _Conversation:
                 break
             try:
                 prompt = self.text(index, generation_prompt=True)
-                whole = self.text(index + 1, generation_prompt=False)
             except RenderError:
                 continue
-            if position <= len(prompt) and whole.startswith(prompt) and text.startswith(whole):
-                result.append((index, len(prompt), len(whole)))
-                position = len(whole)
+            stop = self._stop.search(text, len(prompt))
+            if stop and position <= len(prompt) and text.startswith(prompt):
+                position = stop.end()
+                result.append((index, len(prompt), position))
         return result
 
 

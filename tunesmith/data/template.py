@@ -10,6 +10,7 @@ import datetime
 import json
 import re
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +26,8 @@ from tunesmith.errors import BaseModelError
 # The day that Llama's own templates fall back to.
 TODAY = datetime.datetime(2024, 7, 26)
 MAX_RENDERED_CHARS = 16 << 20
+# Pieces of rendered text between two looks at its size.
+NUM_CHUNKS = 10_000
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
 
 
@@ -61,19 +64,20 @@ class ChatTemplate:
             "enable_thinking": False,
             **self._named_tokens,
         }
-        chunks: list[str] = []
+        parts: list[str] = []
         size = 0
         try:
-            for chunk in self._templates[name].generate(variables):
-                chunks.append(chunk)
-                size += len(chunk)
+            chunks = self._templates[name].generate(variables)
+            while part := "".join(islice(chunks, NUM_CHUNKS)):
+                parts.append(part)
+                size += len(part)
                 if size > MAX_RENDERED_CHARS:
                     raise TemplateRefusedError(f"more than {MAX_RENDERED_CHARS} characters")
         except TemplateRefusedError:
             raise
         except Exception as error:  # the template is foreign code and may raise anything
             raise TemplateRefusedError(str(error) or type(error).__name__) from error
-        return "".join(chunks)
+        return "".join(parts)
 
 
 def load_template(directory: Path, tokenizer_config: Mapping[str, Any]) -> ChatTemplate:
@@ -124,13 +128,26 @@ def _sources(directory: Path, configured: Any) -> dict[str, str]:
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    environment = _Sandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = TODAY.strftime
     return environment
+
+
+class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """The sandbox, with a short cut for the keys of messages, which are most of its work."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if type(obj) is dict and attribute in obj and attribute not in METHODS:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+# For `message.items`, Jinja takes the method and not a key of that name.
+METHODS = frozenset(dir(dict))
 
 
 class _Generation(jinja2.ext.Extension):
