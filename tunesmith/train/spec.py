@@ -40,6 +40,8 @@ LOG_FILE = "trainer.log"
 
 # How much of the event log one call of read_events returns at most, bytes.
 EVENTS_CHUNK = 4 << 20
+# Field 22 of /proc/<pid>/stat, counted from the third.
+START_FIELD = 19
 
 Phase = Literal["validate", "train"]
 Control = Literal["pause", "cancel"]
@@ -256,15 +258,20 @@ def fsync_dir(directory: Path) -> None:
         os.close(handle)
 
 
-def start_ticks(pid: int) -> int | None:
-    """When a live process started, in clock ticks since boot; None if it is gone or a zombie."""
+def stat_fields(pid: int) -> list[str] | None:
+    """/proc/<pid>/stat from its third field (the state) on; None if there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The name, in parentheses, may itself hold spaces and parentheses.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    # The second field, in parentheses, may itself hold spaces and parentheses.
+    return stat.rpartition(")")[2].split()
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a live process started, in clock ticks since boot; None if it is gone or a zombie."""
+    fields = stat_fields(pid)
+    return None if fields is None or fields[0] in "ZX" else int(fields[START_FIELD])
 
 
 def is_alive(process: Process) -> bool:

@@ -1,0 +1,29 @@
+"""`python -m tunesmith.train validate JOB_DIR` and `... train JOB_DIR`: a phase by hand."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tunesmith.errors import TunesmithError
+from tunesmith.train.threads import sleep_when_idle
+
+USAGE = "usage: python -m tunesmith.train validate|train JOB_DIR"
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 2 or arguments[0] not in ("validate", "train"):
+        print(USAGE, file=sys.stderr)
+        return 2
+    sleep_when_idle()
+    from tunesmith.train.process import run
+
+    try:
+        return run("validate" if arguments[0] == "validate" else "train", Path(arguments[1]))
+    except TunesmithError as error:
+        print(error.message, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

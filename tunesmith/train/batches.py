@@ -1,0 +1,207 @@
+"""Which examples a step sees, and the tensors they become.
+
+The order is a pure function of the seed: every epoch is a permutation of the rows, the
+permutations are strung together, and step s (from 1) takes rows [(s-1)*B, s*B) of that string. A
+resumed job therefore needs no loader state, only the number of its step.
+
+Shape suffixes: B sequences, T positions, N supervised positions.
+"""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from tunesmith.data.render import Example
+from tunesmith.errors import JobError
+
+# Padding accepted in a micro-batch, tokens: about what the fixed cost of one more would buy.
+PADDING_TOKENS = 128
+
+
+class Corpus:
+    """Rendered rows, packed: a row is one sequence, or several where the template rewrites history.
+
+    A sequence ends with its last supervised token.
+    """
+
+    def __init__(self, examples: Iterable[Example]) -> None:
+        ids, weights = array("i"), array("f")
+        self._starts = [0]
+        self._row_starts: list[int] = []
+        self._row_tokens: list[int] = []
+        self._row_weights: list[float] = []
+        self._row_supervised: list[int] = []
+        number = None
+        for example in examples:
+            if example.number != number:
+                number = example.number
+                self._row_starts.append(len(self._starts) - 1)
+                self._row_tokens.append(0)
+                self._row_weights.append(0.0)
+                self._row_supervised.append(0)
+            self._row_tokens[-1] += len(example.ids)
+            self._row_weights[-1] += sum(example.weights)
+            self._row_supervised[-1] += sum(weight > 0 for weight in example.weights)
+            ids.extend(example.ids)
+            weights.extend(example.weights)
+            self._starts.append(len(ids))
+        self._row_starts.append(len(self._starts) - 1)
+        self._ids = torch.frombuffer(ids, dtype=torch.int32) if ids else torch.empty(0)
+        self._weights = torch.frombuffer(weights, dtype=torch.float32) if ids else torch.empty(0)
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._row_tokens)
+
+    @property
+    def num_sequences(self) -> int:
+        return len(self._starts) - 1
+
+    def num_tokens(self, rows: Iterable[int]) -> int:
+        """Tokens of these rows as rendered."""
+        return sum(self._row_tokens[row] for row in rows)
+
+    def total_weight(self, rows: Iterable[int]) -> float:
+        """The denominator of the rows' loss. Raises JobError where it is zero."""
+        total = sum(self._row_weights[row] for row in rows)
+        if total <= 0:
+            raise JobError("A step has no token to learn from.", code="nothing_supervised")
+        return total
+
+    def num_supervised(self, rows: Iterable[int]) -> int:
+        return sum(self._row_supervised[row] for row in rows)
+
+    def length(self, sequence: int) -> int:
+        """Positions the model computes: all tokens but the last, which is only a target."""
+        return self._starts[sequence + 1] - self._starts[sequence] - 1
+
+    def longest(self, rows: Iterable[int]) -> int:
+        """Of all their sequences, in positions."""
+        return max(self.length(sequence) for sequence in self.sequences(rows))
+
+    def longest_rows(self, num_rows: int) -> list[int]:
+        """The rows with the longest sequences, the longest first."""
+        by_length = sorted(range(self.num_rows), key=lambda row: self.longest([row]), reverse=True)
+        return by_length[:num_rows]
+
+    def sequences(self, rows: Iterable[int]) -> list[int]:
+        return [
+            sequence
+            for row in rows
+            for sequence in range(self._row_starts[row], self._row_starts[row + 1])
+        ]
+
+    def answer_ends(self) -> set[int]:
+        """The last ids of all supervised spans."""
+        is_supervised = self._weights > 0
+        is_end = is_supervised.clone()
+        # A sequence's first token is never supervised, so spans do not run into the next one.
+        is_end[:-1] &= ~is_supervised[1:]
+        return set(self._ids[is_end].tolist())
+
+    def tokens(self, sequence: int) -> tuple[Tensor, Tensor]:
+        """Ids and weights (T+1) of a sequence; weights[i] weighs the loss of predicting ids[i]."""
+        span = slice(self._starts[sequence], self._starts[sequence + 1])
+        return self._ids[span], self._weights[span]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Sequences that run through the model at once, padded on the right."""
+
+    ids_BT: Tensor
+    index_N: Tensor
+    """Positions in the flattened (B*T) grid whose next token is supervised."""
+    targets_N: Tensor
+    weights_N: Tensor
+
+    def to(self, device: torch.device) -> MicroBatch:
+        if device.type == "cpu":
+            return self
+        return MicroBatch(
+            self.ids_BT.to(device, non_blocking=True),
+            self.index_N.to(device, non_blocking=True),
+            self.targets_N.to(device, non_blocking=True),
+            self.weights_N.to(device, non_blocking=True),
+        )
+
+
+@lru_cache(maxsize=4)
+def epoch_order(seed: int, epoch: int, num_rows: int) -> list[int]:
+    """A permutation of the rows; `random.random` is the part of Python's that never changes."""
+    generator = random.Random(f"tunesmith/{seed}/{epoch}")
+    keys = [generator.random() for _ in range(num_rows)]
+    return sorted(range(num_rows), key=keys.__getitem__)
+
+
+@dataclass(frozen=True)
+class Order:
+    """The walk of a job through its rows. Steps count from 1, epochs too."""
+
+    seed: int
+    num_rows: int
+    batch_size: int
+    num_epochs: int
+
+    @property
+    def total_steps(self) -> int:
+        return self._step_of(self.num_epochs)
+
+    def rows(self, step: int) -> list[int]:
+        first = (step - 1) * self.batch_size
+        last = min(first + self.batch_size, self.num_rows * self.num_epochs)
+        return [
+            epoch_order(self.seed, at // self.num_rows, self.num_rows)[at % self.num_rows]
+            for at in range(first, last)
+        ]
+
+    def epoch_ended_by(self, step: int) -> int | None:
+        """The epoch whose last row is in this step; the later one where two end in it."""
+        epoch = min(step * self.batch_size // self.num_rows, self.num_epochs)
+        return epoch if epoch > 0 and self._step_of(epoch) == step else None
+
+    def _step_of(self, epoch: int) -> int:
+        return -(-epoch * self.num_rows // self.batch_size)
+
+
+def micro_batches(corpus: Corpus, rows: Iterable[int], max_tokens: int) -> Iterator[MicroBatch]:
+    """The rows' sequences, longest first, in batches of at most `max_tokens` padded positions.
+
+    Longest first, so that a step that does not fit into memory fails at once. A sequence longer
+    than the budget runs alone.
+    """
+    by_length = sorted(corpus.sequences(rows), key=corpus.length, reverse=True)
+    group: list[int] = []
+    padding = 0
+    for sequence in by_length:
+        if group:
+            longest = corpus.length(group[0])
+            padding += longest - corpus.length(sequence)
+            if (len(group) + 1) * longest > max_tokens or padding > PADDING_TOKENS:
+                yield collate(corpus, group)
+                group, padding = [], 0
+        group.append(sequence)
+    if group:
+        yield collate(corpus, group)
+
+
+def collate(corpus: Corpus, sequences: list[int]) -> MicroBatch:
+    """Sequences as one padded grid. The causal mask alone hides padding on the right."""
+    num_positions = max(corpus.length(sequence) for sequence in sequences)
+    ids_BT = torch.zeros(len(sequences), num_positions, dtype=torch.int64)
+    targets_BT = torch.zeros_like(ids_BT)
+    weights_BT = torch.zeros(len(sequences), num_positions)
+    for row, sequence in enumerate(sequences):
+        ids, weights = corpus.tokens(sequence)
+        ids_BT[row, : len(ids) - 1] = ids[:-1]
+        targets_BT[row, : len(ids) - 1] = ids[1:]
+        weights_BT[row, : len(ids) - 1] = weights[1:]
+    index_N = weights_BT.flatten().nonzero()[:, 0]
+    return MicroBatch(ids_BT, index_N, targets_BT.flatten()[index_N], weights_BT.flatten()[index_N])

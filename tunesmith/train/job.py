@@ -1,0 +1,41 @@
+"""One job as its process sees it: the spec, the files, and how far it has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tunesmith.train.checkpoint import Checkpoints
+from tunesmith.train.journal import Journal
+from tunesmith.train.spec import Failure, Result, Spec, Status
+from tunesmith.train.watch import Watch
+
+
+@dataclass
+class Progress:
+    step: int = 0
+    total_steps: int = 0
+    trained_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    dir: Path
+    spec: Spec
+    journal: Journal
+    watch: Watch
+    checkpoints: Checkpoints
+    progress: Progress = field(default_factory=Progress)
+
+    def result(self, status: Status, error: Failure | None = None) -> Result:
+        """How the train phase ended, with the checkpoints that can be served."""
+        good, _ = self.checkpoints.verified()
+        return Result(
+            fence=self.spec.fence,
+            status=status,
+            step=self.progress.step,
+            total_steps=self.progress.total_steps,
+            trained_tokens=self.progress.trained_tokens,
+            checkpoints=[each.entry(self.dir) for each in good if each.standing.servable],
+            error=error,
+        )

@@ -1,0 +1,150 @@
+"""Supervised tuning: the recipe, read from top to bottom.
+
+Left out on purpose: loader workers (rows are rendered once, in memory), gradient checkpointing
+(without it LoRA is a third cheaper; micro-batches shrink instead), early stopping, evaluation by
+generation (a job of its own).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from tunesmith.train.batches import Corpus
+from tunesmith.train.checkpoint import Standing
+from tunesmith.train.checks import check_finite, check_gradients
+from tunesmith.train.job import Job
+from tunesmith.train.optimizer import learning_rate
+from tunesmith.train.shortage import despite_full_disk, within_memory
+from tunesmith.train.smoke import smoke
+from tunesmith.train.spec import Result
+from tunesmith.train.start import Run, prepare
+from tunesmith.train.step import Means, accumulate, evaluate, seed_step
+from tunesmith.train.watch import Request
+
+VALIDATE_EVERY = 10
+
+
+def train(job: Job) -> Result:
+    """Tunes an adapter by the job's spec, from its newest good checkpoint if it has any.
+
+    Raises DataError, JobError, BaseModelError or AdapterError for what no retry would change, and
+    Fenced where another trainer has taken over.
+    """
+    run = prepare(job)
+    rehearse(job, run)
+    first_servable = run.plan.n_epochs - max(1, job.spec.keep_checkpoints) + 1
+    for step in range(job.progress.step + 1, run.plan.total_steps + 1):
+        if asked := job.watch.request():
+            return stop(job, run, asked)
+        learn(job, run, step)
+        epoch = run.order.epoch_ended_by(step)
+        validate(job, run, step, epoch)
+        job.journal.metrics(step, run.plan.total_steps, run.metrics)
+        if epoch and epoch >= first_servable:
+            save(job, run, servable=True)
+        elif time.monotonic() - run.saved_at_s >= job.spec.save_every_s:
+            save(job, run, servable=False)
+    report_answer(job, run)
+    return job.result("succeeded")
+
+
+def learn(job: Job, run: Run, step: int) -> None:
+    """One optimizer step; leaves its figures in the run."""
+    rows = run.order.rows(step)
+
+    def forwards_and_backwards(max_tokens: int) -> Means:
+        if run.adapter.spec.dropout:
+            seed_step(job.spec.seed, step)
+        return accumulate(run.model, run.adapter, run.optimizer, run.train, rows, max_tokens)
+
+    means = within_memory(job, run, run.train.longest(rows), forwards_and_backwards)
+    check_finite(means, step, run.plan.total_steps)
+    if step == 1:
+        check_gradients(run.adapter)
+    run.optimizer.update(learning_rate(run.plan.learning_rate, step, run.plan.total_steps))
+    run.metrics = {"train_loss": means.loss, "train_mean_token_accuracy": means.accuracy}
+    job.progress.step = step
+    job.progress.trained_tokens += run.train.num_tokens(rows)
+
+
+def validate(job: Job, run: Run, step: int, epoch: int | None) -> None:
+    """One batch of the validation file now and then, the whole file where an epoch ends."""
+    valid = run.valid
+    if valid is None or not (epoch or step % VALIDATE_EVERY == 0):
+        return
+    batch_size = min(run.plan.batch_size, valid.num_rows)
+    first = step // VALIDATE_EVERY * batch_size
+    batch = [row % valid.num_rows for row in range(first, first + batch_size)]
+    score(job, run, "valid", valid, batch)
+    if epoch:
+        score(job, run, "full_valid", valid, range(valid.num_rows))
+
+
+def score(job: Job, run: Run, name: str, corpus: Corpus, rows: Sequence[int]) -> None:
+    """Adds loss and accuracy on the rows to the run's figures."""
+
+    def forwards(max_tokens: int) -> Means:
+        return evaluate(run.model, run.adapter, corpus, rows, max_tokens)
+
+    means = within_memory(job, run, corpus.longest(rows), forwards)
+    run.metrics[f"{name}_loss"] = means.loss
+    run.metrics[f"{name}_mean_token_accuracy"] = means.accuracy
+
+
+def stop(job: Job, run: Run, asked: Request) -> Result:
+    """Ends between two steps. All but a cancelled job keep what was learned."""
+    if asked == "cancel":
+        return job.result("cancelled")
+    if job.progress.step > 0:
+        save(job, run, servable=asked == "pause")
+    return job.result("paused" if asked == "pause" else "interrupted")
+
+
+def save(job: Job, run: Run, *, servable: bool) -> None:
+    """A checkpoint after the last step, unless there is one; removes those it makes superfluous."""
+    step = job.progress.step
+    if run.saved and run.saved.step == step and (run.saved.servable or not servable):
+        return
+    job.watch.check_fence()
+    job.journal.sync()
+    standing = Standing(step, run.order.epoch_ended_by(step), servable, dict(run.metrics))
+    despite_full_disk(
+        lambda: job.checkpoints.save(
+            standing,
+            run.adapter,
+            run.optimizer.state(),
+            base_name=job.spec.base.name,
+            transposed=getattr(run.model, "transposed", False),
+        )
+    )
+    job.checkpoints.prune(max(1, job.spec.keep_checkpoints))
+    run.saved, run.saved_at_s = standing, time.monotonic()
+
+
+def rehearse(job: Job, run: Run) -> None:
+    """The longest rows go through once before the first step: a GPU that is too small says so now.
+
+    On a CPU there is nothing to rehearse: the system ends a process that takes too much.
+    """
+    if run.plan.device == "cuda" and job.progress.step == 0:
+        rows = run.train.longest_rows(run.plan.batch_size)
+
+        def forwards_and_backwards(max_tokens: int) -> Means:
+            return accumulate(run.model, run.adapter, run.optimizer, run.train, rows, max_tokens)
+
+        within_memory(job, run, run.train.longest(rows), forwards_and_backwards)
+
+
+def report_answer(job: Job, run: Run) -> None:
+    """Says whether the tuned model answers a training prompt and stops."""
+    seen = smoke(run.model, run.adapter, run.train, run.stop_ids)
+    if seen.stops:
+        text = f"answers a training prompt and stops ({seen.num_tokens} tokens)"
+        job.journal.message("smoke", f"Smoke test: the tuned model {text}")
+        return
+    text = (
+        f"Smoke test: the tuned model did not end its answer to a training prompt within "
+        f"{seen.num_tokens} tokens. Train for more epochs or with more examples."
+    )
+    job.journal.message("smoke", text, "warn")

@@ -1,0 +1,123 @@
+"""What a job decides once, at its first start: where and how it computes, how far and how fast.
+
+The plan is written before the first step and obeyed by every resume, because number type, threads
+and micro-batches all change the last bits of a result. It is shown to the user as an event.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from tunesmith.bases import BaseInfo
+from tunesmith.data import estimate
+from tunesmith.errors import JobError
+from tunesmith.model.load import CausalModel
+from tunesmith.train import probe
+from tunesmith.train.batches import Corpus
+from tunesmith.train.memory import available_bytes
+from tunesmith.train.spec import SCHEMA, Spec
+
+# Padded positions of a micro-batch at most: beyond it nothing gets faster.
+MAX_MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}
+# The part of the free memory that activations may take.
+MEMORY_SHARE = 0.5
+# Bytes kept for the backward pass beside each linear's input and output, relative to those.
+ACTIVATION_OVERHEAD = 1.5
+
+TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Plan:
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16"]
+    """Of base and activations; the adapter and its optimizer are always fp32."""
+    threads: int
+    micro_tokens: int
+    """Padded positions that run through the model at once."""
+    base_fingerprint: str
+    num_examples: int
+    n_epochs: int
+    batch_size: int
+    total_steps: int
+    learning_rate: float
+    """The peak, after warm-up."""
+    lora_rank: int
+    lora_alpha: float
+    lora_dropout: float
+    schema: int = SCHEMA
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return TYPES[self.dtype]
+
+    def smaller(self) -> Plan:
+        """The same with half the micro-batch, after running out of memory."""
+        return replace(self, micro_tokens=self.micro_tokens // 2)
+
+    def text(self, num_trainable: int) -> str:
+        """For the user."""
+        where = "GPU" if self.device == "cuda" else f"CPU, {_count(self.threads, 'thread')}"
+        return (
+            f"Training {num_trainable:,} LoRA parameters (rank {self.lora_rank}, alpha "
+            f"{self.lora_alpha:g}) in {self.dtype} on {where}: "
+            f"{_count(self.n_epochs, 'epoch')}, batch size {self.batch_size}, "
+            f"{_count(self.total_steps, 'step')}, learning rate {self.learning_rate:.2g}"
+        )
+
+
+def decide(spec: Spec, base: BaseInfo, corpus: Corpus) -> Plan:
+    """Resolves "auto" and measures the machine; sets the number of threads."""
+    hyper = estimate.resolve(spec.hyperparameters, corpus.num_rows)
+    device = pick_device(spec.device)
+    threads = spec.threads or len(os.sched_getaffinity(0))
+    if device == "cuda":
+        dtype = probe.choose_cuda()
+    else:
+        mean_tokens = corpus.num_tokens(range(corpus.num_rows)) // corpus.num_rows
+        num_tokens = min(hyper.batch_size * mean_tokens, MAX_MICRO_TOKENS[device])
+        dtype, threads = probe.choose_cpu(num_tokens, base.hidden_size, threads)
+    return Plan(
+        device=device,
+        dtype="bfloat16" if dtype == torch.bfloat16 else "float32",
+        threads=threads,
+        micro_tokens=MAX_MICRO_TOKENS[device],
+        base_fingerprint=base.fingerprint,
+        num_examples=corpus.num_rows,
+        n_epochs=hyper.n_epochs,
+        batch_size=hyper.batch_size,
+        total_steps=estimate.num_steps(corpus.num_rows, hyper.n_epochs, hyper.batch_size),
+        learning_rate=estimate.learning_rate(base.hidden_size, hyper.learning_rate_multiplier),
+        lora_rank=hyper.lora_rank,
+        lora_alpha=hyper.lora_alpha,
+        lora_dropout=hyper.lora_dropout,
+    )
+
+
+def fit_memory(plan: Plan, model: CausalModel) -> Plan:
+    """The plan with a micro-batch that should fit into the memory the model left."""
+    per_token = sum(outputs + inputs for outputs, inputs in model.linears.values())
+    per_token = int(per_token * plan.torch_dtype.itemsize * ACTIVATION_OVERHEAD)
+    fitting = int(MEMORY_SHARE * available_bytes(model.device)) // per_token
+    return replace(plan, micro_tokens=max(1, min(plan.micro_tokens, fitting)))
+
+
+def pick_device(wanted: str) -> Literal["cpu", "cuda"]:
+    """Raises JobError where a GPU is asked for and there is none."""
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise JobError(
+            "The GPU asked for is not there. Check nvidia-smi and the installed build of torch, "
+            "or set TUNESMITH_DEVICE=cpu.",
+            code="device_unavailable",
+        )
+    return "cuda"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

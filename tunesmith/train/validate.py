@@ -1,0 +1,57 @@
+"""The validate phase: what the files hold, what "auto" becomes, how long the job will be.
+
+Needs no torch. Never raises for what the user can have got wrong: that is its answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from tunesmith import bases
+from tunesmith.data import estimate
+from tunesmith.data.check import Dataset
+from tunesmith.data.render import Renderer
+from tunesmith.errors import BaseModelError, DataError, JobError
+from tunesmith.ids import SystemClock
+from tunesmith.train.rows import Param, rendered
+from tunesmith.train.spec import Failure, Spec, Validation
+
+
+def validate(spec: Spec) -> Validation:
+    try:
+        return _validate(spec)
+    except DataError as error:
+        failure = Failure(error.code, error.message, error.param, error.line)
+    except JobError as error:
+        failure = Failure(error.code, error.message, error.param)
+    except BaseModelError as error:
+        failure = Failure("invalid_base_model", error.message, "model")
+    except MemoryError:
+        message = "Checking the files takes more memory than a check may have. Split them."
+        failure = Failure("out_of_memory", message, "training_file")
+    return Validation(fence=spec.fence, ok=False, error=failure)
+
+
+def _validate(spec: Spec) -> Validation:
+    base = bases.describe(spec.base.path, spec.base.name, SystemClock())
+    renderer = Renderer.load(spec.base.path)
+    max_tokens = spec.max_tokens or base.context_length
+
+    def check(param: Param) -> Dataset:
+        dataset = Dataset()
+        for _ in rendered(spec, param, renderer, max_tokens, dataset):
+            pass
+        return dataset
+
+    train, valid = check("training_file"), check("validation_file")
+    hyper = estimate.resolve(spec.hyperparameters, train.num_examples)
+    return Validation(
+        fence=spec.fence,
+        ok=True,
+        num_examples=train.num_examples,
+        num_tokens=train.num_tokens,
+        num_valid_examples=valid.num_examples,
+        hyperparameters=asdict(hyper),
+        total_steps=estimate.num_steps(train.num_examples, hyper.n_epochs, hyper.batch_size),
+        warnings=[*train.warnings, *(f"Validation file: {text}" for text in valid.warnings)],
+    )

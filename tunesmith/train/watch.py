@@ -1,0 +1,68 @@
+"""What may stop a trainer between two steps: a request, a signal, or a successor."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Literal
+
+from tunesmith.train.spec import SPEC_FILE, read_control, read_spec
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+Request = Literal["pause", "cancel", "interrupt"]
+
+
+class Fenced(Exception):
+    """The job was handed to another trainer; this one must not write any more."""
+
+
+class Watch:
+    """Looks out while the block runs; SIGTERM and Ctrl-C become "interrupt"."""
+
+    def __init__(self, job_dir: Path, fence: int) -> None:
+        self._job_dir = job_dir
+        self._fence = fence
+        self._seen: tuple[int, int] | None = None
+        self._terminated = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Watch:
+        self._previous = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def request(self) -> Request | None:
+        """What is asked of the trainer now. Raises Fenced."""
+        self.check_fence()
+        asked = read_control(self._job_dir)
+        if asked is None and self._terminated:
+            return "interrupt"
+        return asked
+
+    def check_fence(self) -> None:
+        """Raises Fenced where the spec carries a higher fence.
+
+        The spec is replaced by a rename, so an unchanged inode and time spare the reading.
+        """
+        status = os.stat(self._job_dir / SPEC_FILE)  # noqa: PTH116 (called every step)
+        seen = (status.st_ino, status.st_mtime_ns)
+        if seen == self._seen:
+            return
+        fence = read_spec(self._job_dir).fence
+        if fence > self._fence:
+            raise Fenced(f"Fence {self._fence} was overtaken by {fence}.")
+        self._seen = seen
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._terminated = True
