@@ -24,7 +24,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(svc: Svc) -> Response:
-    """200 when the database, the engine and a worker can do their part; else 503 and what lacks."""
+    """200 when the database and the engine do their part; else 503 and what each of them says."""
     checks = {"database": await run_sync(_database, svc), "engine": await _engine(svc)}
     ready = all(state == "ok" for state in checks.values())
     body: dict[str, Any] = {"status": "ready" if ready else "not ready", "checks": checks}
