@@ -54,8 +54,10 @@ SHORT_ID_CHARS = 9
 class Dialect:
     """How conversations must look for one template."""
 
+    turn_start: str
+    """What the template writes between its generation prompt and an answer, such as a space."""
     turn_end: str
-    """What the template writes after an answer, up to and including the stop token."""
+    """What it writes after an answer, up to and including the stop token."""
     stop_token: str
     preserves_history: bool = True
     """What was written before a turn stays as it is when the conversation goes on."""
@@ -95,9 +97,17 @@ class Dialect:
 
 def probe(template: ChatTemplate, encoder: Encoder) -> Dialect:
     """Tries the template. Raises BaseModelError if no conversation can be trained with it."""
-    turn_end, stop_token = _turn_end(template, encoder)
+    before, after = _around_answer(template)
+    stop_token = encoder.first_added(after)
+    if stop_token is None:
+        raise BaseModelError(
+            "The chat template does not end an answer with a special token, so a tuned model "
+            "would never learn to stop. Let it write eos_token after each assistant message."
+        )
+    prompt = _try(template, [USER], generation_prompt=True) or ""
     plain = Dialect(
-        turn_end=turn_end,
+        turn_start=before[len(prompt) :] if before.startswith(prompt) else "",
+        turn_end=after[: after.index(stop_token) + len(stop_token)],
         stop_token=stop_token,
         preserves_history=_preserves_history(template),
         knows_system=SYSTEM["content"] in (_try(template, [SYSTEM, USER]) or ""),
@@ -116,7 +126,7 @@ def probe(template: ChatTemplate, encoder: Encoder) -> Dialect:
     return plain
 
 
-def _turn_end(template: ChatTemplate, encoder: Encoder) -> tuple[str, str]:
+def _around_answer(template: ChatTemplate) -> tuple[str, str]:
     try:
         text = template.text([USER, ANSWER], None, False)
     except TemplateRefusedError as error:
@@ -124,14 +134,13 @@ def _turn_end(template: ChatTemplate, encoder: Encoder) -> tuple[str, str]:
             f"The chat template fails on a plain question and answer: {error}. "
             "Replace it by the template of the model's family."
         ) from error
-    _, found, after = text.rpartition(ANSWER["content"])
-    stop_token = encoder.first_added(after) if found else None
-    if stop_token is None:
+    before, found, after = text.rpartition(ANSWER["content"])
+    if not found:
         raise BaseModelError(
-            "The chat template does not end an answer with a special token, so a tuned model "
-            "would never learn to stop. Let it write eos_token after each assistant message."
+            "The chat template leaves out what the assistant says. "
+            "Replace it by the template of the model's family."
         )
-    return after[: after.index(stop_token) + len(stop_token)], stop_token
+    return before, after
 
 
 def _preserves_history(template: ChatTemplate) -> bool:

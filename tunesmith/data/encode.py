@@ -63,7 +63,8 @@ class Encoder:
         # A template may cut a string and part the marks; a lone one still separates.
         spelling = _any_of({*self._added, START, END})
         self._marks = re.compile(f"{START}({spelling}){END}|[{START}{END}]")
-        self._sections_stand_alone = not any(token.rstrip for token in added) and all(
+        self._greedy = tuple(token.content for token in added if token.rstrip)
+        self._sections_stand_alone = not self._greedy and all(
             self._ids(before + "hello") == self._ids(before) + self._ids("hello")
             for before in ("\n", *self._added[:1])
         )
@@ -109,8 +110,11 @@ class Encoder:
             return self._ids_by_section(text)
         if self._sections_stand_alone or before is None:
             return self._ids(text)
-        if before.endswith(self._added):
-            token = next(token for token in self._added if before.endswith(token))
+        # Some tokens swallow the white space after them, and so are still the neighbour behind it.
+        stripped = before.rstrip()
+        token = next((token for token in self._greedy if stripped.endswith(token)), None)
+        token = token or next((token for token in self._added if before.endswith(token)), None)
+        if token is not None:
             return self._ids(token + text)[len(self._ids(token)) :]
         for neutral in NEUTRAL:
             head, ids = self._ids(neutral), self._ids(neutral + text)

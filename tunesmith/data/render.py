@@ -207,7 +207,7 @@ class Renderer:
                     "the base model's chat template cannot write an assistant message with tool "
                     "calls after its own generation prompt"
                 )
-            text = str(message["content"]) + self._dialect.turn_end
+            text = f"{self._dialect.turn_start}{message['content']}{self._dialect.turn_end}"
         stop = self._stop.search(text)
         return text[: stop.end()] if stop else text
 
