@@ -93,7 +93,7 @@ def story(server: Server, console: Console, times: Times) -> None:
     console.print(comparison(rows, before, after))
     console.print(scores(Score.of(before, rows), Score.of(after, rows)))
     say(console, f"\nTime: {times}")
-    farewell(server, model, console)
+    farewell(server, model, rows[0], console)
 
 
 @dataclass
@@ -176,8 +176,9 @@ def answers(client: OpenAI, model: str, rows: list[Row], console: Console) -> li
 
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         given = pool.map(ask, rows)
-        shown = track(given, "   asking", len(rows), console=console, transient=True)
-        return list(shown)
+        if console.is_terminal:
+            given = iter(track(given, "   asking", len(rows), console=console, transient=True))
+        return list(given)
 
 
 def train(client: OpenAI, console: Console) -> str:
@@ -200,7 +201,10 @@ def comparison(rows: list[Row], before: list[Answer], after: list[Answer]) -> Ta
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("request", "expected", "before", "after", title="Held-out requests")
+    table = Table("request", title="Held-out requests", title_justify="left")
+    table.add_column("expected", no_wrap=True)
+    table.add_column("before", max_width=16)
+    table.add_column("after", no_wrap=True)
     for row, old, new in list(zip(rows, before, after, strict=True))[:SHOWN]:
         colour = "green" if new == expected(row) else "red"
         table.add_row(Text(request_text(row)), expected(row), Text(old), Text(new, colour))
@@ -210,19 +214,22 @@ def comparison(rows: list[Row], before: list[Answer], after: list[Answer]) -> Ta
 def scores(before: Score, after: Score) -> Table:
     from rich.table import Table
 
-    table = Table("", "exact match", "rate", "95 % interval", title="Score on all held-out rows")
+    table = Table("", "exact match", "rate", "95 % interval", title="All held-out requests")
+    table.title_justify = "left"
     for name, score in (("before", before), ("after", after)):
         low, high = score.interval()
         table.add_row(name, str(score), score.rate(), f"{low:.1%} to {high:.1%}")
     return table
 
 
-def farewell(server: Server, model: str, console: Console) -> None:
+def farewell(server: Server, model: str, row: Row, console: Console) -> None:
     from tunesmith.cli.tune import how_to_call
 
+    prompt = row["messages"][:-1]
+    code = how_to_call(model, DEFAULT_BASE_URL, server.api_key, prompt)
+    key, system = f"--api-key {server.api_key}", f'--system "{prompt[0]["content"]}"'
     say(console, "\nServe it again whenever you like:\n")
     say(console, f"    tunesmith serve --data {server.data}\n")
-    say(console, "and talk to it, in the terminal or from Python:\n")
-    say(console, f"    tunesmith chat {model} --api-key {server.api_key}\n")
-    code = how_to_call(model, DEFAULT_BASE_URL, server.api_key)
+    say(console, "and ask it more, in the terminal or from Python:\n")
+    say(console, f"    tunesmith chat {model} {key} {system}\n")
     say(console, textwrap.indent(code, "    "))

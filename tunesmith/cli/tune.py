@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,16 +104,22 @@ def finish(client: OpenAI, job_id: str, console: Console, base_url: str) -> None
     say(console, how_to_call(name, base_url))
 
 
-def how_to_call(model: str, base_url: str, api_key: str | None = None) -> str:
+def how_to_call(
+    model: str,
+    base_url: str,
+    api_key: str | None = None,
+    messages: Sequence[Mapping[str, str]] = ({"role": "user", "content": "..."},),
+) -> str:
     """Lines of Python that get an answer from a model."""
-    key = repr(api_key) if api_key else 'os.environ["TUNESMITH_API_KEY"]'
+    key = f'"{api_key}"' if api_key else 'os.environ["TUNESMITH_API_KEY"]'
     head = "" if api_key else "import os\n"
+    turns = "".join(f"        {json.dumps(m, ensure_ascii=False)},\n" for m in messages)
     return (
         f"{head}from openai import OpenAI\n\n"
         f'client = OpenAI(base_url="{base_url}", api_key={key})\n'
         "answer = client.chat.completions.create(\n"
         f'    model="{model}",\n'
-        '    messages=[{"role": "user", "content": "..."}],\n'
+        f"    messages=[\n{turns}    ],\n"
         ")\n"
         "print(answer.choices[0].message.content)"
     )
