@@ -107,12 +107,12 @@ class EngineServer:
         elif verb == "stats":
             stream.finish(await self._ask(self._engine.stats))
         elif verb == "unload":
-            base, adapter = wire.get("base_path"), wire.get("adapter")
+            base, adapter = text_in(wire, "base_path"), text_in(wire, "adapter")
             path = Path(base) if base else None
             unloaded = await self._ask(lambda done: self._engine.unload(path, adapter, done))
             stream.finish({"unloaded": unloaded})
         elif verb == "preload":
-            await self.preload(Path(wire["base_path"]))
+            await self.preload(Path(text_in(wire, "base_path") or ""))
             stream.finish({"loaded": True})
         elif verb == "ping":
             state = "draining" if self._draining.is_set() else "ready"
@@ -196,6 +196,13 @@ class Stream:
 
     def abort(self) -> None:
         self._writer.transport.abort()
+
+
+def text_in(wire: dict[str, Any], key: str) -> str | None:
+    value = wire.get(key)
+    if value is not None and not isinstance(value, str):
+        raise InvalidRequest(f"The request is not valid: {key} must be a string.")
+    return value
 
 
 def bind(path: Path) -> socket.socket:

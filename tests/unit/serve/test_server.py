@@ -1,0 +1,262 @@
+"""The socket: real client, real server, one process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine_harness import greedy, reference
+from tests.tiny_base import write_tiny_base
+from tunesmith.errors import BaseModelError, EngineUnavailable
+from tunesmith.serve import server as server_module
+from tunesmith.serve.client import EngineClient
+from tunesmith.serve.local import Limits
+from tunesmith.serve.protocol import (
+    Draining,
+    GenRequest,
+    InvalidRequest,
+    Overloaded,
+    encode_line,
+)
+from tunesmith.serve.server import EngineServer
+
+TIMEOUT_S = 60
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@asynccontextmanager
+async def serving(path: Path, drain_s: float = 5, **limits: Any) -> AsyncIterator[EngineClient]:
+    server = EngineServer(path, Limits(**{"device": "cpu", **limits}), drain_s=drain_s)
+    await server.start()
+    run = asyncio.create_task(server.run())
+    try:
+        yield EngineClient(path)
+    finally:
+        server.drain()
+        await run
+        assert not path.exists()
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        await asyncio.wait_for(test(), TIMEOUT_S)
+
+    asyncio.run(limited())
+
+
+async def collect(client: EngineClient, request: GenRequest) -> list[int]:
+    ids: list[int] = []
+    async with client.generate(request) as answer:
+        async for delta in answer:
+            ids += delta.token_ids
+        assert answer.done is not None
+        assert answer.done.completion_tokens == len(ids)
+    return ids
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    while not await condition():
+        await asyncio.sleep(0.01)
+
+
+async def num_open(client: EngineClient) -> int:
+    stats = await client.stats()
+    return int(stats["num_running"] + stats["num_waiting"])
+
+
+def test_answers_arrive_as_they_were_computed(base: Path, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path / "run" / "e.sock") as client:
+            requests = [greedy(base, "word " * k, 10) for k in range(1, 5)]
+            answers = await asyncio.gather(*[collect(client, request) for request in requests])
+            assert answers == [reference(base, request) for request in requests]
+
+    run(test)
+
+
+def test_only_this_user_may_connect(tmp_path: Path) -> None:
+    async def test() -> None:
+        path = tmp_path / "run" / "e.sock"
+        path.parent.mkdir(mode=0o755)
+        path.write_text("left by a dead engine")
+        async with serving(path) as client:
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+            assert await client.ping() == {"pid": os.getpid(), "state": "ready"}
+            assert list(path.parent.iterdir()) == [path]
+
+    run(test)
+
+
+def test_leaving_early_cancels(base: Path, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path / "e.sock") as client:
+            async with client.generate(greedy(base, "hello", 2000)) as answer:
+                await anext(answer)
+                assert await num_open(client) == 1
+            await until(lambda: is_idle(client))
+            assert (await client.stats())["num_completion_tokens"] < 2000
+
+    async def is_idle(client: EngineClient) -> bool:
+        return await num_open(client) == 0
+
+    run(test)
+
+
+def test_a_stopped_choice_ends_and_the_others_go_on(base: Path, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with (
+            serving(tmp_path / "e.sock") as client,
+            client.generate(greedy(base, "hello", 60, n=2)) as answer,
+        ):
+            await anext(answer)
+            await answer.stop(0)
+            indices = [delta.index async for delta in answer]
+            assert set(indices[-10:]) == {1}
+            assert answer.done is not None
+            assert answer.done.completion_tokens < 120
+
+    run(test)
+
+
+def test_refusals_keep_their_kind(base: Path, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path / "e.sock", max_queue=1, max_batch=1) as client:
+            with pytest.raises(BaseModelError):
+                await collect(client, greedy(tmp_path / "none", "hello", 1))
+            with pytest.raises(InvalidRequest):
+                await collect(client, greedy(base, [100_000], 1))
+            with pytest.raises(BaseModelError):
+                await client.preload(tmp_path / "none")
+            await client.preload(base)
+            async with client.generate(greedy(base, "hello", 2000)) as running:
+                await anext(running)
+                waiting = asyncio.create_task(collect(client, greedy(base, "hello", 1)))
+                await until(lambda: has_two(client))
+                with pytest.raises(Overloaded):
+                    await collect(client, greedy(base, "hello", 1))
+            await waiting
+            assert await client.unload(base_path=base)
+            assert not await client.unload(base_path=base, adapter="0" * 64)
+
+    async def has_two(client: EngineClient) -> bool:
+        return await num_open(client) == 2
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"not json\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"verb": "generate"}\n',
+        b'{"verb": "dance"}\n',
+        b'{"verb": "preload", "base_path": []}\n',
+        b'{"verb": "unload", "base_path": 5}\n',
+    ],
+)
+def test_nonsense_is_answered_with_an_error(tmp_path: Path, line: bytes) -> None:
+    async def test() -> None:
+        async with serving(tmp_path / "e.sock"):
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "e.sock"))
+            writer.write(line)
+            assert b'"code":"invalid"' in await reader.readline()
+            assert await reader.read() == b""
+            writer.close()
+
+    run(test)
+
+
+def test_a_line_without_end_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "MAX_LINE_BYTES", 1000)
+
+    async def test() -> None:
+        async with serving(tmp_path / "e.sock") as client:
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "e.sock"))
+            writer.write(b"[" * 100_000)
+            with pytest.raises((OSError, asyncio.IncompleteReadError)):
+                await reader.readexactly(1)
+            writer.close()
+            await client.ping()
+
+    run(test)
+
+
+def test_a_client_that_does_not_read_stops_nobody(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "MAX_UNSENT_BYTES", 10_000)
+
+    async def test() -> None:
+        async with serving(tmp_path / "e.sock") as client:
+            request = greedy(base, "hello", 2000, n=3, top_logprobs=20)
+            _, writer = await asyncio.open_unix_connection(str(tmp_path / "e.sock"), limit=100)
+            writer.write(encode_line({"verb": "generate", **request.to_wire()}))
+            await until(lambda: is_running(client))
+            assert len(await collect(client, greedy(base, "hello", 30))) == 30
+            await until(lambda: is_idle(client))
+            assert (await client.stats())["num_completion_tokens"] < 6000
+            writer.transport.abort()
+
+    async def is_running(client: EngineClient) -> bool:
+        return await num_open(client) > 0
+
+    async def is_idle(client: EngineClient) -> bool:
+        return await num_open(client) == 0
+
+    run(test)
+
+
+def test_draining_finishes_refuses_and_gives_up_in_time(base: Path, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path / "e.sock", drain_s=0.3) as client:
+            endless = client.generate(greedy(base, "hello", 2000, temperature=1.0, n=8))
+            short = client.generate(greedy(base, "hello", 20))
+            await anext(endless)
+            await anext(short)
+            await client.drain()
+            assert (await client.ping())["state"] == "draining"
+            with pytest.raises(Draining):
+                await collect(client, greedy(base, "hello", 1))
+            assert [delta.finish_reason async for delta in short][-1] == "length"
+            with pytest.raises(EngineUnavailable):
+                async for _ in endless:
+                    pass
+
+    run(test)
+
+
+def test_without_an_engine_the_client_says_so_soon(tmp_path: Path) -> None:
+    async def test() -> None:
+        client = EngineClient(tmp_path / "none.sock", connect_s=0.1)
+        with pytest.raises(EngineUnavailable):
+            await client.ping()
+        with pytest.raises(EngineUnavailable):
+            async for _ in client.generate(greedy(tmp_path, [1], 1)):
+                pass
+
+    run(test)
+
+
+def test_a_starting_engine_is_waited_for(tmp_path: Path) -> None:
+    async def test() -> None:
+        path = tmp_path / "e.sock"
+        early = asyncio.create_task(EngineClient(path, connect_s=10).ping())
+        await asyncio.sleep(0.1)
+        async with serving(path):
+            assert (await early)["state"] == "ready"
+
+    run(test)
