@@ -100,13 +100,13 @@ class Place:
 
     def example(self, text: str) -> DataError:
         """`text` goes on after "Example N"."""
-        return self.invalid(f"Invalid file format. Example {self.number}{text}{self._suffix}")
+        return self.invalid(f"Invalid file format. Example {self.number}{text}{self.suffix}")
 
     def extra_key(self, where: str, key: str) -> DataError:
         return self._error(
             f"The job failed due to a file format error in the {self.param.replace('_', ' ')}. "
             f"Invalid file format. Example {self.number}{where} contains an extra "
-            f'"{key}".{self._suffix}',
+            f'"{key}".{self.suffix}',
             "invalid_file_format",
         )
 
@@ -117,7 +117,7 @@ class Place:
         )
 
     @property
-    def _suffix(self) -> str:
+    def suffix(self) -> str:
         """The line, where the example's number does not already say it."""
         return "" if self.line == self.number else f" (line {self.line})"
 
@@ -213,13 +213,13 @@ def _other_format(place: Place, row: dict[str, Any]) -> DataError:
         return place.invalid(
             f"Input file {place.file_id} is in the fine-tune-preference format, but the specified "
             "fine-tuning job is not using 'dpo' as the training method "
-            "(provided method=supervised)."
+            f"(provided method=supervised).{place.suffix}"
         )
     if {"prompt", "completion"} <= row.keys():
         return place.invalid(
             f"Input file {place.file_id} has prompt/completion pairs, but this base model is tuned "
             'on chat messages. Write each pair as {"messages": [{"role": "user", "content": '
-            'PROMPT}, {"role": "assistant", "content": COMPLETION}]}.'
+            'PROMPT}, {"role": "assistant", "content": COMPLETION}]}.' + place.suffix
         )
     return place.example(" is missing key 'messages'.")
 
