@@ -34,9 +34,10 @@ class Child:
     environment: Mapping[str, str]
     arguments: Sequence[str] = ()
     inherited: Sequence[int] = ()
+    first_pause_s: float = FIRST_PAUSE_S
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _started: float = field(default=0.0, init=False)
-    _pause_s: float = field(default=FIRST_PAUSE_S, init=False)
+    _num_deaths: int = field(default=0, init=False)
     _restart_at: float = field(default=0.0, init=False)
 
     def start(self) -> None:
@@ -66,11 +67,13 @@ class Child:
         if code is None:
             return
         if now - self._started >= STEADY_S:
-            self._pause_s = FIRST_PAUSE_S
+            self._num_deaths = 0
+        pause_s = min(self.first_pause_s * 2**self._num_deaths, LONGEST_PAUSE_S)
         self.process = None
-        self._restart_at = now + self._pause_s
-        say(f"{self.name} {ending(code)}; starting again in {self._pause_s:.1f} s (see {self.log})")
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        self._restart_at = now + pause_s
+        # Capped where the pause has long been the longest.
+        self._num_deaths = min(self._num_deaths + 1, 32)
+        say(f"{self.name} {ending(code)}; starting again in {pause_s:g} s (see {self.log})")
 
     def terminate(self) -> None:
         if self.process is not None and self.process.poll() is None:

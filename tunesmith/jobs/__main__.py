@@ -15,6 +15,7 @@ from tunesmith.ids import SystemClock, SystemRng
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.local import LocalExecutor
 from tunesmith.jobs.supervisor import Supervisor
+from tunesmith.ops.telemetry import configure_logging
 from tunesmith.store.blobs import LocalBlobs
 from tunesmith.store.db import open_database
 
@@ -23,11 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tunesmith.jobs", description=__doc__)
     parser.add_argument("--data", type=Path, help="data directory")
     settings = load_settings(data=parser.parse_args().data)
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s worker: %(message)s",
-        stream=sys.stderr,
-    )
+    configure_logging("worker", settings.log_level)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
