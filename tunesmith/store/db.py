@@ -87,10 +87,11 @@ def open_database(data_dir: Path) -> Database:
     path = data_dir / "tunesmith.db"
     engine = _engine(path)
     try:
-        if not path.exists() or _revision(engine) != HEAD:
+        if not path.exists() or _seen_revision(engine) != HEAD:
             with (data_dir / "migrate.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if _revision(engine) != HEAD:
+                    _switch_to_wal(engine)
                     _upgrade(engine, data_dir)
     except BaseException:
         engine.dispose()
@@ -113,7 +114,6 @@ def _engine(path: Path) -> sa.Engine:
 
 def _configure(connection: sqlite3.Connection, _record: Any) -> None:
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
@@ -132,6 +132,30 @@ def _revision(engine: sa.Engine) -> str | None:
             if "no such table" in str(error):
                 return None
             raise
+
+
+def _seen_revision(engine: sa.Engine) -> str | None:
+    """The revision, or None also where another process is just making the database."""
+    try:
+        return _revision(engine)
+    except OperationalError as error:
+        if "locked" in str(error):
+            return None
+        raise
+
+
+def _switch_to_wal(engine: sa.Engine) -> None:
+    """Once per file, which remembers it. Fails while anyone looks at it, so it is tried again."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        while True:
+            try:
+                conn.connection.cursor().execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
 
 def _upgrade(engine: sa.Engine, data_dir: Path) -> None:

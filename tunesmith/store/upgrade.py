@@ -12,6 +12,7 @@ from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
 from tunesmith.store.db import HEAD, SchemaError
+from tunesmith.store.tables import metadata
 
 
 def scripts() -> ScriptDirectory:
@@ -34,7 +35,11 @@ def upgrade(engine: sa.Engine, data_dir: Path) -> None:
         _refuse_newer(directory, found)
         _back_up(engine, data_dir / f"tunesmith.db.{found}")
     with engine.begin() as conn:
-        options = {"fn": lambda revision, _: directory._upgrade_revs(HEAD, revision)}
+        options = {
+            "fn": lambda revision, _: directory._upgrade_revs(HEAD, revision),
+            # Lends its naming convention to the constraints that migrations leave unnamed.
+            "target_metadata": metadata,
+        }
         context = MigrationContext.configure(conn, opts=options)
         with Operations.context(context):
             context.run_migrations()

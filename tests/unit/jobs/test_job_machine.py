@@ -34,10 +34,8 @@ class Jobs(RuleBasedStateMachine):
         self.directory = Path(tempfile.mkdtemp(dir=shm if shm.is_dir() else None))
         self.world = World(self.directory, train_slots=2)
         self.workers: list[Supervisor] = [self.world.supervisor()]
-        self.sleeping: list[Supervisor] = []
         self.ids: list[str] = []
         self.ended: dict[str, JobRow] = {}
-        self.published_at: dict[str, int] = {}
 
     def teardown(self) -> None:
         self.world.db.close()
@@ -51,9 +49,17 @@ class Jobs(RuleBasedStateMachine):
         self.ids.append(self.world.create().id)
 
     @precondition(lambda self: self.ids)
-    @rule(data=st.data(), command=st.sampled_from([cancel_job, pause_job, resume_job]))
-    def request(self, data: st.DataObject, command: Any) -> None:
-        job_id = data.draw(st.sampled_from(self.ids))
+    @rule(job=st.integers(0, 3), command=st.sampled_from([pause_job, cancel_job]))
+    def request(self, job: int, command: Any) -> None:
+        self._request(self.ids[job % len(self.ids)], command)
+
+    @precondition(lambda self: self.ids)
+    @rule()
+    def resume_all(self) -> None:
+        for job_id in self.ids:
+            self._request(job_id, resume_job)
+
+    def _request(self, job_id: str, command: Any) -> None:
         try:
             command(self.world.db, self.world.clock, job_id)
         except BadRequest as refused:
@@ -61,11 +67,20 @@ class Jobs(RuleBasedStateMachine):
 
     # --- workers ---
 
+    @rule(rounds=st.integers(1, 6))
+    def proceed(self, rounds: int) -> None:
+        """Everyone does some work undisturbed."""
+        for _ in range(rounds):
+            for process in self.live:
+                self._advance(process)
+            for worker in self.workers:
+                worker.tick()
+
     @rule(data=st.data())
     def tick(self, data: st.DataObject) -> None:
         data.draw(st.sampled_from(self.workers)).tick()
 
-    @rule(seconds=st.sampled_from([1, 6, 40]))
+    @rule(seconds=st.sampled_from([1, 6]))
     def wait(self, seconds: int) -> None:
         self.world.ticking.now_s += seconds
         self.world.clock.value += seconds
@@ -75,33 +90,30 @@ class Jobs(RuleBasedStateMachine):
     def start_worker(self) -> None:
         self.workers.append(self.world.supervisor())
 
-    @rule(data=st.data())
-    def kill_worker(self, data: st.DataObject) -> None:
-        self.workers.remove(data.draw(st.sampled_from(self.workers)))
-        if not self.workers:
-            self.workers.append(self.world.supervisor())
+    # --- trouble ---
 
-    @rule()
-    def put_worker_to_sleep(self) -> None:
-        """It wakes up after its leases ran out, still believing in them."""
-        self.world.ticking.now_s += 40
-        self.workers.append(self.workers.pop(0))
-        self.workers.insert(0, self.world.supervisor())
-
-    @rule(data=st.data())
-    def drain_worker(self, data: st.DataObject) -> None:
-        worker = data.draw(st.sampled_from(self.workers))
-        worker.drain()
-        self.workers.remove(worker)
-        if not self.workers:
-            self.workers.append(self.world.supervisor())
-
-    @rule()
-    def reboot(self) -> None:
-        self.world.ticking.epoch += "'"
-        for process in self.world.executor.live():
-            process.alive = False
-        self.workers = [self.world.supervisor()]
+    @rule(data=st.data(), kind=st.sampled_from(["kill", "drain", "sleep", "reboot", "process"]))
+    def trouble(self, data: st.DataObject, kind: str) -> None:
+        if kind == "sleep":
+            # They wake up after their leases ran out, still believing in them.
+            self.world.ticking.now_s += 40
+            self.workers.insert(0, self.world.supervisor())
+            self.workers[0].tick()
+        elif kind == "reboot":
+            self.world.ticking.epoch += "'"
+            for process in self.live:
+                process.alive = False
+            self.workers = [self.world.supervisor()]
+        elif kind == "process":
+            self._kill_process(data)
+        else:
+            worker = data.draw(st.sampled_from(self.workers))
+            if kind == "drain":
+                worker.drain()
+            else:
+                self.world.ticking.now_s += data.draw(st.sampled_from([0, 40]))
+            self.workers.remove(worker)
+            self.workers = self.workers or [self.world.supervisor()]
 
     # --- processes ---
 
@@ -112,7 +124,9 @@ class Jobs(RuleBasedStateMachine):
     @precondition(lambda self: self.live)
     @rule(data=st.data())
     def advance(self, data: st.DataObject) -> None:
-        process = data.draw(st.sampled_from(self.live))
+        self._advance(data.draw(st.sampled_from(self.live)))
+
+    def _advance(self, process: FakeProcess) -> None:
         if process.phase == "validate":
             validate(process, total_steps=TOTAL)
             return
@@ -127,19 +141,13 @@ class Jobs(RuleBasedStateMachine):
         else:
             steps(process, 1, TOTAL)
 
-    @precondition(lambda self: self.live)
-    @rule(data=st.data())
-    def kill_process(self, data: st.DataObject) -> None:
-        process = data.draw(st.sampled_from(self.live))
-        process.alive = False
-
-    @precondition(lambda self: self.live)
-    @rule(data=st.data())
-    def tear_event_log(self, data: st.DataObject) -> None:
-        """Dies in the middle of a line; the next start cuts it off."""
+    def _kill_process(self, data: st.DataObject) -> None:
+        """Some die in the middle of a line; the next start cuts it off."""
+        if not self.live:
+            return
         process = data.draw(st.sampled_from(self.live))
         log = process.job_dir / spec.EVENTS_FILE
-        if log.exists():
+        if log.exists() and data.draw(st.booleans()):
             with log.open("ab") as file:
                 file.write(b'{"key":"st')
         process.alive = False
