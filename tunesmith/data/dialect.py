@@ -13,10 +13,9 @@ from typing import Any
 
 from tunesmith.data import strict_json
 from tunesmith.data.encode import Encoder
+from tunesmith.data.messages import Message
 from tunesmith.data.template import ChatTemplate, TemplateRefusedError
 from tunesmith.errors import BaseModelError
-
-Message = dict[str, Any]
 
 USER: Message = {"role": "user", "content": "Which way to Oslo?"}
 ANSWER: Message = {"role": "assistant", "content": "Northwards"}

@@ -22,16 +22,13 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from tunesmith.data.dialect import Message, probe
+from tunesmith.data.conversation import Conversation
+from tunesmith.data.conversation import RenderError as RenderError
+from tunesmith.data.dialect import probe
 from tunesmith.data.encode import START, Encoder, Marker
 from tunesmith.data.formats import ChatRow
-from tunesmith.data.messages import MessageError
-from tunesmith.data.template import (
-    ChatTemplate,
-    TemplateRefusedError,
-    load_template,
-    token_text,
-)
+from tunesmith.data.messages import Message
+from tunesmith.data.template import ChatTemplate, load_template, token_text
 from tunesmith.errors import BaseModelError
 
 TOKENIZER_FILES = (
@@ -42,16 +39,6 @@ TOKENIZER_FILES = (
     "additional_chat_templates/tool_use.jinja",
 )
 """Everything but generation_config.json that decides about ids."""
-
-# Rendered prefixes of one conversation that are kept for a second use, in characters.
-MAX_KEPT_CHARS = 32 << 20
-
-
-class RenderError(MessageError):
-    """A conversation that this base's template cannot express."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__("messages", text)
 
 
 @dataclass(frozen=True)
@@ -73,7 +60,9 @@ class Renderer:
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, eos_ids: Set[Any]) -> None:
         self.tokenizer = tokenizer
         added = tokenizer.get_added_tokens_decoder()
-        self.vocab_size = max(tokenizer.get_vocab_size(with_added_tokens=False), 1 + max(added))
+        self.vocab_size = max(
+            tokenizer.get_vocab_size(with_added_tokens=False), *(number + 1 for number in added), 0
+        )
         """One more than the largest id."""
         self._template = template
         self._encoder = Encoder(tokenizer)
@@ -146,7 +135,7 @@ class Renderer:
 
     def _conversation(
         self, messages: list[Message], tools: list[dict[str, Any]] | None
-    ) -> _Conversation:
+    ) -> Conversation:
         if not self.has_tools and (tools or any("tool_calls" in each for each in messages)):
             raise RenderError(
                 "this base model's chat template has no place for tools; use a base with tools"
@@ -154,7 +143,7 @@ class Renderer:
         adapted = self._dialect.adapt(messages)
         marked = [self._mark(message) for message in adapted]
         tools = self._marker.mark(tools)
-        return _Conversation(self._template, self._stop, adapted, marked, tools)
+        return Conversation(self._template, self._stop, adapted, marked, tools)
 
     def _mark(self, message: Message) -> Message:
         marked = {
@@ -162,9 +151,9 @@ class Renderer:
         }
         if message["role"] == "assistant":
             marked["content"] = self._answer_marker.mark(message["content"])
-        return dict(marked)
+        return marked
 
-    def _whole(self, talk: _Conversation, learned: list[int], number: int) -> Example | None:
+    def _whole(self, talk: Conversation, learned: list[int], number: int) -> Example | None:
         """All turns in one example, or None where some turn does not stay as it was written."""
         count = learned[-1] + 1
         text = talk.text(count, generation_prompt=False)
@@ -188,7 +177,7 @@ class Renderer:
             weights += self._weights(turn) if index in learned else [0.0] * len(turn)
         return _example(ids, weights, number)
 
-    def _single(self, talk: _Conversation, index: int, number: int) -> Example:
+    def _single(self, talk: Conversation, index: int, number: int) -> Example:
         """One turn after its prompt."""
         *prompt, turn = self._encoder.encode(
             [*talk.prompt_segments(index), self._turn_text(talk, index)]
@@ -196,7 +185,7 @@ class Renderer:
         ids = [each for part in prompt for each in part]
         return _example(ids + turn, [0.0] * len(ids) + self._weights(turn), number)
 
-    def _turn_text(self, talk: _Conversation, index: int) -> str:
+    def _turn_text(self, talk: Conversation, index: int) -> str:
         text = talk.turn_text(index)
         if text is None:
             # The template does not write this turn after its own generation prompt (which may open
@@ -217,80 +206,6 @@ class Renderer:
                 "the base model's chat template does not end an assistant message with a stop token"
             )
         return [1.0] * len(turn)
-
-
-class _Conversation:
-    """A conversation in the template's dialect, with the text of each of its prefixes."""
-
-    def __init__(
-        self,
-        template: ChatTemplate,
-        stop: re.Pattern[str],
-        messages: list[Message],
-        marked: list[Message],
-        tools: list[dict[str, Any]] | None,
-    ) -> None:
-        self.messages = messages
-        self.marked = marked
-        self.turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-        self._template = template
-        self._stop = stop
-        self._tools = tools
-        self._texts: dict[tuple[int, bool], str] = {}
-        self._num_kept = 0
-
-    def text(self, count: int, generation_prompt: bool) -> str:
-        """The first `count` messages as text. Raises RenderError."""
-        key = (count, generation_prompt)
-        if key in self._texts:
-            return self._texts[key]
-        try:
-            text = self._template.text(self.marked[:count], self._tools, generation_prompt)
-        except TemplateRefusedError as error:
-            raise RenderError(f"the base model's chat template refuses it: {error}") from error
-        if self._num_kept + len(text) <= MAX_KEPT_CHARS:
-            self._texts[key] = text
-            self._num_kept += len(text)
-        return text
-
-    def turn_text(self, index: int) -> str | None:
-        """What the template writes for a turn after its prompt; None if it changes the prompt."""
-        prompt = self.text(index, generation_prompt=True)
-        whole = self.text(index + 1, generation_prompt=False)
-        return whole[len(prompt) :] if whole.startswith(prompt) else None
-
-    def is_as_written(self, index: int, text: str) -> bool:
-        """Whether `text`, through a turn's stop token, is the turn as it is written when last."""
-        message = self.marked[index]
-        if "tool_calls" not in message and message["content"].strip() in text:
-            return True
-        return (self.turn_text(index) or "").startswith(text)
-
-    def prompt_segments(self, count: int) -> list[str]:
-        """The text before an answer to the first `count` messages, cut at the turns in it."""
-        text = self.text(count, generation_prompt=True)
-        cuts = [0, *(cut for _, *span in self.spans(text, count) for cut in span), len(text)]
-        return [text[start:end] for start, end in pairwise(cuts)]
-
-    def spans(self, text: str, count: int) -> list[tuple[int, int, int]]:
-        """(index, start, end) of those of the first `count` turns that follow their prompt in it.
-
-        A turn starts where its prompt ends and ends with its first stop token.
-        """
-        result: list[tuple[int, int, int]] = []
-        position = 0
-        for index in self.turns:
-            if index >= count:
-                break
-            try:
-                prompt = self.text(index, generation_prompt=True)
-            except RenderError:
-                continue
-            stop = self._stop.search(text, len(prompt))
-            if stop and position <= len(prompt) and text.startswith(prompt):
-                position = stop.end()
-                result.append((index, len(prompt), position))
-        return result
 
 
 def _example(ids: list[int], weights: list[float], number: int) -> Example:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from tests.families import FAMILIES, write_family
@@ -324,6 +326,13 @@ def test_unusable_templates(tmp_path: Path, template: str, said: str) -> None:
     directory = write_family("smollm", tmp_path / "base")
     (directory / "chat_template.jinja").write_text(template)
     with pytest.raises(BaseModelError, match=said):
+        Renderer.load(directory)
+
+
+def test_tokenizer_without_special_tokens(tmp_path: Path) -> None:
+    directory = write_family("smollm", tmp_path / "base")
+    Tokenizer(BPE({"a": 0}, [])).save(str(directory / "tokenizer.json"))
+    with pytest.raises(BaseModelError, match="never learn to stop"):
         Renderer.load(directory)
 
 
