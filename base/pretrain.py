@@ -5,12 +5,14 @@ constant and then falls in a line to zero (WSD); the fall is tied to the wall cl
 ends when it was promised to end however busy the machine is.  The first 85 % of the time reads
 rows of 256 tokens, the rest rows of 1024, so that long conversations are not new to it.  The
 whole loss is one compiled function: it doubles the speed on two cores, since a model this small
-waits for memory between operations and not for arithmetic.
+waits for memory between operations and not for arithmetic.  Each core runs a process of its own
+on its part of the batch: the two meet once a step, where two threads would meet at every
+operation, which on a shared machine means waiting for the slower one each time.
 
-Left out: several devices, gradient accumulation and clipping (never needed with Muon here),
-dropout (each text is seen a few times only), loss masks (user turns are text worth learning too).
+Left out: sharding, gradient accumulation and clipping (never needed with Muon here), dropout
+(each text is seen a few times only), loss masks (user turns are text worth learning too).
 
-    python -m base.corpus && nohup python -m base.pretrain --minutes 100 --threads 2 &
+    python -m base.corpus && nohup python -m base.pretrain --minutes 100 --workers 2 &
 
 The same command goes on from the last checkpoint.  SIGTERM saves first.
 """
@@ -21,6 +23,8 @@ import argparse
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -30,9 +34,11 @@ from typing import Any
 # Two OpenMP threads that spin while they wait starve each other on a shared machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
+os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -188,6 +194,34 @@ class Stop:
         self.asked = True
 
 
+class Team:
+    """The processes of a run: all hold the same weights and take the same steps."""
+
+    def __init__(self, rank: int, size: int, meeting: Path) -> None:
+        self.rank, self.size = rank, size
+        if size > 1:
+            url = f"file://{meeting.resolve()}"
+            dist.init_process_group("gloo", init_method=url, rank=rank, world_size=size)
+
+    def told(self, *values: float) -> list[float]:
+        """What the first process says: clocks differ, and all must decide alike."""
+        said = torch.tensor(values, dtype=torch.float64)
+        if self.size > 1:
+            dist.broadcast(said, 0)
+        return [float(value) for value in said]
+
+    def average(self, weights: Weights) -> None:
+        """Averages the gradients in one message."""
+        if self.size == 1:
+            return
+        grads = [w.grad for w in weights.values() if w.grad is not None]
+        message = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(message)
+        parts = torch.split(message / self.size, [grad.numel() for grad in grads])
+        for grad, part in zip(grads, parts, strict=True):
+            grad.copy_(part.view_as(grad))
+
+
 def logger(path: Path) -> Callable[..., None]:
     def log(**entry: object) -> None:
         with path.open("a", encoding="utf-8") as lines:
@@ -196,54 +230,42 @@ def logger(path: Path) -> Callable[..., None]:
     return log
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("--cache", type=Path, default=CACHE)
-    parser.add_argument("--run", type=Path, default=CACHE / "run")
-    parser.add_argument("--minutes", type=float, default=100.0, help="the whole run")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--tokens-per-step", type=int, default=8192)
-    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
-    parser.add_argument("--lr", type=float, default=4e-3)
-    parser.add_argument("--warmup", type=int, default=100, help="steps")
-    parser.add_argument("--decay", type=float, default=0.45, help="last part of the time")
-    parser.add_argument("--long", type=float, default=0.15, help="last part, rows of 1024")
-    parser.add_argument("--save-s", type=float, default=180.0)
-    parser.add_argument("--evaluate-steps", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
-
+def train(args: argparse.Namespace, team: Team) -> None:
     torch.set_num_threads(args.threads)
-    args.run.mkdir(parents=True, exist_ok=True)
+    first = team.rank == 0
     checkpoint, log = args.run / "checkpoint.pt", logger(args.run / "log.jsonl")
     weights = {k: w.requires_grad_() for k, w in init_weights(NANO, args.seed).items()}
     optimizers = make_optimizers(weights, args.optimizer, args.lr)
     at = restore(checkpoint, weights, optimizers)
     loss_fn = torch.compile(loss_of, dynamic=False)
-    sets, stop = held_out(args.cache), Stop()
-    log(event="start", **asdict(at), options={k: str(v) for k, v in vars(args).items()})
-    if at.step == 0:
-        save(checkpoint, weights, optimizers, at)
+    stream, sets, stop = batches(args.cache, at, args.tokens_per_step), held_out(args.cache), Stop()
+    if first:
+        log(event="start", **asdict(at), options={k: str(v) for k, v in vars(args).items()})
 
     began, saved, marked = time.monotonic() - at.elapsed_s, time.monotonic(), (0.0, 0)
     losses: list[Tensor] = []
-    for ids_BT in batches(args.cache, at, args.tokens_per_step):
-        progress = (time.monotonic() - began) / (60 * args.minutes)
-        if progress >= 1 or stop.asked:
+    while True:
+        now = (time.monotonic() - began) / (60 * args.minutes)
+        progress, stopped = team.told(now, stop.asked)
+        if progress >= 1 or stopped:
             break
+        at.length = 1024 if progress > 1 - args.long else 256
+        ids_BT = next(stream)
         factor = rate(at.step, args.warmup, progress, args.decay)
         for one in optimizers:
             for group in one.param_groups:
                 group["lr"] = args.lr * factor
-        loss = loss_fn(weights, ids_BT)
+        loss = loss_fn(weights, ids_BT[team.rank :: team.size])
         torch.autograd.backward(loss)
+        team.average(weights)
         for one in optimizers:
             one.step()
             one.zero_grad()
         losses.append(loss.detach())
         at.step, at.tokens = at.step + 1, at.tokens + ids_BT[:, 1:].numel()
         at.elapsed_s = time.monotonic() - began
-        at.length = 1024 if progress > 1 - args.long else 256
+        if not first:
+            continue
         if at.step % 20 == 0:
             speed = (at.tokens - marked[1]) / (at.elapsed_s - marked[0])
             log(
@@ -260,8 +282,39 @@ def main() -> None:
         if time.monotonic() - saved > args.save_s:
             save(checkpoint, weights, optimizers, at)
             saved = time.monotonic()
-    save(checkpoint, weights, optimizers, at)
-    log(event="stopped" if stop.asked else "done", **asdict(at), held=evaluate(weights, sets))
+    if first:
+        save(checkpoint, weights, optimizers, at)
+        log(event="stopped" if stopped else "done", **asdict(at), held=evaluate(weights, sets))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--run", type=Path, default=CACHE / "run")
+    parser.add_argument("--minutes", type=float, default=100.0, help="the whole run")
+    parser.add_argument("--workers", type=int, default=2, help="processes, one a core")
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
+    parser.add_argument("--tokens-per-step", type=int, default=12288)
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--lr", type=float, default=4e-3)
+    parser.add_argument("--warmup", type=int, default=100, help="steps")
+    parser.add_argument("--decay", type=float, default=0.45, help="last part of the time")
+    parser.add_argument("--long", type=float, default=0.15, help="last part, rows of 1024")
+    parser.add_argument("--save-s", type=float, default=180.0)
+    parser.add_argument("--evaluate-steps", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.run.mkdir(parents=True, exist_ok=True)
+    meeting = args.run / "meeting"
+    others: list[subprocess.Popen[bytes]] = []
+    if args.rank == 0:
+        meeting.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "base.pretrain", *sys.argv[1:], "--rank"]
+        others = [subprocess.Popen([*command, str(rank)]) for rank in range(1, args.workers)]
+    train(args, Team(args.rank, args.workers, meeting))
+    for other in others:
+        other.wait()
 
 
 if __name__ == "__main__":
