@@ -200,6 +200,7 @@ def test_a_client_that_hangs_up_ends_its_answer(server: Running, key: str, strea
         with pytest.raises(openai.APITimeoutError):
             server.client(key, timeout=0.3, max_retries=0).chat.completions.create(**LONG)
     eventually(lambda: num_running(server) == 0, 5)
+    assert "request failed" not in (server.data / "log" / "api.log").read_text()
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(server: Running, key: str) -> None:

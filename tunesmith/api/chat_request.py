@@ -81,10 +81,9 @@ def prepare(svc: Services, body: CreateChatCompletion) -> Prepared:
     renderer, token_bytes = svc.renderers.get(base.fingerprint, base.path)
     try:
         tools = tools_of(body, base)
-        messages = normalise_messages(body.messages)
+        prompt_ids = renderer.prompt(normalise_messages(body.messages), tools)
     except MessageError as error:
         raise BadRequest(f"{error}.", param=error.path, code="invalid_value") from None
-    prompt_ids = renderer.prompt(messages, tools)
     adapter = adapter_of(svc, tuned)
     identity = base.fingerprint + (adapter.sha256 if adapter else "")
     return Prepared(
