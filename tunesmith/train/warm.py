@@ -46,6 +46,8 @@ VALIDATE_MEMORY_BYTES = 16 << 30
 
 def main() -> None:
     sleep_when_idle()
+    # numpy comes along with torch, and would start threads for its own algebra, which is not used.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for name in PRELOADED:
         importlib.import_module(name)
     # Children share these pages as long as nobody writes to them; the collector would.

@@ -1,0 +1,102 @@
+"""A small training job in a directory: the tiny base, rows of different lengths, a spec."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from tests.tiny_base import write_tiny_base
+from tunesmith.train import spec as files
+from tunesmith.train.spec import BaseRef, EventLine, FileRef, Result, Spec
+
+ANSWERS = ("play_music", "get_weather", "book_restaurant")
+
+
+@cache
+def tiny_base() -> Path:
+    return write_tiny_base(Path(mkdtemp(prefix="tunesmith-tiny-")) / "base")
+
+
+def rows(num_rows: int, offset: int = 0) -> list[dict[str, Any]]:
+    """Conversations of one to three turns, from short to long."""
+    result = []
+    for number in range(offset, offset + num_rows):
+        messages: list[dict[str, Any]] = [{"role": "system", "content": "Name the intent."}]
+        for turn in range(1 + number % 3):
+            request = f"request {number} " + "please " * (number * 3 % 17)
+            messages += [
+                {"role": "user", "content": request},
+                {"role": "assistant", "content": ANSWERS[(number + turn) % 3]},
+            ]
+        if number % 3 == 2:
+            messages[2]["weight"] = 0
+        result.append({"messages": messages})
+    return result
+
+
+def write_rows(path: Path, content: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
+    return path
+
+
+def make_job(
+    directory: Path, *, num_rows: int = 10, with_validation: bool = True, **spec: Any
+) -> Path:
+    """A job directory that is ready to run; keywords go into the spec."""
+    directory.mkdir(parents=True)
+    train = write_rows(directory / "train.jsonl", rows(num_rows))
+    valid = write_rows(directory / "valid.jsonl", rows(4, offset=100))
+    fields: dict[str, Any] = {
+        "job_id": "ftjob-test",
+        "fence": 1,
+        "base": BaseRef("tiny", tiny_base()),
+        "training_file": FileRef("file-train", train),
+        "validation_file": FileRef("file-valid", valid) if with_validation else None,
+        "seed": 7,
+        "hyperparameters": {"n_epochs": 4, "batch_size": 3, "lora_rank": 4, "lora_alpha": 8},
+        "device": "cpu",
+    }
+    files.write(Spec(**(fields | spec)), directory / files.SPEC_FILE)
+    return directory
+
+
+def relaunched(job_dir: Path, **changes: Any) -> Path:
+    """The job as a launcher leaves it before it starts the next process."""
+    from dataclasses import replace
+
+    before = files.read_spec(job_dir)
+    for name in (files.RESULT_FILE, files.CONTROL_FILE, files.PROCESS_FILE):
+        (job_dir / name).unlink(missing_ok=True)
+    changes = {"fence": before.fence + 1} | changes
+    files.write(replace(before, **changes), job_dir / files.SPEC_FILE)
+    return job_dir
+
+
+def copy_job(job_dir: Path, target: Path) -> Path:
+    return Path(shutil.copytree(job_dir, target))
+
+
+def result_of(job_dir: Path) -> Result:
+    result = files.read(Result, job_dir / files.RESULT_FILE)
+    assert result is not None, (job_dir / files.LOG_FILE).read_text()
+    return result
+
+
+def events_of(job_dir: Path) -> list[EventLine]:
+    events, _ = files.read_events(job_dir / files.EVENTS_FILE, 0)
+    return events
+
+
+def metrics_of(job_dir: Path) -> dict[str, dict[str, Any]]:
+    """Step key -> data; the last event of each key."""
+    return {event.key: event.data for event in events_of(job_dir) if event.type == "metrics"}
+
+
+def adapter_bytes(job_dir: Path) -> bytes:
+    """The final model's weights."""
+    last = result_of(job_dir).checkpoints[-1]
+    return (job_dir / last.path / "adapter_model.safetensors").read_bytes()

@@ -1,0 +1,346 @@
+"""The recipe, run in this process on the tiny base: what it writes, and every way it can end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainer_job import (
+    adapter_bytes,
+    copy_job,
+    events_of,
+    make_job,
+    metrics_of,
+    relaunched,
+    result_of,
+)
+from tunesmith.model.load import load_model
+from tunesmith.model.lora import Adapter
+from tunesmith.train import loop, shortage
+from tunesmith.train import plan as planning
+from tunesmith.train import spec as files
+from tunesmith.train.plan import Plan
+from tunesmith.train.process import DONE, FENCED, run
+from tunesmith.train.step import Means
+
+STEPS = 14  # ceil(10 rows * 4 epochs / 3)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    job_dir = make_job(tmp_path_factory.mktemp("loop") / "job")
+    assert run("train", job_dir) == DONE
+    return job_dir
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, act: Any) -> None:
+    """Calls `act(job)` once `step` has been learned."""
+    original = loop.learn
+
+    def learn(job: Any, run: Any, at: int) -> None:
+        original(job, run, at)
+        if at == step:
+            act(job)
+
+    monkeypatch.setattr(loop, "learn", learn)
+
+
+def test_a_job_ends_with_its_last_three_epochs_to_serve(finished: Path) -> None:
+    result = result_of(finished)
+    assert (result.status, result.step, result.total_steps) == ("succeeded", STEPS, STEPS)
+    assert [(entry.step, entry.epoch) for entry in result.checkpoints] == [(7, 2), (10, 3), (14, 4)]
+    directories = sorted(path.name for path in (finished / "checkpoints").iterdir())
+    assert directories == ["step-00000007", "step-00000010", "step-00000014"]
+    model = load_model(files.read_spec(finished).base.path)
+    for entry in result.checkpoints:
+        adapter = Adapter.load(finished / entry.path, model.linears)
+        assert all(matrix.any() for matrix in adapter.b.values())
+        assert adapter.spec.rank == 4
+        assert adapter.spec.alpha == 8
+
+
+def test_the_loss_falls(finished: Path) -> None:
+    metrics = metrics_of(finished)
+    assert metrics[f"step:{STEPS}"]["train_loss"] < 0.8 * metrics["step:1"]["train_loss"]
+
+
+def test_every_step_has_an_event_with_the_contracts_fields(finished: Path) -> None:
+    events = [event for event in events_of(finished) if event.type == "metrics"]
+    assert [event.key for event in events] == [f"step:{step}" for step in range(1, STEPS + 1)]
+    always = {"step", "train_loss", "train_mean_token_accuracy", "total_steps"}
+    valid = {"valid_loss", "valid_mean_token_accuracy"}
+    full = {"full_valid_loss", "full_valid_mean_token_accuracy"}
+    for step, event in enumerate(events, 1):
+        ends_epoch = step in (4, 7, 10, 14)
+        expected = always | (valid if ends_epoch or step % 10 == 0 else set())
+        assert set(event.data) == expected | (full if ends_epoch else set())
+        assert event.data["step"] == step
+        assert 0 <= event.data["train_mean_token_accuracy"] <= 1
+    assert events[-1].message.startswith("Step 14/14: training loss=")
+    assert ", validation loss=" in events[-1].message
+    assert ", full validation loss=" in events[-1].message
+
+
+def test_checkpoint_metrics_are_those_of_their_step(finished: Path) -> None:
+    metrics = metrics_of(finished)
+    for entry in result_of(finished).checkpoints:
+        data = dict(metrics[f"step:{entry.step}"])
+        del data["step"], data["total_steps"]
+        assert entry.metrics == data
+
+
+def test_trained_tokens_are_those_of_all_epochs(finished: Path, tmp_path: Path) -> None:
+    assert run("validate", finished) == DONE
+    validation = files.read(files.Validation, finished / files.VALIDATION_FILE)
+    assert validation is not None
+    assert result_of(finished).trained_tokens == 4 * validation.num_tokens
+    assert validation.total_steps == STEPS
+
+
+def test_the_plan_and_the_smoke_test_are_told(finished: Path) -> None:
+    messages = {event.key: event for event in events_of(finished) if event.type == "message"}
+    plan = files.read(Plan, finished / files.PLAN_FILE)
+    assert plan is not None
+    text = messages["plan"].message
+    assert plan.dtype in text
+    assert "thread" in text
+    assert "learning rate" in text
+    assert "LoRA parameters" in text
+    assert "Smoke test" in messages["smoke"].message
+
+
+def test_a_second_run_of_the_same_job_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    again = make_job(tmp_path / "again")
+    run("train", again)
+    assert adapter_bytes(again) == adapter_bytes(finished)
+    assert metrics_of(again) == metrics_of(finished)
+    other = make_job(tmp_path / "other", seed=8)
+    run("train", other)
+    assert adapter_bytes(other) != adapter_bytes(finished)
+
+
+def test_micro_batches_change_nothing_but_the_last_bits(finished: Path, tmp_path: Path) -> None:
+    split = make_job(tmp_path / "split")
+    plan = files.read(Plan, finished / files.PLAN_FILE)
+    assert plan is not None
+    files.write(replace(plan, micro_tokens=1), split / files.PLAN_FILE)
+    run("train", split)
+    whole, parts = metrics_of(finished), metrics_of(split)
+    for key in whole:
+        assert parts[key] == pytest.approx(whole[key], abs=2e-3)
+
+
+@pytest.mark.parametrize("step", [1, 7, 9])
+def test_pause_keeps_a_checkpoint_and_resume_ends_the_same(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    job_dir = make_job(tmp_path / "job")
+    stop_at(monkeypatch, step, lambda job: files.write_control(job.dir, "pause"))
+    assert run("train", job_dir) == DONE
+    paused = result_of(job_dir)
+    assert (paused.status, paused.step) == ("paused", step)
+    assert paused.checkpoints[-1].step == step
+    assert 0 < paused.trained_tokens < result_of(finished).trained_tokens
+    assert run("train", relaunched(job_dir)) == DONE
+    assert result_of(job_dir) == replace(result_of(finished), fence=2)
+    assert adapter_bytes(job_dir) == adapter_bytes(finished)
+    assert metrics_of(job_dir) == metrics_of(finished)
+    keys = [event.key for event in events_of(job_dir)]
+    assert len(keys) == len(set(keys)) + 1  # the plan is told again
+    assert any(
+        event.message == f"Resuming after step {step}/{STEPS}" for event in events_of(job_dir)
+    )
+
+
+def test_a_pause_before_the_first_step_starts_over(finished: Path, tmp_path: Path) -> None:
+    job_dir = make_job(tmp_path / "job")
+    files.write_control(job_dir, "pause")
+    assert run("train", job_dir) == DONE
+    assert (result_of(job_dir).status, result_of(job_dir).step) == ("paused", 0)
+    assert run("train", relaunched(job_dir)) == DONE
+    assert adapter_bytes(job_dir) == adapter_bytes(finished)
+
+
+def test_cancel_ends_within_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_dir = make_job(tmp_path / "job")
+    stop_at(monkeypatch, 5, lambda job: files.write_control(job.dir, "cancel"))
+    assert run("train", job_dir) == DONE
+    assert (result_of(job_dir).status, result_of(job_dir).step) == ("cancelled", 5)
+
+
+def test_an_overtaken_trainer_writes_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_dir = make_job(tmp_path / "job", save_every_s=1e-9)
+    stop_at(monkeypatch, 5, lambda job: relaunched(job.dir))
+    assert run("train", job_dir) == FENCED
+    assert not (job_dir / files.RESULT_FILE).exists()
+    # The step after which the successor appeared may still be told, but not kept.
+    assert list(metrics_of(job_dir)) == [f"step:{step}" for step in range(1, 6)]
+    assert (job_dir / "checkpoints" / "step-00000004").exists()
+    assert not (job_dir / "checkpoints" / "step-00000005").exists()
+
+
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(finished: Path, tmp_path: Path) -> None:
+    job_dir = copy_job(finished, tmp_path / "job")
+    damaged = job_dir / "checkpoints" / "step-00000014" / "optimizer.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert run("train", relaunched(job_dir)) == DONE
+    (warning,) = [event for event in events_of(job_dir) if event.level == "warn"]
+    assert "step-00000014" in warning.message
+    assert "optimizer.safetensors" in warning.message
+    assert adapter_bytes(job_dir) == adapter_bytes(finished)
+    assert metrics_of(job_dir) == metrics_of(finished)
+
+
+def test_a_finished_job_that_is_run_again_changes_nothing(finished: Path, tmp_path: Path) -> None:
+    job_dir = copy_job(finished, tmp_path / "job")
+    before = result_of(job_dir)
+    assert run("train", job_dir) == DONE
+    assert result_of(job_dir) == before
+
+
+def test_a_loss_that_is_no_number_fails_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = loop.accumulate
+
+    def broken(*args: Any) -> Means:
+        return replace(original(*args), loss=float("nan"))
+
+    monkeypatch.setattr(loop, "accumulate", broken)
+    job_dir = make_job(tmp_path / "job")
+    assert run("train", job_dir) == DONE
+    result = result_of(job_dir)
+    assert result.status == "failed"
+    assert result.error is not None
+    assert result.error.code == "non_finite_loss"
+    assert f"step 1 of {STEPS}" in result.error.message
+    assert "learning_rate_multiplier" in result.error.message
+
+
+def run_out_above(monkeypatch: pytest.MonkeyPatch, max_tokens: int) -> None:
+    """Passes over more than `max_tokens` at once run out of memory as torch does on a CPU."""
+    original = loop.accumulate
+
+    def limited(*args: Any) -> Means:
+        if args[-1] > max_tokens:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")
+        return original(*args)
+
+    monkeypatch.setattr(loop, "accumulate", limited)
+
+
+def test_running_out_of_memory_halves_the_micro_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_out_above(monkeypatch, 600)
+    job_dir = make_job(tmp_path / "job")
+    assert run("train", job_dir) == DONE
+    assert result_of(job_dir).status == "succeeded"
+    plan = files.read(Plan, job_dir / files.PLAN_FILE)
+    assert plan is not None
+    assert plan.micro_tokens == 512
+    warnings = [event.message for event in events_of(job_dir) if event.level == "warn"]
+    assert [text.startswith("Out of memory") for text in warnings] == [True, True]
+
+
+def test_a_single_example_that_does_not_fit_fails_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_out_above(monkeypatch, 0)
+    job_dir = make_job(tmp_path / "job")
+    assert run("train", job_dir) == DONE
+    error = result_of(job_dir).error
+    assert error is not None
+    assert error.code == "out_of_memory"
+    assert "Shorten the longest examples" in error.message
+
+
+def test_a_full_disk_is_waited_for(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(shortage.time, "sleep", waits.append)
+    failures = [OSError(28, "No space left on device")] * 3
+
+    from tunesmith.train import checkpoint
+
+    original = checkpoint.fsync_dir
+
+    def full(path: Path) -> None:
+        if failures:
+            raise failures.pop()
+        original(path)
+
+    monkeypatch.setattr(checkpoint, "fsync_dir", full)
+    job_dir = make_job(tmp_path / "job")
+    assert run("train", job_dir) == DONE
+    assert waits == [1.0, 2.0, 4.0]
+    assert adapter_bytes(job_dir) == adapter_bytes(finished)
+
+
+def test_a_job_goes_on_from_an_adapter_and_keeps_its_shape(finished: Path, tmp_path: Path) -> None:
+    start = finished / result_of(finished).checkpoints[-1].path
+    job_dir = make_job(
+        tmp_path / "job",
+        start_adapter=start,
+        hyperparameters={"n_epochs": 1, "batch_size": 3, "lora_rank": 2},
+    )
+    assert run("train", job_dir) == DONE
+    config = json.loads(
+        (job_dir / result_of(job_dir).checkpoints[0].path / "adapter_config.json").read_text()
+    )
+    assert (config["r"], config["lora_alpha"]) == (4, 8)
+    first = metrics_of(job_dir)["step:1"]["train_loss"]
+    assert first < 0.8 * metrics_of(finished)["step:1"]["train_loss"]
+
+
+def test_dropout_is_the_same_on_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hyper = {"n_epochs": 2, "batch_size": 3, "lora_rank": 4, "lora_dropout": 0.3}
+    whole = make_job(tmp_path / "whole", hyperparameters=hyper)
+    assert run("train", whole) == DONE
+    halved = make_job(tmp_path / "halved", hyperparameters=hyper)
+    stop_at(monkeypatch, 3, lambda job: files.write_control(job.dir, "pause"))
+    assert run("train", halved) == DONE
+    monkeypatch.undo()
+    torch.rand(5)
+    assert run("train", relaunched(halved)) == DONE
+    assert adapter_bytes(halved) == adapter_bytes(whole)
+
+
+def test_a_changed_base_is_refused_on_resume(finished: Path, tmp_path: Path) -> None:
+    job_dir = copy_job(finished, tmp_path / "job")
+    plan = files.read(Plan, job_dir / files.PLAN_FILE)
+    assert plan is not None
+    files.write(replace(plan, base_fingerprint="0" * 64), job_dir / files.PLAN_FILE)
+    assert run("train", relaunched(job_dir)) == DONE
+    error = result_of(job_dir).error
+    assert error is not None
+    assert error.code == "base_model_changed"
+
+
+def test_a_bad_row_fails_the_job_by_line(tmp_path: Path) -> None:
+    job_dir = make_job(tmp_path / "job")
+    path = files.read_spec(job_dir).training_file.path
+    lines = path.read_text().splitlines()
+    lines[4] = lines[4].replace('"user"', '"nobody"', 1)
+    path.write_text("\n".join(lines))
+    assert run("train", job_dir) == DONE
+    error = result_of(job_dir).error
+    assert error is not None
+    assert (error.param, error.line) == ("training_file", 5)
+
+
+def test_a_gpu_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning.torch.cuda, "is_available", lambda: False)
+    job_dir = make_job(tmp_path / "job", device="cuda")
+    assert run("train", job_dir) == DONE
+    error = result_of(job_dir).error
+    assert error is not None
+    assert error.code == "device_unavailable"

@@ -1,0 +1,89 @@
+"""Loss and gradient: in float64 equal to the textbook computation, whatever the chunks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tunesmith.train import loss
+from tunesmith.train.loss import Head, backward, scores
+
+NUM, HIDDEN, VOCAB = 23, 8, 50
+
+
+def problem(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(NUM, HIDDEN, generator=generator, dtype=torch.float64)
+    weight = torch.randn(VOCAB, HIDDEN, generator=generator, dtype=torch.float64)
+    targets = torch.randint(0, VOCAB, (NUM,), generator=generator)
+    weights = torch.rand(NUM, generator=generator, dtype=torch.float64)
+    return hidden, weight, targets, weights
+
+
+def naive(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and its gradient from full logits."""
+    hidden = hidden.clone().requires_grad_()
+    nll = -F.log_softmax(hidden @ head.T, -1)[torch.arange(len(targets)), targets]
+    mean = (weights * nll).sum() / weights.sum()
+    (gradient,) = torch.autograd.grad(mean, hidden)
+    return mean.detach(), gradient
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, NUM, 1000])
+def test_chunks_give_the_loss_and_gradient_of_full_logits(
+    chunk_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(loss.CHUNK_ELEMENTS, "cpu", chunk_rows * VOCAB)
+    hidden, weight, targets, weights = problem()
+    expected, gradient = naive(hidden, weight, targets, weights)
+    head = Head(lambda rows: rows @ weight.T, VOCAB)
+    leaf = hidden.clone().requires_grad_()
+    total = float(weights.sum())
+    found = backward(head, leaf * 1, targets, weights, total)
+    assert leaf.grad is not None
+    assert abs(found.loss / total - expected) <= 1e-12
+    assert (leaf.grad - gradient).abs().max() <= 1e-12
+    assert int(found.correct) == int(((hidden @ weight.T).argmax(-1) == targets).sum())
+    alone = scores(head, hidden, targets, weights)
+    assert abs(alone.loss - found.loss) <= 1e-12
+    assert int(alone.correct) == int(found.correct)
+
+
+def test_accumulated_parts_equal_the_whole() -> None:
+    hidden, weight, targets, weights = problem(1)
+    _, gradient = naive(hidden, weight, targets, weights)
+    head = Head(lambda rows: rows @ weight.T, VOCAB)
+    leaf = hidden.clone().requires_grad_()
+    total = float(weights.sum())
+    # Parts of very different sizes: a mean of means would be far off.
+    for part in (slice(0, 1), slice(1, 20), slice(20, NUM)):
+        backward(head, leaf[part], targets[part], weights[part], total)
+    assert leaf.grad is not None
+    assert (leaf.grad - gradient).abs().max() <= 1e-12
+
+
+def test_logits_never_exist_for_more_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(loss.CHUNK_ELEMENTS, "cpu", 4 * VOCAB)
+    hidden, weight, targets, weights = problem()
+    sizes: list[int] = []
+
+    def logits(rows: Tensor) -> Tensor:
+        sizes.append(rows.shape[0])
+        return rows @ weight.T
+
+    backward(Head(logits, VOCAB), hidden.requires_grad_(), targets, weights, 1.0)
+    assert max(sizes) == 4
+    assert sum(sizes) == NUM
+
+
+def test_a_weight_of_zero_takes_a_token_out() -> None:
+    hidden, weight, targets, weights = problem(2)
+    weights[3] = 0.0
+    head = Head(lambda rows: rows @ weight.T, VOCAB)
+    leaf = hidden.clone().requires_grad_()
+    backward(head, leaf * 1, targets, weights, float(weights.sum()))
+    assert leaf.grad is not None
+    assert not leaf.grad[3].any()
+    assert leaf.grad[4].any()
