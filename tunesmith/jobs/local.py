@@ -64,6 +64,8 @@ class LocalExecutor:
             self._lost(f"does not take requests: {error}")
             raise LaunchError("The process that starts trainers has died.") from error
         answer = self._read_line(LAUNCH_TIMEOUT_S)
+        if answer is not None and "error" in answer:
+            raise LaunchError(f"No process could be started: {answer['error']}")
         if answer is None or "pid" not in answer:
             self._lost(f"gave no answer to a launch: {answer}")
             raise LaunchError("The process that starts trainers gave no answer.")

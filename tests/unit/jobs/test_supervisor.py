@@ -414,3 +414,66 @@ def test_the_estimate_follows_the_pace(world: World) -> None:
     end(process, "succeeded")
     worker.tick()
     assert world.job(job_id).estimated_finish is None
+
+
+@pytest.mark.parametrize("broken", ["files.insert", "models.insert", "events.append"])
+def test_a_failure_anywhere_in_the_finish_is_undone_and_repeated(
+    world: World, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, worker = train(world)
+    process = world.only_process()
+    steps(process, 5)
+    worker.tick()
+    end(process, "succeeded")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("bad moment")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"tunesmith.jobs.finish.{broken}", fail)
+        worker.tick()
+        assert world.job(job_id).status == "running"
+        with world.db.read() as conn:
+            assert models.all_rows(conn) == []
+    world.ticking.now_s += 1
+    worker.tick()
+    done = world.job(job_id)
+    assert done.status == "succeeded"
+    with world.db.read() as conn:
+        assert [row.name for row in models.all_rows(conn)] == [done.fine_tuned_model]
+        assert len(files.page(conn, purpose="fine-tune-results").rows) == 1
+
+
+def test_errors_without_end_give_the_job_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id, worker = train(world)
+    process = world.only_process()
+    end(process, "cancelled")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("always")
+
+    monkeypatch.setattr("tunesmith.jobs.supervisor.finish_training", fail)
+    for _ in range(10):
+        worker.tick()
+        world.ticking.now_s += 11
+    assert world.job(job_id).status == "failed"
+    assert worker.runs == []
+
+
+def test_trouble_with_one_job_does_not_touch_the_others(tmp_path: Path) -> None:
+    world = World(tmp_path, train_slots=2)
+    first, second = world.create(), world.create()
+    worker = world.supervisor()
+    for _ in range(2):
+        worker.tick()
+        validate(next(p for p in world.executor.live() if p.phase == "validate"))
+    worker.tick()
+    one, two = world.executor.live()
+    (one.job_dir / spec.RESULT_FILE).write_text("torn")
+    steps(two, 5)
+    end(two, "succeeded")
+    worker.tick()
+    assert world.job(first.id).status == "failed"
+    assert not one.alive
+    assert world.job(second.id).status == "succeeded"
+    world.db.close()
