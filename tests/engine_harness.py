@@ -16,9 +16,9 @@ from tests.tiny_base import tiny_prompt
 from tunesmith.errors import TunesmithError
 from tunesmith.model.load import CausalModel, load_model
 from tunesmith.model.lora import Adapter, LoraSpec
-from tunesmith.serve.lane import Ticket
 from tunesmith.serve.local import Limits, LocalEngine, Message
 from tunesmith.serve.protocol import AdapterRef, Delta, Done, GenRequest, TokenLogprob
+from tunesmith.serve.ticket import Ticket
 
 TIMEOUT_S = 60.0
 

@@ -16,10 +16,9 @@ import logging
 import os
 import signal
 import sys
-import time
+import threading
 from pathlib import Path
-
-import torch
+from typing import Any, cast
 
 from tunesmith.bases import embedded_directory
 from tunesmith.config import Settings, load_settings
@@ -32,25 +31,25 @@ log = logging.getLogger("tunesmith.serve")
 
 
 def main() -> None:
-    started_s = time.monotonic()
     parser = argparse.ArgumentParser(prog="tunesmith.serve", description="The engine process.")
     parser.add_argument("--data", type=Path, help="data directory")
     arguments = parser.parse_args()
     settings = load_settings(data=arguments.data)
     configure_logging("engine", settings.log_level)
-    torch.set_num_threads(settings.engine_threads or os.cpu_count() or 1)
-    asyncio.run(serve(settings, started_s))
+    threading.excepthook = die
+    asyncio.run(serve(settings))
     sys.stdout.flush()
     # A loading thread may be deep in a large file; nothing is left to save, so leave at once.
     os._exit(0)
 
 
-async def serve(settings: Settings, started_s: float) -> None:
+async def serve(settings: Settings) -> None:
     limits = Limits(
         device=settings.device,
         memory_bytes=settings.engine_memory_bytes,
         max_batch=settings.engine_max_batch,
         max_queue=settings.engine_max_queue,
+        num_threads=settings.engine_threads or len(os.sched_getaffinity(0)),
     )
     server = EngineServer(settings.engine_socket, limits, drain_s=settings.drain_s)
     await server.start()
@@ -59,11 +58,17 @@ async def serve(settings: Settings, started_s: float) -> None:
         loop.add_signal_handler(number, server.drain)
     warming = asyncio.create_task(warm(server, embedded_directory()))
     socket = str(settings.engine_socket)
-    elapsed_s = round(time.monotonic() - started_s, 3)
-    log.info("ready", extra={"fields": {"socket": socket, "start_s": elapsed_s}})
+    log.info("ready", extra={"fields": {"socket": socket}})
     print(json.dumps({"ready": True, "socket": socket}), flush=True)
     await server.run()
     warming.cancel()
+
+
+def die(failure: threading.ExceptHookArgs) -> None:
+    """A thread of the engine has ended: better a fresh process than requests that wait forever."""
+    info = (failure.exc_type, failure.exc_value, failure.exc_traceback)
+    log.critical("the engine broke down", exc_info=cast(Any, info))
+    os._exit(1)
 
 
 async def warm(server: EngineServer, base: Path) -> None:

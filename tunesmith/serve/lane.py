@@ -12,68 +12,20 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from tunesmith.errors import EngineError, TunesmithError
 from tunesmith.model.load import CausalModel
-from tunesmith.model.lora import Adapter
-from tunesmith.serve.protocol import Delta, GenRequest
-from tunesmith.serve.residents import Lease
+from tunesmith.serve.protocol import Delta
 from tunesmith.serve.rows import rows_of
-from tunesmith.serve.sampler import Drawn, Draws, draw
+from tunesmith.serve.sampler import draw
+from tunesmith.serve.ticket import Choice
 
 CHUNK = 512
 
 Fits = Callable[[int], bool]
-
-
-@dataclass(eq=False)
-class Ticket:
-    """A request in the engine; times are of the monotonic clock, seconds."""
-
-    request: GenRequest
-    seed: int
-    arrived_s: float
-    started_s: float | None = None
-    first_token_s: float | None = None
-    num_generated: int = 0
-    lease: Lease | None = None
-    choices: list[Choice] = field(default_factory=list)
-    """Those that have not ended."""
-    closed: bool = False
-
-
-@dataclass(eq=False)
-class Choice:
-    """One of a request's answers: `ids` is the prompt and what was generated."""
-
-    ticket: Ticket
-    ids: list[int]
-    draws: Draws
-    lora: Adapter | None
-    max_positions: int
-
-    @property
-    def request(self) -> GenRequest:
-        return self.ticket.request
-
-    def accept(self, drawn: Drawn) -> Delta:
-        """Takes the next token; the delta says whether it was the last."""
-        index = self.draws.index
-        with_logprobs = drawn.logprob is not None
-        if drawn.token_id in self.request.stop_ids:
-            return Delta(index, [], [] if with_logprobs else None, "stop")
-        self.draws.record(drawn.token_id)
-        self.ids.append(drawn.token_id)
-        full = (
-            self.draws.num_drawn >= self.request.max_new_tokens
-            or len(self.ids) >= self.max_positions
-        )
-        logprobs = [drawn.logprob] if drawn.logprob is not None else None
-        return Delta(index, [drawn.token_id], logprobs, "length" if full else None)
 
 
 Outcome = tuple[Choice, Delta | TunesmithError]
@@ -82,10 +34,10 @@ Outcome = tuple[Choice, Delta | TunesmithError]
 class Lane:
     """The choices of one base. `step` computes; what it returns ended has already left."""
 
-    def __init__(self, model: CausalModel, max_rows: int) -> None:
+    def __init__(self, model: CausalModel, max_rows: int, num_threads: int) -> None:
         self.waiting: deque[Choice] = deque()
         self._num_preempted = 0
-        self._rows = rows_of(model, max_rows)
+        self._rows = rows_of(model, max_rows, num_threads)
         self._max_group = 1 if model.slow else max_rows
         self._running: list[Choice] = []  # by row
         self._num_decoding = 0

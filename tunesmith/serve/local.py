@@ -20,18 +20,17 @@ from typing import Any
 import torch
 
 from tunesmith.errors import EngineError, TunesmithError
-from tunesmith.serve.lane import Choice, Lane, Outcome, Ticket
+from tunesmith.serve.lane import Lane, Outcome
 from tunesmith.serve.loading import device_for, memory_budget
 from tunesmith.serve.protocol import (
     Delta,
     Done,
     Draining,
     GenRequest,
-    InvalidRequest,
     Overloaded,
 )
 from tunesmith.serve.residents import BaseEntry, Lease, Residents
-from tunesmith.serve.sampler import Draws
+from tunesmith.serve.ticket import Ticket, choices_of, misfit
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +47,8 @@ class Limits:
     """Choices computed at the same time."""
     max_queue: int = 256
     """Requests that may wait."""
+    num_threads: int = 1
+    """CPU threads of a large pass; small ones use one."""
 
 
 @dataclass
@@ -81,7 +82,8 @@ class LocalEngine:
         self._lanes: dict[BaseEntry, Lane] = {}
         self._open: set[Ticket] = set()
         self._counters = Counters()
-        self._on_idle: Callable[[], object] | None = None  # set: draining
+        self._draining = False
+        self._on_idle: Callable[[], object] | None = None  # to be called once
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -115,8 +117,7 @@ class LocalEngine:
         """Refuses new requests from now on; calls `on_idle` once none is open."""
 
         def drain() -> None:
-            self._on_idle = on_idle
-            self._tell_if_idle()
+            self._draining, self._on_idle = True, on_idle
 
         self._inbox.put(drain)
 
@@ -156,6 +157,11 @@ class LocalEngine:
                     self._pass(base, lane)
                     if lane.empty:
                         self._lanes.pop(base, None)
+                if self._on_idle is not None and not self._open:
+                    # After the last message has been delivered.
+                    tell = self._on_idle
+                    self._on_idle = None
+                    tell()
 
     def _read_inbox(self, wait: bool) -> None:
         while wait or not self._inbox.empty():
@@ -209,7 +215,7 @@ class LocalEngine:
     def _take(self, ticket: Ticket) -> None:
         """Refuses a new request, or has what it needs loaded."""
         num_waiting = sum(1 for other in self._open if other.started_s is None)
-        if self._on_idle is not None:
+        if self._draining:
             self._refuse(ticket, Draining("The engine is shutting down. Try again soon."))
         elif num_waiting >= self._limits.max_queue:
             self._refuse(ticket, Overloaded("Too many requests are waiting. Try again soon."))
@@ -234,17 +240,9 @@ class LocalEngine:
             self._fail(ticket, problem)
             return
         if result.base not in self._lanes:
-            self._lanes[result.base] = Lane(model, self._limits.max_batch)
-        ticket.choices = [
-            Choice(
-                ticket,
-                list(request.prompt_ids),
-                Draws(request, ticket.seed, index),
-                result.lora,
-                model.max_positions,
-            )
-            for index in range(request.n)
-        ]
+            limits = self._limits
+            self._lanes[result.base] = Lane(model, limits.max_batch, limits.num_threads)
+        ticket.choices = choices_of(ticket, result)
         self._lanes[result.base].waiting.extend(ticket.choices)
         self._counters.num_prompt_tokens += len(request.prompt_ids)
 
@@ -289,19 +287,14 @@ class LocalEngine:
         self._counters.num_completion_tokens += ticket.num_generated
         if ticket.lease is not None:
             self._residents.release(ticket.lease)
-        self._tell_if_idle()
 
     def _lane_of(self, ticket: Ticket) -> Lane | None:
         return self._lanes.get(ticket.lease.base) if ticket.lease else None
 
-    def _tell_if_idle(self) -> None:
-        if self._on_idle is not None and not self._open:
-            self._on_idle()
-
     def _stats(self) -> dict[str, Any]:
         lanes = self._lanes.values()
         return {
-            "state": "ready" if self._on_idle is None else "draining",
+            "state": "draining" if self._draining else "ready",
             "num_running": sum(lane.num_running for lane in lanes),
             "num_waiting": sum(1 for ticket in self._open if ticket.started_s is None),
             "cache_bytes": sum(lane.num_bytes for lane in lanes),
@@ -310,16 +303,3 @@ class LocalEngine:
             "bases": self._residents.stats(),
             **asdict(self._counters),
         }
-
-
-def misfit(request: GenRequest, vocab_size: int, max_positions: int) -> InvalidRequest | None:
-    """Why this model cannot take the request, if it cannot."""
-    ids = [*request.prompt_ids, *request.logit_bias]
-    if not all(0 <= token < vocab_size for token in ids):
-        return InvalidRequest(f"The request holds token ids outside 0..{vocab_size - 1}.")
-    if len(request.prompt_ids) >= max_positions:
-        return InvalidRequest(
-            f"The prompt has {len(request.prompt_ids)} tokens; the model's context is "
-            f"{max_positions}, and the answer needs some of it."
-        )
-    return None

@@ -19,6 +19,10 @@ from tunesmith.model.lora import Adapter, AdapterBatch
 from tunesmith.model.transformers_path import TransformersModel
 from tunesmith.serve.cache import SlotCache
 
+# Below so many multiplications a pass of one thread is faster than one of several that have to
+# meet after every layer (nano: 2-3 times faster on a machine that is busy training).
+ONE_THREAD = 128_000_000
+
 
 class Rows(Protocol):
     """Rows are numbered from 0 without gaps; the order is the caller's business."""
@@ -60,16 +64,19 @@ class Rows(Protocol):
         ...
 
 
-def rows_of(model: CausalModel, max_rows: int) -> Rows:
+def rows_of(model: CausalModel, max_rows: int, num_threads: int = 1) -> Rows:
+    """Rows for `model`; `num_threads` is what a large pass may use."""
     if isinstance(model, Decoder):
-        return BatchedRows(model, max_rows)
+        return BatchedRows(model, max_rows, num_threads)
     assert isinstance(model, TransformersModel)
     return SequentialRows(model)
 
 
 class BatchedRows:
-    def __init__(self, model: Decoder, max_rows: int) -> None:
+    def __init__(self, model: Decoder, max_rows: int, num_threads: int = 1) -> None:
         self._model = model
+        self._num_threads = num_threads
+        self._num_weights = model.num_bytes // model.dtype.itemsize
         self._cache = SlotCache(
             model.config, dtype=model.dtype, device=model.device, max_rows=max_rows
         )
@@ -92,6 +99,8 @@ class BatchedRows:
     ) -> Tensor:
         num_new = [len(row) for row in ids]
         longest = max(num_new)
+        small = self._num_weights * longest * len(ids) < ONE_THREAD
+        torch.set_num_threads(1 if small else self._num_threads)
         padded = [[*row, *[0] * (longest - len(row))] for row in ids]
         view = self._cache.view(start, num_new)
         hidden_BTE = self._model.hidden(

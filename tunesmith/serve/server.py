@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.errors import TunesmithError
-from tunesmith.serve.lane import Ticket
 from tunesmith.serve.local import Limits, LocalEngine, Message
 from tunesmith.serve.protocol import (
     MAX_LINE_BYTES,
@@ -24,6 +23,7 @@ from tunesmith.serve.protocol import (
     encode_line,
     error_to_wire,
 )
+from tunesmith.serve.ticket import Ticket
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,76 @@
+"""What is decided before a model is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny_base import write_tiny_base
+from tunesmith.errors import BaseModelError
+from tunesmith.serve import precision
+from tunesmith.serve.loading import device_for, memory_budget, plan_base, signature
+from tunesmith.serve.precision import bf16_speedup, compute_dtype
+
+WIDE = {"hidden_size": 2048, "intermediate_size": 8192}
+
+
+@pytest.mark.parametrize(
+    ("config", "device", "speedup", "expected"),
+    [
+        ({"torch_dtype": "float32", **WIDE}, "cpu", 9.0, torch.float32),
+        ({"dtype": "bfloat16", **WIDE}, "cpu", 1.5, torch.bfloat16),
+        ({"dtype": "bfloat16", **WIDE}, "cpu", 1.1, torch.float32),
+        ({"dtype": "float16", **WIDE}, "cpu", 9.0, torch.float32),
+        ({"dtype": "bfloat16", "hidden_size": 192}, "cpu", 9.0, torch.float32),
+        ({"dtype": "bfloat16"}, "cuda", 0.0, None),
+        ({}, "cpu", 9.0, torch.float32),
+    ],
+)
+def test_bf16_is_for_large_models_that_gain(
+    monkeypatch: pytest.MonkeyPatch,
+    config: dict[str, Any],
+    device: str,
+    speedup: float,
+    expected: torch.dtype | None,
+) -> None:
+    monkeypatch.setattr(precision, "bf16_speedup", lambda *_: speedup)
+    assert compute_dtype(config, device) is expected
+
+
+def test_the_speedup_is_measured() -> None:
+    assert 0.01 < bf16_speedup(64, 128) < 100
+
+
+def test_sixteen_bits_computed_in_thirty_two_take_twice_the_room(tmp_path: Path) -> None:
+    base = write_tiny_base(tmp_path / "base")
+    size = (base / "model.safetensors").stat().st_size
+    assert plan_base(base, "cpu") == (size, torch.float32)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "torch_dtype": "bfloat16"}))
+    assert plan_base(base, "cpu") == (2 * size, torch.float32)
+
+
+def test_a_replaced_file_changes_the_signature(tmp_path: Path) -> None:
+    base = write_tiny_base(tmp_path / "base")
+    before = signature(base)
+    assert signature(base) == before
+    os.utime(base / "model.safetensors", ns=(1, 1))
+    assert signature(base) != before
+    with pytest.raises(BaseModelError):
+        signature(tmp_path / "none")
+
+
+def test_the_budget_is_as_set_or_half_of_the_memory() -> None:
+    assert memory_budget(12345, "cpu") == 12345
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < memory_budget(0, "cpu") <= machine // 2
+
+
+def test_the_device_is_as_set() -> None:
+    assert device_for("cpu") == "cpu"
+    assert device_for("auto") in ("cpu", "cuda")

@@ -1,0 +1,84 @@
+"""A request inside the engine, and the choices it asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tunesmith.model.lora import Adapter
+from tunesmith.serve.protocol import Delta, GenRequest, InvalidRequest
+from tunesmith.serve.residents import Lease
+from tunesmith.serve.sampler import Drawn, Draws
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request in the engine; times are of the monotonic clock, seconds."""
+
+    request: GenRequest
+    seed: int
+    arrived_s: float
+    started_s: float | None = None
+    first_token_s: float | None = None
+    num_generated: int = 0
+    lease: Lease | None = None
+    choices: list[Choice] = field(default_factory=list)
+    """Those that have not ended."""
+    closed: bool = False
+
+
+@dataclass(eq=False)
+class Choice:
+    """One of a request's answers: `ids` is the prompt and what was generated."""
+
+    ticket: Ticket
+    ids: list[int]
+    draws: Draws
+    lora: Adapter | None
+    max_positions: int
+
+    @property
+    def request(self) -> GenRequest:
+        return self.ticket.request
+
+    def accept(self, drawn: Drawn) -> Delta:
+        """Takes the next token; the delta says whether it was the last."""
+        index = self.draws.index
+        with_logprobs = drawn.logprob is not None
+        if drawn.token_id in self.request.stop_ids:
+            return Delta(index, [], [] if with_logprobs else None, "stop")
+        self.draws.record(drawn.token_id)
+        self.ids.append(drawn.token_id)
+        full = (
+            self.draws.num_drawn >= self.request.max_new_tokens
+            or len(self.ids) >= self.max_positions
+        )
+        logprobs = [drawn.logprob] if drawn.logprob is not None else None
+        return Delta(index, [drawn.token_id], logprobs, "length" if full else None)
+
+
+def choices_of(ticket: Ticket, lease: Lease) -> list[Choice]:
+    """The request's choices, not begun yet."""
+    request = ticket.request
+    return [
+        Choice(
+            ticket,
+            list(request.prompt_ids),
+            Draws(request, ticket.seed, index),
+            lease.lora,
+            lease.model.max_positions,
+        )
+        for index in range(request.n)
+    ]
+
+
+def misfit(request: GenRequest, vocab_size: int, max_positions: int) -> InvalidRequest | None:
+    """Why this model cannot take the request, if it cannot."""
+    ids = [*request.prompt_ids, *request.logit_bias]
+    if not all(0 <= token < vocab_size for token in ids):
+        return InvalidRequest(f"The request holds token ids outside 0..{vocab_size - 1}.")
+    if len(request.prompt_ids) >= max_positions:
+        return InvalidRequest(
+            f"The prompt has {len(request.prompt_ids)} tokens; the model's context is "
+            f"{max_positions}, and the answer needs some of it."
+        )
+    return None
