@@ -135,6 +135,25 @@ def test_micro_batches_change_nothing_but_the_last_bits(finished: Path, tmp_path
         assert parts[key] == pytest.approx(whole[key], abs=2e-3)
 
 
+def test_bf16_learns_the_same_and_resumes_bit_for_bit(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = files.read(Plan, finished / files.PLAN_FILE)
+    assert plan is not None
+    narrow = replace(plan, dtype="bfloat16")
+    whole, halved = make_job(tmp_path / "whole"), make_job(tmp_path / "halved")
+    for job_dir in (whole, halved):
+        files.write(narrow, job_dir / files.PLAN_FILE)
+    assert run("train", whole) == DONE
+    for key, data in metrics_of(finished).items():
+        assert metrics_of(whole)[key]["train_loss"] == pytest.approx(data["train_loss"], rel=0.03)
+    stop_at(monkeypatch, 8, lambda job: files.write_control(job.dir, "pause"))
+    assert run("train", halved) == DONE
+    monkeypatch.undo()
+    assert run("train", relaunched(halved)) == DONE
+    assert adapter_bytes(halved) == adapter_bytes(whole)
+
+
 @pytest.mark.parametrize("step", [1, 7, 9])
 def test_pause_keeps_a_checkpoint_and_resume_ends_the_same(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int

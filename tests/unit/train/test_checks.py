@@ -1,0 +1,184 @@
+"""The invariants, each broken on purpose; the smoke test; memory; the plan's choices."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainer_job import events_of, make_job, result_of, tiny_base
+from tunesmith.data.render import Example
+from tunesmith.errors import JobError
+from tunesmith.model.adapter_files import LoraSpec
+from tunesmith.model.load import load_model
+from tunesmith.model.lora import Adapter
+from tunesmith.train import memory, plan, probe
+from tunesmith.train.batches import Corpus
+from tunesmith.train.checks import check_finite, check_gradients, check_stops
+from tunesmith.train.memory import available_bytes, is_out_of_memory
+from tunesmith.train.process import run
+from tunesmith.train.smoke import greedy, shortest_answer, smoke
+from tunesmith.train.step import Means
+
+STOP = 7
+
+
+def corpus(*answers: list[int]) -> Corpus:
+    return Corpus(
+        Example([1, 5, *answer], [0.0, 0.0] + [1.0] * len(answer), number)
+        for number, answer in enumerate(answers, 1)
+    )
+
+
+def test_every_answer_has_to_end_with_a_stop_token() -> None:
+    check_stops(corpus([9, 8, STOP], [STOP]), {STOP})
+    with pytest.raises(JobError, match="go on for ever") as caught:
+        check_stops(corpus([9, STOP], [9, 8]), {STOP})
+    assert caught.value.code == "answer_without_stop"
+
+
+def test_an_answer_in_the_middle_counts_too() -> None:
+    two_turns = Example([1, 9, 8, 5, 9, STOP], [0.0, 1.0, 1.0, 0.0, 1.0, 1.0], 1)
+    with pytest.raises(JobError, match="token 8"):
+        check_stops(Corpus([two_turns]), {STOP})
+
+
+def test_an_adapter_without_gradient_is_noticed() -> None:
+    adapter = Adapter.create({"one": (4, 4), "two": (4, 4)}, LoraSpec(2, 4.0), 0).train()
+    for matrix in adapter.b.values():
+        matrix.grad = torch.ones_like(matrix)
+    check_gradients(adapter)
+    for broken in (torch.zeros(4, 2), None):
+        adapter.b["two"].grad = broken
+        with pytest.raises(JobError, match="adapter of two"):
+            check_gradients(adapter)
+
+
+@pytest.mark.parametrize("means", [Means(float("inf"), 0.5, 1.0), Means(1.0, 0.5, float("nan"))])
+def test_a_loss_or_gradient_that_is_no_number_ends_the_job(means: Means) -> None:
+    check_finite(Means(1.0, 0.5, 1.0), 3, 9)
+    with pytest.raises(JobError, match="step 3 of 9"):
+        check_finite(means, 3, 9)
+
+
+def test_the_smoke_test_answers_the_prompt_with_the_shortest_answer() -> None:
+    found = corpus([9, 8, STOP], [9, STOP], [9, 8, 7, STOP])
+    assert shortest_answer(found) == ([1, 5], 2)
+
+
+def test_greedy_decoding_with_a_cache_is_that_without() -> None:
+    model = load_model(tiny_base())
+    adapter = Adapter.create(model.linears, LoraSpec(2, 4.0), 0)
+    prompt = [1, 4, 60, 61, 62, 7, 5]
+    found = greedy(model, adapter, prompt, 12, set())
+    ids = list(prompt)
+    with torch.no_grad():
+        for _ in range(12):
+            hidden = model.hidden(torch.tensor([ids]), lora=adapter)
+            ids.append(int(model.logits(hidden[0, -1]).argmax()))
+    assert found == ids[len(prompt) :]
+    stopped = greedy(model, adapter, prompt, 12, {found[4]})
+    assert stopped == found[: found.index(found[4]) + 1]
+
+
+def test_a_model_that_does_not_stop_is_reported(tmp_path: Path) -> None:
+    model = load_model(tiny_base())
+    adapter = Adapter.create(model.linears, LoraSpec(2, 4.0), 0)
+    seen = smoke(model, adapter, corpus([9, 9, STOP]), frozenset({10**6}))
+    assert not seen.stops
+    assert seen.num_tokens == 3 + 16
+    job_dir = make_job(tmp_path / "job", hyperparameters={"learning_rate_multiplier": 1e-6})
+    run("train", job_dir)
+    assert result_of(job_dir).status == "succeeded"
+    (event,) = [event for event in events_of(job_dir) if event.key == "smoke"]
+    assert event.level == "warn"
+    assert "did not end its answer" in event.message
+
+
+def test_memory_errors_are_told_from_others() -> None:
+    text = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
+    for error in (MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError(text)):
+        assert is_out_of_memory(error)
+    for other in (RuntimeError("shapes differ"), ValueError("can't allocate memory")):
+        assert not is_out_of_memory(other)
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+
+
+def test_the_control_groups_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    cpu = torch.device("cpu")
+    free = available_bytes(cpu)
+    assert free > 1 << 20
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("500\n")
+    assert available_bytes(cpu) > 1 << 20
+    (tmp_path / "memory.max").write_text("1500\n")
+    assert available_bytes(cpu) == 1000
+
+
+def test_small_products_are_never_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "seconds", None)
+    assert probe.choose_cpu(40, 192, 8) == (torch.float32, 1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({"float32": 1.0, "bfloat16": 0.9, "threads": 0.5}, (torch.float32, 4)),
+        ({"float32": 1.0, "bfloat16": 0.5, "threads": 0.9}, (torch.bfloat16, 1)),
+    ],
+)
+def test_what_is_clearly_faster_is_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: dict[str, float],
+    expected: tuple[torch.dtype, int],
+) -> None:
+    threads = 1
+
+    def set_threads(number: int) -> None:
+        nonlocal threads
+        threads = number
+
+    def measure(dtype: torch.dtype, *_: object) -> float:
+        taken = seconds["float32" if dtype == torch.float32 else "bfloat16"]
+        return taken * seconds["threads"] if threads > 1 else taken
+
+    monkeypatch.setattr(probe.torch, "set_num_threads", set_threads)
+    monkeypatch.setattr(probe, "seconds", measure)
+    assert probe.choose_cpu(256, 288, 4) == expected
+
+
+def test_the_probe_measures_both_types() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        assert 0 < probe.seconds(dtype, 16, 32, time.perf_counter) < 5
+
+
+def test_micro_batches_follow_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(tiny_base())
+    full = plan.Plan(
+        device="cpu",
+        dtype="float32",
+        threads=1,
+        micro_tokens=2048,
+        base_fingerprint="",
+        num_examples=10,
+        n_epochs=1,
+        batch_size=1,
+        total_steps=10,
+        learning_rate=1e-3,
+        lora_rank=4,
+        lora_alpha=8,
+        lora_dropout=0,
+    )
+    assert plan.fit_memory(full, model) == full
+    monkeypatch.setattr(plan, "available_bytes", lambda device: 4 << 20)
+    tight = plan.fit_memory(full, model).micro_tokens
+    assert 1 < tight < 2048
+    monkeypatch.setattr(plan, "available_bytes", lambda device: 0)
+    assert plan.fit_memory(full, model).micro_tokens == 1
+    assert replace(full, micro_tokens=8).smaller().micro_tokens == 4
