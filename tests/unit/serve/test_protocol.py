@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +119,10 @@ def test_a_bad_request_is_refused(change: dict[str, Any]) -> None:
 def test_a_line_that_is_no_object_is_refused(line: bytes) -> None:
     with pytest.raises(InvalidRequest):
         decode_line(line)
+
+
+def test_the_api_side_needs_no_torch() -> None:
+    code = (
+        "import sys, tunesmith.serve.client, tunesmith.serve.text; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
