@@ -85,8 +85,8 @@ def measure(client: OpenAI, file_id: str, jobs_dir: Path) -> dict[str, float]:
 
 
 def show(runs: list[dict[str, float]]) -> None:
-    title = f"{NUM_ROWS}-row job, {EMBEDDED_NAME}, seconds ({len(runs)} runs)"
-    table = Table("part", "first", "median", "worst", title=title)
+    print(f"{NUM_ROWS}-row job, {EMBEDDED_NAME}, seconds, {len(runs)} runs")
+    table = Table("part", "first", "median", "worst")
     for part in runs[0]:
         values = [run[part] for run in runs]
         table.add_row(part, *(f"{s:.2f}" for s in (values[0], median(values), max(values))))

@@ -54,7 +54,9 @@ def launch(data: Path, environment: Mapping[str, str]) -> tuple[subprocess.Popen
     """The launcher's process and the first API key."""
     data.joinpath("log").mkdir(parents=True, exist_ok=True)
     key = new_api_key(SystemRng())
-    command = [sys.executable, "-m", "tunesmith.cli.app", "serve", "--data", str(data)]
+    # The lifeline: should the caller be killed, the server drains and ends by itself.
+    command = [sys.executable, "-m", "tunesmith.ops.lifeline", str(os.getpid())]
+    command += ["tunesmith.cli.app", "serve", "--data", str(data)]
     command += ["--host", "127.0.0.1", "--port", "0"]
     with log_of(data).open("wb") as output:
         process = subprocess.Popen(

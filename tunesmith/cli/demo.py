@@ -90,7 +90,9 @@ def story(server: Server, console: Console, times: Times) -> None:
     with times.part("after: answers"):
         after = answers(client, model, rows, console)
     say(console, f"   {Score.of(after, rows)} right\n")
+    say(console, f"The first {SHOWN} held-out requests:")
     console.print(comparison(rows, before, after))
+    say(console, f"All {len(rows)}:")
     console.print(scores(Score.of(before, rows), Score.of(after, rows)))
     say(console, f"\nTime: {times}")
     farewell(server, model, rows[0], console)
@@ -201,7 +203,7 @@ def comparison(rows: list[Row], before: list[Answer], after: list[Answer]) -> Ta
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("request", title="Held-out requests", title_justify="left")
+    table = Table("request")
     table.add_column("expected", no_wrap=True)
     table.add_column("before", max_width=16)
     table.add_column("after", no_wrap=True)
@@ -214,8 +216,7 @@ def comparison(rows: list[Row], before: list[Answer], after: list[Answer]) -> Ta
 def scores(before: Score, after: Score) -> Table:
     from rich.table import Table
 
-    table = Table("", "exact match", "rate", "95 % interval", title="All held-out requests")
-    table.title_justify = "left"
+    table = Table("", "exact match", "rate", "95 % interval")
     for name, score in (("before", before), ("after", after)):
         low, high = score.interval()
         table.add_row(name, str(score), score.rate(), f"{low:.1%} to {high:.1%}")

@@ -85,7 +85,7 @@ def endpoint() -> Iterator[Endpoint]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = respond  # noqa: N815 - the base class wants these names
+        do_GET = do_POST = respond
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

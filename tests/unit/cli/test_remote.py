@@ -10,6 +10,8 @@ import pytest
 from tests.unit.cli.conftest import Run, problem
 from tests.unit.cli.endpoint import JOB_ID, TUNED, Endpoint, event, job, listing, sse
 from tunesmith.cli import follow
+from tunesmith.cli.chat import Conversation
+from tunesmith.cli.options import connect
 
 JOB = f"/fine_tuning/jobs/{JOB_ID}"
 STEPS = [
@@ -141,3 +143,12 @@ def test_chat_survives_an_error_in_the_middle(remote: Endpoint, run: Run) -> Non
 def test_chat_with_an_unknown_model_ends_at_once(remote: Endpoint, run: Run) -> None:
     remote.fail("GET", "/models/m", 404, "The model `m` does not exist.")
     assert problem(run("chat", "m", *options(remote))) == "The model `m` does not exist."
+
+
+def test_an_answer_that_was_stopped_stays_in_the_conversation(remote: Endpoint) -> None:
+    remote.answer("POST", "/chat/completions", sse("Well, ", "it is long."))
+    talk = Conversation(connect(remote.base_url, "k"), "m", {})
+    reply = talk.reply("Tell me all.")
+    assert next(reply) == "Well, "
+    reply.close()  # what Ctrl-C does
+    assert [turn["content"] for turn in talk.messages] == ["Tell me all.", "Well, "]
