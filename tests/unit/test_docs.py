@@ -6,11 +6,13 @@ import ast
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 from fastapi.routing import APIRoute
 
 from tunesmith.api import app, failures
 from tunesmith.config import Settings
+from tunesmith.train.spec import EventType
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -57,33 +59,40 @@ def test_every_route() -> None:
     assert documented == routes
 
 
+def test_every_type_of_event() -> None:
+    assert {row[1] for row in table_rows("api.md") if len(row) == 3} - {"type"} == set(
+        get_args(EventType)
+    )
+
+
 def test_every_error_code() -> None:
-    documented = set(re.findall(r"`([a-z0-9_]+)`", "\n".join(row[1] for row in error_rows()[0])))
-    documented |= set(re.findall(r"`([a-z0-9_]+)`", "\n".join(row[0] for row in error_rows()[1])))
-    used = codes_in_source() | set(failures.CODES.values())
-    assert documented == used
-
-
-def error_rows() -> tuple[list[list[str]], list[list[str]]]:
     rows = table_rows("errors.md")
     border = next(number for number, row in enumerate(rows) if row[0] == "code")
-    return rows[1:border], rows[border + 1 :]
+    cells = [row[1] for row in rows[1:border]] + [row[0] for row in rows[border + 1 :]]
+    documented = set(re.findall(r"`([a-z0-9_]+)`", "\n".join(cells)))
+    assert documented == codes_in_source() | set(failures.CODES.values())
 
 
 def codes_in_source() -> set[str]:
-    """Every literal given as `code=`, and what data/formats.py makes of its two parameters."""
-    codes = {"invalid_training_file", "invalid_validation_file"}
+    """Literals that become `code` in an error body or in `job.error`, and those of formats.py."""
+    codes = {"invalid_file_format", "invalid_training_file"}
     for path in (ROOT / "tunesmith").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.keyword) and node.arg == "code":
                 codes |= literals(node.value)
-    return codes | {"invalid_file_format", "invalid_n_examples"}
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Failure" and node.args:
+                codes |= literals(node.args[0])
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "code":
+                codes |= literals(node.value)
+    return codes
 
 
 def literals(value: ast.expr) -> set[str]:
-    return (
-        {value.value} if isinstance(value, ast.Constant) and isinstance(value.value, str) else set()
-    )
+    """The texts that an expression may have as its value, as far as they are written out."""
+    if isinstance(value, ast.IfExp):
+        return literals(value.body) | literals(value.orelse)
+    text = isinstance(value, ast.Constant) and isinstance(value.value, str)
+    return {value.value} if text else set()
 
 
 def test_links_lead_somewhere() -> None:
