@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -219,14 +218,15 @@ class Test002FineTuning101:
             OpenAI().fine_tuning.jobs.create(training_file="file-abc123", model="gpt-4o-mini")
         assert refusal.value.param == "training_file"
 
-    def test_integrations_are_refused_by_name(
+    def test_an_integration_is_taken_and_said_not_to_be_fed(
         self, tutorial: pytest.MonkeyPatch, server: Server
     ) -> None:
-        """The tutorial's curl. A tracker that is silently not fed would be worse than a refusal."""
+        """The tutorial's curl. A tracker that is not fed must be an event that the user sees."""
+        integrations = [{"type": "wandb", "wandb": {"project": "custom-wandb-project"}}]
         body = {
             "model": "gpt-4o-mini-2024-07-18",
             "training_file": upload(shakespeare(10)),
-            "integrations": [{"type": "wandb", "wandb": {"project": "custom-wandb-project"}}],
+            "integrations": integrations,
         }
         request = urllib.request.Request(
             f"{server.base_url}/fine_tuning/jobs",
@@ -236,10 +236,16 @@ class Test002FineTuning101:
                 "Authorization": f"Bearer {server.api_key}",
             },
         )
-        with pytest.raises(urllib.error.HTTPError) as refusal:
-            urllib.request.urlopen(request)
-        assert refusal.value.code == 400
-        assert json.load(refusal.value)["error"]["param"] == "integrations"
+        with urllib.request.urlopen(request) as response:
+            job = json.load(response)
+        assert job["integrations"] == integrations
+        warnings = [
+            event.message
+            for event in OpenAI().fine_tuning.jobs.list_events(job["id"])
+            if event.level == "warn"
+        ]
+        assert any("wandb integration is not delivered" in text for text in warnings)
+        assert wait(job["id"]).status == "succeeded"
 
 
 class Test003ComprehensiveGuide:

@@ -28,7 +28,7 @@ def shape(row: JobRow) -> Job:
             **{name: getattr(row, name) for name in Job.model_fields if hasattr(row, name)},
             "method": {"type": row.method, **method},
             "user_provided_suffix": row.suffix,
-            "integrations": [],
+            "integrations": row.integrations or [],
         }
     )
 

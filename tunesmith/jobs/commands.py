@@ -49,7 +49,8 @@ def create_job(
             idempotency.insert(conn, idempotency_key, body_sha256, job.id, now)
         first = messages.created(job.id, now)
         second = messages.validating(job.training_file, job.validation_file, now)
-        events.append(conn, rng, job.id, [first, second])
+        notes = messages.integrations_not_delivered(job.integrations or [], now)
+        events.append(conn, rng, job.id, [first, second, *notes])
     return job
 
 
@@ -140,6 +141,7 @@ def _new_row(
         hyperparameters=shown | hyperparameters,
         suffix=request.suffix,
         metadata=request.metadata,
+        integrations=request.integrations,
     )
 
 

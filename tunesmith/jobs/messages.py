@@ -8,6 +8,8 @@ from those of the trainer.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tunesmith.store.repo.events import NewEvent
 
 
@@ -20,6 +22,19 @@ def validating(training_file: str, validation_file: str | None, now: int) -> New
     if validation_file is not None:
         text += f" and validation file: {validation_file}"
     return NewEvent("job:validating", text, now)
+
+
+def integrations_not_delivered(integrations: list[dict[str, Any]], now: int) -> list[NewEvent]:
+    return [
+        NewEvent(
+            f"job:integration:{number}",
+            f"The {given['type']} integration is not delivered by this server yet: the metrics of "
+            "this job are in its events and its result file",
+            now,
+            level="warn",
+        )
+        for number, given in enumerate(integrations)
+    ]
 
 
 def validated(now: int) -> NewEvent:

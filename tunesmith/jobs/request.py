@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ MAX_NAME = 256
 MAX_METADATA_PAIRS = 16
 MAX_METADATA_KEY = 64
 MAX_METADATA_VALUE = 512
+MAX_INTEGRATIONS = 5
+MAX_INTEGRATION_CHARS = 4096
 
 AUTO = "auto"
 # Always shown, as the published job object does.
@@ -35,6 +38,7 @@ class NewJob:
     seed: int | None = None
     metadata: dict[str, str] | None = None
     integrations: list[Any] | None = None
+    """Kept and shown; an event says that nothing is delivered to them yet."""
 
 
 def check(request: NewJob) -> dict[str, Any]:
@@ -45,12 +49,7 @@ def check(request: NewJob) -> dict[str, Any]:
     _check_suffix(request.suffix)
     _check_seed(request.seed)
     _check_metadata(request.metadata)
-    if request.integrations:
-        raise BadRequest(
-            "Integrations are not available on this server yet. Leave 'integrations' out; the "
-            "metrics are in the job's events and in its result file.",
-            param="integrations",
-        )
+    _check_integrations(request.integrations)
     return _merge(request.hyperparameters, _method_hyperparameters(request.method))
 
 
@@ -176,6 +175,32 @@ def _check_metadata(metadata: dict[str, str] | None) -> None:
                 f"Invalid 'metadata.{key}': it must be a text of at most {MAX_METADATA_VALUE} "
                 "characters.",
                 param=f"metadata.{key}",
+            )
+
+
+def _check_integrations(integrations: list[Any] | None) -> None:
+    if integrations is None:
+        return
+    if len(integrations) > MAX_INTEGRATIONS:
+        raise BadRequest(
+            f"Invalid 'integrations': at most {MAX_INTEGRATIONS} may be given.",
+            param="integrations",
+        )
+    for number, given in enumerate(integrations):
+        place = f"integrations[{number}]"
+        if not isinstance(given, dict) or given.get("type") != "wandb":
+            raise BadRequest(
+                f"Invalid '{place}.type': only 'wandb' is an integration.", param=f"{place}.type"
+            )
+        wandb = given.get("wandb")
+        if not isinstance(wandb, dict) or not isinstance(wandb.get("project"), str):
+            raise BadRequest(
+                f"Missing '{place}.wandb.project': the name of a project.",
+                param=f"{place}.wandb.project",
+            )
+        if len(json.dumps(given)) > MAX_INTEGRATION_CHARS:
+            raise BadRequest(
+                f"Invalid '{place}': longer than {MAX_INTEGRATION_CHARS} characters.", param=place
             )
 
 

@@ -74,6 +74,7 @@ jobs = Table(
     Column("seed", Integer, nullable=False),
     Column("suffix", String),
     Column("metadata", _json()),
+    Column("integrations", _json()),
     Column("estimated_finish", Integer),
     Column("trained_tokens", Integer),
     Column("fine_tuned_model", String),

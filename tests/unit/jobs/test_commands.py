@@ -19,6 +19,8 @@ from tunesmith.jobs.request import NewJob, check
 from tunesmith.store.db import open_database
 from tunesmith.store.repo import bases, files, jobs
 
+WANDB = {"type": "wandb", "wandb": {"project": "p"}}
+
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
@@ -126,7 +128,10 @@ def test_files_that_cannot_be_used(world: World) -> None:
         ({"method": {"type": "reinforcement"}}, "method"),
         ({"method": {"type": "magic"}}, "method.type"),
         ({"method": {"type": "supervised", "supervised": 3}}, "method.supervised"),
-        ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}, "integrations"),
+        ({"integrations": [{"type": "magic"}]}, "integrations[0].type"),
+        ({"integrations": [{"type": "wandb", "wandb": {}}]}, "integrations[0].wandb.project"),
+        ({"integrations": [WANDB | {"pad": "x" * 5000}]}, "integrations[0]"),
+        ({"integrations": [WANDB] * 6}, "integrations"),
         (
             {
                 "hyperparameters": {"n_epochs": 2},

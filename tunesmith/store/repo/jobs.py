@@ -36,6 +36,7 @@ class JobRow:
     """sha256 of the adapter to continue."""
     suffix: str | None = None
     metadata: dict[str, str] | None = None
+    integrations: list[dict[str, Any]] | None = None
     finished_at: int | None = None
     estimated_finish: int | None = None
     trained_tokens: int | None = None

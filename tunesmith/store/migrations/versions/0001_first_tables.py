@@ -56,6 +56,7 @@ def _jobs() -> None:
         sa.Column("seed", sa.Integer, nullable=False),
         sa.Column("suffix", sa.String),
         sa.Column("metadata", sa.JSON),
+        sa.Column("integrations", sa.JSON),
         sa.Column("estimated_finish", sa.Integer),
         sa.Column("trained_tokens", sa.Integer),
         sa.Column("fine_tuned_model", sa.String),
