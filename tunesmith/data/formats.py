@@ -82,7 +82,7 @@ def read_rows(
             if content.strip() or len(content) > limits.num_line_bytes:
                 number += 1
                 place = Place(param, number, line, file_id or path.name)
-                yield _chat_row(place, _parse(place, content, limits))
+                yield chat_row(place, parse(place, content, limits))
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ def _lines(file: BinaryIO, limits: Limits) -> Iterator[bytes]:
         yield raw
 
 
-def _parse(place: Place, content: bytes, limits: Limits) -> Any:
+def parse(place: Place, content: bytes, limits: Limits, duplicates: list[str] | None = None) -> Any:
+    """The JSON value of a line without its end, or DataError. Notes keys that are there twice."""
     kind = next((name for start, name in OTHER_KINDS if content.startswith(start)), None)
     if place.number == 1 and kind:
         raise place.unreadable(f"the file is {kind}", f"Upload UTF-8 text. {ONE_LINE_EACH}")
@@ -154,7 +155,7 @@ def _parse(place: Place, content: bytes, limits: Limits) -> Any:
             "Save the file as UTF-8.",
         ) from None
     try:
-        return strict_json.loads(text, limits.depth)
+        return strict_json.loads(text, limits.depth, duplicates)
     except strict_json.JsonError as error:
         raise place.unreadable(
             f"line contains invalid json: {error}", _advice(place, text, str(error))
@@ -180,7 +181,8 @@ def _advice(place: Place, text: str, error: str) -> str:
     return ""
 
 
-def _chat_row(place: Place, row: Any) -> ChatRow:
+def chat_row(place: Place, row: Any) -> ChatRow:
+    """The checked example of a line's value, or DataError for the first thing that is wrong."""
     if not isinstance(row, dict):
         raise place.invalid(
             "Unexpected file format, expected either prompt/completion pairs or chat messages. "

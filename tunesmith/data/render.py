@@ -84,6 +84,8 @@ class Renderer:
         # What the model itself may have written, such as <think>, stays a token in its own turns.
         self._answer_marker = Marker(special)
         self._marker = Marker(special | written)
+        self.control_tokens = frozenset(special | written)
+        """Their spellings in users' text stay text."""
 
     @classmethod
     def load(cls, directory: Path) -> Renderer:

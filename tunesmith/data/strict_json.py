@@ -20,12 +20,15 @@ class JsonError(ValueError):
     """Why a text is refused, in the words of the `json` module where it has some."""
 
 
-def loads(text: str, max_depth: int = MAX_DEPTH) -> Any:
-    """Parses, or raises JsonError; the cost is linear in the text, whatever it holds."""
+def loads(text: str, max_depth: int = MAX_DEPTH, duplicates: list[str] | None = None) -> Any:
+    """Parses, or raises JsonError; the cost is linear in the text, whatever it holds.
+
+    Keys that are there twice in one object are added to `duplicates`; the last value counts.
+    """
     if exceeds_depth(text, max_depth):
         raise JsonError(f"nested deeper than {max_depth} levels")
     try:
-        value = _decoder.decode(text)
+        value = (_decoder if duplicates is None else _noting(duplicates)).decode(text)
     except json.JSONDecodeError as error:
         raise JsonError(str(error)) from None
     if SURROGATE.search(text):
@@ -78,4 +81,23 @@ def _refuse_constant(name: str) -> NoReturn:
     raise JsonError(f"{name} is not JSON")
 
 
-_decoder = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_refuse_constant)
+def _noting(duplicates: list[str]) -> json.JSONDecoder:
+    def read(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            seen: set[str] = set()
+            for key, _ in pairs:
+                if key in seen:
+                    duplicates.append(key)
+                seen.add(key)
+        return value
+
+    return json.JSONDecoder(**NUMBERS, object_pairs_hook=read)
+
+
+NUMBERS: dict[str, Any] = {
+    "parse_int": _integer,
+    "parse_float": _float,
+    "parse_constant": _refuse_constant,
+}
+_decoder = json.JSONDecoder(**NUMBERS)

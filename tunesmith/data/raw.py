@@ -1,0 +1,325 @@
+"""The lines of a data file as they are, whatever is wrong with them.
+
+`formats.read_rows` refuses the first wrong row; this reader goes on and tells what is wrong with
+each. The rules, limits and parsing are the same. Memory stays within a few lines, and nothing that
+a file can hold raises.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tunesmith.data import strict_json
+from tunesmith.data.formats import (
+    OTHER_KINDS,
+    PREFERENCE_KEYS,
+    ROW_KEYS,
+    TYPOGRAPHIC_QUOTES,
+    Limits,
+    Place,
+    parse,
+)
+from tunesmith.errors import DataError
+
+LIMITS = Limits()
+# An object spread over lines is put together again within these bounds, so that a broken file
+# costs no more than a constant factor.
+MAX_JOINED_LINES = 256
+MAX_JOINED_BYTES = 1 << 16
+MAX_JOIN_TRIES = 16
+NUM_DETECT_ROWS = 100
+DETECT_BYTES = 1 << 18
+PLAIN_QUOTES = str.maketrans("\u201c\u201d\u201e\u00ab\u00bb\u2018\u2019", '"""""\'\'')
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a line is no row; `code` is one of findings.CODES."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class RawRow:
+    number: int
+    """Its place among the lines that are not blank, from 1: the N of "Example N"."""
+    line: int
+    raw: bytes
+    """Without the line's end, at most the limit of a line."""
+    value: Any
+    """What was parsed; also of an object spread over lines. None beside any other problem."""
+    problem: Problem | None = None
+    crlf: bool = False
+    num_blank: int = 0
+    """Blank lines before it."""
+    num_lines: int = 1
+    offset: int = 0
+    """Where it begins in the file, in bytes."""
+    duplicates: tuple[str, ...] = ()
+    """Keys that are there twice in one object."""
+
+
+@dataclass(frozen=True)
+class Detected:
+    """What a file seems to be."""
+
+    kind: str
+    """chat, completions, preference, reinforcement, evals: rows of a training or eval file.
+    sharegpt, alpaca, hf_preference, stored_completions, csv, json_array, pretty_printed, parquet:
+    what `tunesmith data convert` or `data fix` can turn into such rows. binary, empty, unknown."""
+    confidence: float
+    """The share of the rows looked at that are of this kind."""
+    hint: str
+    """The next step, in a sentence; empty where nothing is to be done."""
+
+
+ROW_KINDS = ("chat", "completions", "preference", "reinforcement", "evals")
+FOREIGN_KINDS = ("sharegpt", "alpaca", "hf_preference", "stored_completions")
+CONVERT = "Turn it into chat rows: `tunesmith data convert`."
+
+
+def read_raw(
+    path: Path, *, start: int = 0, end: int | None = None, limits: Limits = LIMITS
+) -> Iterator[RawRow]:
+    """The rows of a file, or of the lines that begin in bytes `start` to `end`.
+
+    With a `start`, numbers and lines count from there.
+    """
+    with path.open("rb") as file:
+        if start == 0 and file.read(3) != codecs.BOM_UTF8:
+            file.seek(0)
+        if start:
+            file.seek(start)
+        yield from RawReader(file, end, limits).rows()
+
+
+@dataclass(frozen=True)
+class _Line:
+    line: int
+    offset: int
+    content: bytes
+    crlf: bool
+
+
+class RawReader:
+    """Reads an open file from where it stands to the first line that begins at `end` or later."""
+
+    def __init__(self, file: BinaryIO, end: int | None, limits: Limits) -> None:
+        self._file = file
+        self._end = end
+        self._limits = limits
+        self._ahead: list[_Line] = []
+        self._line = 0
+        self._tried = 0  # the last line that a search for the rest of an object has looked at
+        self.num_blank_at_end = 0
+
+    def rows(self) -> Iterator[RawRow]:
+        number = num_blank = 0
+        while (line := self._next()) is not None:
+            if not line.content.strip() and len(line.content) <= self._limits.num_line_bytes:
+                num_blank += 1
+                continue
+            row = self._row(number + 1, line, num_blank)
+            number += row.num_lines
+            num_blank = 0
+            yield row
+        self.num_blank_at_end = num_blank
+
+    def _next(self) -> _Line | None:
+        if self._ahead:
+            return self._ahead.pop(0)
+        offset = self._file.tell()
+        if self._end is not None and offset >= self._end:
+            return None
+        return self._read()
+
+    def _read(self) -> _Line | None:
+        offset = self._file.tell()
+        most = self._limits.num_line_bytes + 3
+        raw = self._file.readline(most)
+        if not raw:
+            return None
+        self._line += 1
+        if not raw.endswith(b"\n"):
+            while (rest := self._file.readline(most)) and not rest.endswith(b"\n"):
+                pass
+        return _Line(self._line, offset, raw.rstrip(b"\r\n"), raw.endswith(b"\r\n"))
+
+    def _row(self, number: int, line: _Line, num_blank: int) -> RawRow:
+        duplicates: list[str] = []
+        place = Place("training_file", number, line.line, "the file")
+        value, problem, num_lines = None, None, 1
+        try:
+            value = parse(place, line.content, self._limits, duplicates)
+        except DataError as error:
+            found = self._joined(line)
+            if found is not None:
+                value, num_lines = found
+                problem = Problem("pretty_printed", f"spread over {num_lines} lines")
+            else:
+                problem = _problem(place, line.content, self._limits, error)
+        if problem is None and not isinstance(value, dict):
+            problem = Problem("row_not_object", "is no JSON object")
+        return RawRow(
+            number,
+            line.line,
+            line.content,
+            value,
+            problem,
+            line.crlf,
+            num_blank,
+            num_lines,
+            line.offset,
+            tuple(duplicates),
+        )
+
+    def _joined(self, first: _Line) -> tuple[Any, int] | None:
+        """The object that begins on this line and ends on a later one, and how many they are."""
+        if first.content.lstrip()[:1] != b"{" or len(first.content) > MAX_JOINED_BYTES:
+            return None
+        if first.line <= self._tried:
+            return None
+        parts, size, tries = [first.content], len(first.content), 0
+        for count in range(MAX_JOINED_LINES):
+            if count == len(self._ahead):
+                more = self._read()
+                if more is None:
+                    return None
+                self._ahead.append(more)
+            content = self._ahead[count].content
+            if content.startswith(b"{"):  # the next example
+                return None
+            self._tried = self._ahead[count].line
+            parts.append(content)
+            size += len(content)
+            if size > MAX_JOINED_BYTES or tries == MAX_JOIN_TRIES:
+                return None
+            if content.rstrip()[-1:] != b"}":
+                continue
+            tries += 1
+            try:
+                value = strict_json.loads(b"\n".join(parts).decode(), self._limits.depth)
+            except (UnicodeDecodeError, strict_json.JsonError):
+                continue
+            num_filled = sum(bool(each.content.strip()) for each in self._ahead[: count + 1])
+            del self._ahead[: count + 1]
+            return value, num_filled + 1
+        return None
+
+
+def _problem(place: Place, content: bytes, limits: Limits, error: DataError) -> Problem:
+    reason = error.message.split(" Error: ", 1)[-1]
+    if place.number == 1 and any(content.startswith(start) for start, _ in OTHER_KINDS):
+        return Problem("wrong_file_kind", reason)
+    if len(content) > limits.num_line_bytes:
+        return Problem("line_too_long", reason)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        return Problem("not_utf8", reason)
+    if TYPOGRAPHIC_QUOTES.search(text):
+        try:
+            strict_json.loads(text.translate(PLAIN_QUOTES), limits.depth)
+        except strict_json.JsonError:
+            if "typographic" in error.message:
+                return Problem("typographic_quotes", reason)
+        else:
+            return Problem("typographic_quotes", reason)
+    return Problem("invalid_json", reason)
+
+
+def row_kind(value: Any) -> str:
+    """The kind of one row by its keys."""
+    if not isinstance(value, dict):
+        return "unknown"
+    keys = value.keys()
+    if PREFERENCE_KEYS & keys:
+        return "preference"
+    if "messages" in keys:
+        messages = value["messages"]
+        last = messages[-1] if isinstance(messages, list) and messages else None
+        role = last.get("role") if isinstance(last, dict) else None
+        return "reinforcement" if role == "user" and keys - ROW_KEYS else "chat"
+    for kind, needed in KEYS_OF_KINDS.items():
+        if needed <= keys:
+            return kind
+    return "unknown"
+
+
+KEYS_OF_KINDS = {
+    "completions": {"prompt", "completion"},
+    "sharegpt": {"conversations"},
+    "alpaca": {"instruction", "output"},
+    "hf_preference": {"chosen", "rejected"},
+    "stored_completions": {"choices", "object"},
+    "evals": {"item"},
+}
+
+
+def detect(path: Path) -> Detected:
+    """What the file is, by its beginning."""
+    with path.open("rb") as file:
+        head = file.read(DETECT_BYTES)
+    if head.startswith(b"PAR1"):
+        return Detected("parquet", 1.0, CONVERT)
+    if any(head.startswith(start) for start, _ in OTHER_KINDS):
+        return Detected("binary", 1.0, "Save the data as UTF-8 text, one JSON object a line.")
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    if not text:
+        return Detected("empty", 1.0, "Add examples, one JSON object a line.")
+    if _is_array(text):
+        return Detected("json_array", 1.0, "Write each element on its own line: `data fix`.")
+    if text[:1] != b"{" and _is_csv(text):
+        return Detected("csv", 0.9, CONVERT)
+    return _by_rows(path)
+
+
+def _by_rows(path: Path) -> Detected:
+    kinds: Counter[str] = Counter()
+    num_joined = 0
+    for row, _ in zip(read_raw(path), range(NUM_DETECT_ROWS), strict=False):
+        kinds[row_kind(row.value)] += 1
+        num_joined += row.num_lines > 1
+    known = Counter({kind: count for kind, count in kinds.items() if kind != "unknown"})
+    if not known:
+        return Detected("unknown", 1.0, "Write each row as one JSON object on one line.")
+    kind, count = known.most_common(1)[0]
+    share = count / kinds.total()
+    if num_joined * 2 > kinds.total() and kind in ROW_KINDS:
+        return Detected("pretty_printed", share, "Write each example on one line: `data fix`.")
+    return Detected(kind, share, CONVERT if kind in FOREIGN_KINDS else "")
+
+
+def _is_array(text: bytes) -> bool:
+    """Whether it is one array of objects; not rows that are an array each."""
+    if text[:1] != b"[" or text[1:].lstrip()[:1] not in (b"{", b"]", b""):
+        return False
+    first, _, rest = text.partition(b"\n")
+    return not (first.rstrip().endswith(b"]") and rest.lstrip()[:1] == b"[")
+
+
+def _is_csv(text: bytes) -> bool:
+    """Whether it begins with a header of two or more names and a row of as many cells."""
+    lines = text.decode("utf-8", "replace").split("\n", 20)
+    if len(lines) < 2:
+        return False
+    delimiter = max(",;\t", key=lines[0].count)
+    try:
+        rows = [row for row in csv.reader(lines[:20], delimiter=delimiter) if row]
+    except csv.Error:
+        return False
+    names = [name.strip() for name in rows[0]] if rows else []
+    return (
+        len(names) >= 2
+        and all(name and len(name) <= 64 and "{" not in name for name in names)
+        and len(set(names)) == len(names)
+        and len(rows) > 1
+        and len(rows[1]) == len(names)
+    )
