@@ -116,7 +116,7 @@ class RawReader:
         self._end = end
         self._limits = limits
         self._ahead: list[_Line] = []
-        self._line = 0
+        self.num_lines = 0
         self._tried = 0  # the last line that a search for the rest of an object has looked at
         self.num_blank_at_end = 0
 
@@ -146,11 +146,11 @@ class RawReader:
         raw = self._file.readline(most)
         if not raw:
             return None
-        self._line += 1
+        self.num_lines += 1
         if not raw.endswith(b"\n"):
             while (rest := self._file.readline(most)) and not rest.endswith(b"\n"):
                 pass
-        return _Line(self._line, offset, raw.rstrip(b"\r\n"), raw.endswith(b"\r\n"))
+        return _Line(self.num_lines, offset, raw.rstrip(b"\r\n"), raw.endswith(b"\r\n"))
 
     def _row(self, number: int, line: _Line, num_blank: int) -> RawRow:
         duplicates: list[str] = []

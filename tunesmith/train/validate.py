@@ -10,7 +10,9 @@ from dataclasses import asdict
 from tunesmith import bases
 from tunesmith.data import estimate
 from tunesmith.data.check import Dataset
+from tunesmith.data.formats import Limits
 from tunesmith.data.render import Renderer
+from tunesmith.data.report import report, warnings
 from tunesmith.errors import BaseModelError, DataError, JobError
 from tunesmith.ids import SystemClock
 from tunesmith.train.rows import Param, rendered
@@ -53,5 +55,16 @@ def _validate(spec: Spec) -> Validation:
         num_valid_examples=valid.num_examples,
         hyperparameters=asdict(hyper),
         total_steps=estimate.num_steps(train.num_examples, hyper.n_epochs, hyper.batch_size),
-        warnings=[*train.warnings, *(f"Validation file: {text}" for text in valid.warnings)],
+        warnings=[
+            *train.warnings,
+            *(f"Validation file: {text}" for text in valid.warnings),
+            *_data_warnings(spec),
+        ],
     )
+
+
+def _data_warnings(spec: Spec) -> list[str]:
+    """What the checks of the data think of files that are in order."""
+    valid = spec.validation_file.path if spec.validation_file else None
+    limits = None if spec.max_line_bytes is None else Limits(spec.max_line_bytes)
+    return warnings(report(spec.training_file.path, valid=valid, processes=1, limits=limits))

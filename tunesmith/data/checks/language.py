@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 MAX_CHARS = 600
 MIN_LETTERS = 8
@@ -33,23 +37,26 @@ STOP_WORDS = {
     " nach noch wenn bitte",
     "fr": "le la les des et est une un que qui dans pour pas vous je du ce il ne sur avec nous"
     " sont votre mon plus au aux cette mais ou comme peut tout faire",
-    "es": "el la los las de que y en un una es por con para no se su lo como del al mi pero m\u00e1s"
-    " este esta est\u00e1 tiene puede muy usted hay cuando",
+    "es": "el la los las de que y en un una es por con para no se su lo como del al mi pero"
+    " m\u00e1s este esta est\u00e1 tiene puede muy usted hay cuando",
     "it": "il lo la gli le di che e un una per non con del della sono mi si come nel alla pi\u00f9"
     " questo questa ha ho anche ma essere pu\u00f2 dei",
-    "pt": "o os as de que e um uma para n\u00e3o com em do da no na por mais como eu voc\u00ea est\u00e1"
-    " seu sua ao s\u00e3o foi mas isso pode",
+    "pt": "o os as de que e um uma para n\u00e3o com em do da no na por mais como eu"
+    " voc\u00ea est\u00e1 seu sua ao s\u00e3o foi mas isso pode",
     "nl": "de het een en van ik is niet dat op te in voor met zijn je aan er ook maar om bij als"
     " wat kan naar dan nog uit deze wordt",
     "pl": "nie to si\u0119 na jest i w z do \u017ce jak co ale tak po czy ju\u017c od mnie dla",
     "sv": "och att det som \u00e4r en p\u00e5 f\u00f6r inte med av jag till den har ett kan om du",
-    "tr": "bir ve bu i\u00e7in ne de da ile \u00e7ok ben var daha gibi ama olarak nas\u0131l m\u0131",
+    "tr": "bir ve bu i\u00e7in ne de da ile \u00e7ok ben var daha gibi ama olarak"
+    " nas\u0131l m\u0131",
 }
 LANGUAGES_OF = {
     word: tuple(name for name, words in STOP_WORDS.items() if word in words.split())
     for words in STOP_WORDS.values()
     for word in words.split()
 }
+NAMES = ("", *(name for name, _, _ in SCRIPTS), *STOP_WORDS)
+NUMBERS = {name: number for number, name in enumerate(NAMES)}
 
 
 def language(text: str) -> str:
@@ -82,3 +89,33 @@ def _by_script(text: str) -> str | None:
         return None
     # Japanese is written with Chinese characters between its own.
     return "ja" if counts["ja"] * 10 >= counts.total() else counts.most_common(1)[0][0]
+
+
+# Rows with a clear language, before a share of them says anything.
+MIN_ROWS = 20
+# Above this share of rows, changing the language (or using several) is the task.
+TASK_SHARE = 0.3
+
+
+def mismatches(languages: NDArray[Any]) -> NDArray[np.int64]:
+    """The rows whose answer is in another language than their prompt."""
+    asked, answered = languages >> 8, languages & 255
+    both = (asked != 0) & (answered != 0)
+    differ = both & (asked != answered)
+    if not both.any() or differ.sum() > max(TASK_SHARE * both.sum(), 1):
+        return np.empty(0, np.int64)
+    return np.flatnonzero(differ)
+
+
+def minorities(languages: NDArray[Any]) -> tuple[NDArray[np.int64], str]:
+    """The rows in another language than nearly all others, and that language's name."""
+    asked, answered = languages >> 8, languages & 255
+    spoken = np.where(asked != 0, asked, answered)
+    clear = spoken[spoken != 0]
+    if len(clear) < MIN_ROWS:
+        return np.empty(0, np.int64), ""
+    most = int(np.bincount(clear).argmax())
+    others = np.flatnonzero((spoken != 0) & (spoken != most))
+    if len(others) > TASK_SHARE * len(clear):
+        return np.empty(0, np.int64), ""
+    return others, NAMES[most]

@@ -49,7 +49,7 @@ SECRETS = tuple(
         ("npm_", "npm token", r"\bnpm_[A-Za-z0-9]{36}\b"),
         ("pypi-", "PyPI token", r"\bpypi-[A-Za-z0-9_-]{50,}"),
         ("dop_v1_", "DigitalOcean token", r"\bdop_v1_[a-f0-9]{64}\b"),
-        ("eyJ", "JSON web token", r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),
+        ("eyJ", "JSON web token", r"\beyJ[\w-]{10,4096}\.eyJ[\w-]{10,4096}\.[\w-]{10,}"),
         ("PRIVATE KEY", "private key", r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----"),
         ("AccountKey=", "Azure storage key", r"\bAccountKey=[A-Za-z0-9+/=]{40,}"),
         ("://", "password in an address", r"\b[a-z][a-z0-9+.-]{1,20}://[^\s:/@]{1,64}:[^\s:/@]{6,128}@"),
@@ -66,7 +66,7 @@ MIN_ENTROPY_BITS = 3.5
 EMAIL = re.compile(
     r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+"
 )
-RESERVED_DOMAIN = re.compile(r"@(?:[\w-]+\.)*(?:example\.(?:com|org|net)|[\w-]+\.(?:example|test|invalid))$")  # fmt: skip
+RESERVED = re.compile(r"[@.](?:example\.(?:com|org|net)|[\w-]+\.(?:example|test|invalid))$")
 DIGITS = re.compile(r"\d[\d .()/-]{6,}\d")
 PHONE = re.compile(
     r"(?<![\w.+/-])(?:"
@@ -115,7 +115,7 @@ def _is_random(value: str) -> bool:
 def _personal(text: str) -> Iterator[Span]:
     if "@" in text:
         for match in EMAIL.finditer(text):
-            if not RESERVED_DOMAIN.search(match[0].lower()):
+            if not RESERVED.search(match[0].lower()):
                 yield Span(*match.span(), "personal_data", "e-mail address")
     if DIGITS.search(text):
         yield from _numbers(text)

@@ -1,0 +1,117 @@
+"""A report made in a process of its own, within bounds: `python -m tunesmith.data.apart`.
+
+Reads one JSON object from stdin (the arguments of `Request`) and writes the report's JSON to
+stdout. The caller survives whatever the files hold, and whoever waits longer than it wants kills
+the process.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.data.raw import read_raw
+from tunesmith.data.render import Renderer
+from tunesmith.data.report import Report, report
+
+MAX_MEMORY_BYTES = 4 << 30
+MAX_TEXT_CHARS = 4000
+
+
+@dataclass(frozen=True)
+class Request:
+    path: str
+    valid: str | None = None
+    base: str | None = None
+    """The base model's directory."""
+    method: str | None = None
+    max_tokens: int | None = None
+    after: int = 0
+    """Rows are shown from the one after this example."""
+    limit: int = 20
+    max_rows: int = 1000
+    """Rows named for each finding."""
+
+
+class TooMuchError(Exception):
+    """The report took more time or memory than it may have."""
+
+
+def make(request: Request) -> dict[str, Any]:
+    """The report, with a page of rows and the codes of each."""
+    base = Path(request.base) if request.base else None
+    found = report(
+        Path(request.path),
+        valid=Path(request.valid) if request.valid else None,
+        renderer=Renderer.load(base) if base else None,
+        method=request.method,
+        max_tokens=request.max_tokens,
+        processes=1,
+    )
+    rows = _rows(found, request)
+    return {
+        **found.to_json(request.max_rows),
+        "rows": rows,
+        "has_more": bool(rows) and rows[-1]["number"] < found.num_rows,
+    }
+
+
+def _rows(found: Report, request: Request) -> list[dict[str, Any]]:
+    last = request.after + request.limit
+    codes: dict[int, list[str]] = {}
+    for each in found.findings:
+        for number in each.rows:
+            if request.after < number <= last:
+                codes.setdefault(number, []).append(each.code)
+    if not found.num_rows:
+        return []
+    rows = []
+    for row in read_raw(found.path):
+        if row.number > last:
+            break
+        if row.number > request.after:
+            text = row.raw[: MAX_TEXT_CHARS * 4].decode("utf-8", "replace")
+            rows.append(
+                {
+                    "number": row.number,
+                    "line": row.line,
+                    "codes": codes.get(row.number, []),
+                    "text": text[:MAX_TEXT_CHARS],
+                    "is_cut": len(text) > MAX_TEXT_CHARS,
+                }
+            )
+    return rows
+
+
+def make_apart(request: Request, timeout_s: float) -> dict[str, Any]:
+    """The same in a process of its own. Raises TooMuchError."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "tunesmith.data.apart"],
+            input=json.dumps(asdict(request)).encode(),
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise TooMuchError(f"more than {timeout_s:g} s") from None
+    if done.returncode != 0:
+        raise TooMuchError("more memory or time than a report may have")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def main() -> None:
+    request = Request(**json.loads(sys.stdin.buffer.read()))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    json.dump(make(request), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,361 @@
+"""One pass over a data file: what is wrong with each row, and the few numbers kept of it.
+
+Of a row stay some hundred bytes, never its text. A large file is read in pieces by several
+processes; the pieces are put together in order, so the result is the same.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.data.checks import answers, duplicates, language, messages, privacy, shapes
+from tunesmith.data.checks.lengths import Measured, measure
+from tunesmith.data.checks.templates import control_pattern
+from tunesmith.data.checks.view import View, normal, view
+from tunesmith.data.formats import ChatRow, Limits, Place
+from tunesmith.data.raw import LIMITS, RawReader, RawRow, read_raw, row_kind
+from tunesmith.data.render import Renderer
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes read and the bytes of the file."""
+Columns = dict[str, NDArray[Any]]
+
+MAX_ROWS_A_CODE = 1_000_000
+MAX_SYSTEMS = 512
+MAX_SYSTEM_CHARS = 4096
+MAX_PRIVATE_CHARS = 1 << 18
+BATCH_ROWS = 256
+PIECE_BYTES = 8 << 20
+MIN_BYTES_FOR_PROCESSES = 16 << 20
+
+TYPES: dict[str, Any] = {
+    "number": np.uint32,
+    "line": np.uint32,
+    "offset": np.uint64,
+    "whole": np.uint64,
+    "normal": np.uint64,
+    "prompt": np.uint64,
+    "answer": np.uint64,
+    "system": np.uint64,
+    "answer_chars": np.uint32,
+    "rejected_chars": np.uint32,
+    "messages": np.uint16,
+    "tokens": np.uint32,
+    "trained": np.uint32,
+    "lost": np.uint32,
+    "languages": np.uint16,
+    "flags": np.uint16,
+}
+"""What is kept of each row. Hashes are 0 where there is no text; `normal` ones leave out case,
+punctuation and spacing. `languages` holds the numbers of the prompt's and of the answer's."""
+
+
+@dataclass
+class Fault:
+    """The rows with one code."""
+
+    text: str
+    """Of the first."""
+    rows: array[int] = field(default_factory=lambda: array("I"))
+    lines: array[int] = field(default_factory=lambda: array("I"))
+    count: int = 0
+
+    def add(self, row: int, line: int) -> None:
+        self.count += 1
+        if len(self.rows) < MAX_ROWS_A_CODE and (not self.rows or self.rows[-1] != row):
+            self.rows.append(row)
+            self.lines.append(line)
+
+
+@dataclass
+class Scan:
+    """What a pass found."""
+
+    columns: Columns
+    bands: duplicates.Sketches
+    faults: dict[str, Fault]
+    systems: dict[int, str]
+    """The texts of system messages by their hash; empty if there are too many."""
+    num_rows: int
+    num_lines: int
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to read the rows."""
+
+    path: Path
+    kind: str
+    renderer: Renderer | None = None
+    max_tokens: int | None = None
+    limits: Limits = LIMITS
+
+
+def text_hash(text: str) -> int:
+    """8 bytes of a hash, never 0 for a text; 0 for none."""
+    if not text:
+        return 0
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") or 1
+
+
+class Scanner:
+    """Takes the rows in order."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._control = control_pattern(plan.renderer)
+        self._rows: list[dict[str, int]] = []
+        self._texts: list[str] = []
+        self._parts: list[Columns] = []
+        self._bands: list[duplicates.Sketches] = []
+        self._systems: dict[int, str] = {}
+        self.faults: dict[str, Fault] = {}
+
+    def fault(self, code: str, text: str, row: int, line: int) -> None:
+        self.faults.setdefault(code, Fault(f"Example {row}{text}")).add(row, line)
+
+    def take(self, row: RawRow) -> None:
+        for code, text in _line_faults(row):
+            self.fault(code, text, row.number, row.line)
+        if not isinstance(row.value, dict):
+            return
+        kind = self._kind(row)
+        if kind is None:
+            return
+        found, chat = _row_faults(row, kind)
+        seen = view(row.value, kind)
+        if seen is None:
+            seen = View("", "", "", "", "", 0, False, False, False, ())
+        measured = measure(chat, self._plan.renderer, self._plan.max_tokens)
+        for code, text in (*found, *measured.faults, *self._text_faults(seen)):
+            self.fault(code, text, row.number, row.line)
+        self._keep(row, seen, measured, kind)
+
+    def _kind(self, row: RawRow) -> str | None:
+        """The kind to check the row as; None if it is of another one than the file."""
+        kind, wanted = row_kind(row.value), self._plan.kind
+        if kind in (wanted, "unknown") or {kind, wanted} == {"chat", "reinforcement"}:
+            return wanted
+        self.fault("wrong_format", f": is a {kind} row among {wanted} rows", row.number, row.line)
+        return None
+
+    def _text_faults(self, seen: View) -> Iterator[tuple[str, str]]:
+        for text in (*seen.texts, seen.rejected):
+            part = text[:MAX_PRIVATE_CHARS]
+            for span in privacy.spans(part):
+                yield span.code, f": holds what looks like a {span.kind}"
+            found = self._control.search(part)
+            if found:
+                yield "special_tokens", f": holds {found[0]} in a text"
+
+    def _keep(self, row: RawRow, seen: View, measured: Measured, kind: str) -> None:
+        system = text_hash(seen.system)
+        if system and len(self._systems) <= MAX_SYSTEMS and len(seen.system) <= MAX_SYSTEM_CHARS:
+            self._systems.setdefault(system, seen.system)
+        extra = "" if kind in ("chat", "completions") else repr(row.value)
+        said = normal(seen.answer)
+        content = f"{normal(seen.prompt)} {said} {normal(seen.rejected)}".strip()
+        whole = "\0".join((seen.system, seen.prompt, seen.answer, extra))
+        asked_in, answered_in = language.language(seen.asked), language.language(seen.answer)
+        self._rows.append(
+            {
+                "number": row.number,
+                "line": row.line,
+                "offset": row.offset,
+                "whole": text_hash(whole) if seen.texts else 0,
+                "normal": text_hash(content),
+                "prompt": text_hash(f"{seen.system}\0{normal(seen.prompt)}") if seen.prompt else 0,
+                "answer": text_hash(said),
+                "system": system,
+                "answer_chars": len(seen.answer),
+                "rejected_chars": len(seen.rejected),
+                "messages": min(seen.num_messages, 65535),
+                "tokens": measured.num_tokens,
+                "trained": measured.num_trained,
+                "lost": measured.num_lost,
+                "languages": language.NUMBERS[asked_in] * 256 + language.NUMBERS[answered_in],
+                "flags": answers.flags(seen, said),
+            }
+        )
+        self._texts.append(content)
+        if len(self._rows) == BATCH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        self._parts.append(
+            {
+                name: np.array([row[name] for row in self._rows], kind)
+                for name, kind in TYPES.items()
+            }
+        )
+        self._bands.append(duplicates.sketch(self._texts))
+        self._rows, self._texts = [], []
+
+    def result(self, num_rows: int, num_lines: int, num_bytes: int) -> Scan:
+        self._flush()
+        columns = {
+            name: np.concatenate([np.empty(0, kind), *(part[name] for part in self._parts)])
+            for name, kind in TYPES.items()
+        }
+        bands = np.concatenate([np.empty((0, duplicates.NUM_BANDS), np.uint32), *self._bands])
+        return Scan(columns, bands, self.faults, self._systems, num_rows, num_lines, num_bytes)
+
+
+def _line_faults(row: RawRow) -> Iterator[tuple[str, str]]:
+    if row.num_blank:
+        yield "blank_lines", f": {row.num_blank} blank lines before it"
+    if row.crlf:
+        yield "crlf", ": its line ends in CRLF"
+    if row.duplicates:
+        yield "duplicate_keys", f": {len(row.duplicates)} keys are there twice"
+    if row.problem is not None:
+        yield row.problem.code, f": {row.problem.message}"
+
+
+def _row_faults(row: RawRow, kind: str) -> tuple[list[tuple[str, str]], ChatRow | None]:
+    if kind == "chat":
+        place = Place("training_file", row.number, row.line, "the file")
+        return messages.faults(place, row.value)
+    return shapes.faults(row.value, kind), None
+
+
+def scan_piece(
+    plan: Plan, start: int, end: int, progress: Callable[[int], None] | None = None
+) -> Scan:
+    """The rows that begin in these bytes; numbers count from the first."""
+    scanner = Scanner(plan)
+    num_rows, read = 0, start
+    with plan.path.open("rb") as file:
+        mark = file.read(3) == b"\xef\xbb\xbf" and start == 0
+        file.seek(3 if mark else start)
+        if mark:
+            scanner.fault("byte_order_mark", ": a byte order mark before it", 1, 1)
+        reader = RawReader(file, end, plan.limits)
+        for row in reader.rows():
+            scanner.take(row)
+            num_rows = row.number + row.num_lines - 1
+            if progress and row.offset - read > 1 << 20:
+                progress(row.offset - read)
+                read = row.offset
+        if reader.num_blank_at_end:
+            text = f": {reader.num_blank_at_end} blank lines after it"
+            scanner.fault("blank_lines", text, max(num_rows, 1), reader.num_lines)
+    if progress:
+        progress(end - read)
+    return scanner.result(num_rows, reader.num_lines, end - start)
+
+
+def scan(plan: Plan, progress: Progress | None = None, processes: int | None = None) -> Scan:
+    """The whole file, by several processes where it is large."""
+    size = plan.path.stat().st_size
+    num_processes = processes or min(len(os.sched_getaffinity(0)), 8)
+    done = 0
+
+    def tell(num_bytes: int) -> None:
+        nonlocal done
+        done += num_bytes
+        if progress:
+            progress(min(done, size), size)
+
+    if size < MIN_BYTES_FOR_PROCESSES or num_processes == 1:
+        return scan_piece(plan, 0, size, tell)
+    pieces = list(_pieces(plan, size))
+    parts: list[Scan] = []
+    # Forked, so that the renderer is there without being loaded again.
+    with multiprocessing.get_context("fork").Pool(num_processes, _hold, (plan,)) as pool:
+        for part in pool.imap(_scan_held, pieces):
+            tell(part.num_bytes)
+            _shift(part, parts[-1].num_rows if parts else 0, parts[-1].num_lines if parts else 0)
+            parts.append(part)
+    return _joined(parts)
+
+
+_held: list[Plan] = []
+
+
+def _hold(plan: Plan) -> None:
+    _held[:] = [plan]
+
+
+def _scan_held(piece: tuple[int, int]) -> Scan:
+    return scan_piece(_held[0], *piece)
+
+
+def _pieces(plan: Plan, size: int) -> Iterator[tuple[int, int]]:
+    """Ranges that end where a line ends and one begins that looks like a row."""
+    start = 0
+    with plan.path.open("rb") as file:
+        while start < size:
+            end = min(start + PIECE_BYTES, size)
+            file.seek(end)
+            while line := file.readline(plan.limits.num_line_bytes):
+                end += len(line)
+                if line.endswith(b"\n") and file.peek(1)[:1] == b"{":
+                    break
+            yield start, end
+            start = end
+
+
+def _shift(part: Scan, num_rows: int, num_lines: int) -> None:
+    """Numbers that counted from the piece's beginning count from the file's."""
+    part.columns["number"] += np.uint32(num_rows)
+    part.columns["line"] += np.uint32(num_lines)
+    for fault in part.faults.values():
+        first = fault.rows[0]
+        rest = fault.text.removeprefix(f"Example {first}")
+        fault.text = f"Example {first + num_rows}{rest}"
+        fault.rows = array("I", [row + num_rows for row in fault.rows])
+        fault.lines = array("I", [line + num_lines for line in fault.lines])
+    part.num_rows += num_rows
+    part.num_lines += num_lines
+
+
+def _joined(parts: list[Scan]) -> Scan:
+    faults: dict[str, Fault] = {}
+    systems: dict[int, str] = {}
+    for part in parts:
+        systems |= part.systems
+        for code, fault in part.faults.items():
+            kept = faults.setdefault(code, Fault(fault.text))
+            kept.count += fault.count
+            room = MAX_ROWS_A_CODE - len(kept.rows)
+            kept.rows.extend(fault.rows[:room])
+            kept.lines.extend(fault.lines[:room])
+    return Scan(
+        {name: np.concatenate([part.columns[name] for part in parts]) for name in TYPES},
+        np.concatenate([part.bands for part in parts]),
+        faults,
+        systems,
+        parts[-1].num_rows,
+        parts[-1].num_lines,
+        sum(part.num_bytes for part in parts),
+    )
+
+
+def text_reader(plan: Plan, columns: Columns) -> Callable[[int], str]:
+    """Reads again the normal text of the row at a place of the columns."""
+
+    def read(place: int) -> str:
+        offset = int(columns["offset"][place])
+        row = next(read_raw(plan.path, start=offset, end=offset + 1, limits=plan.limits), None)
+        seen = view(row.value, plan.kind) if row else None
+        if seen is None:
+            return ""
+        parts = (normal(seen.prompt), normal(seen.answer), normal(seen.rejected))
+        return "{} {} {}".format(*parts).strip()
+
+    return read
