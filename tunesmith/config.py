@@ -55,6 +55,12 @@ class Settings(BaseSettings):
     engine_max_batch: int = Field(32, ge=1, description="Answers generated at the same time.")
     engine_max_queue: int = Field(256, ge=1, description="Requests that may wait before 503.")
     drain_s: float = Field(30.0, gt=0, description="Seconds that open requests get on shutdown.")
+    price_per_1k_tokens: float | None = Field(
+        None, ge=0, description="What 1,000 trained tokens cost here, US dollars; for estimates."
+    )
+    price_per_hour: float | None = Field(
+        None, ge=0, description="What an hour of this machine costs, US dollars; for estimates."
+    )
     device: str = Field("auto", description="Where models run: auto, cpu or cuda.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Log level.")
 

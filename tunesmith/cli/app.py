@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from tunesmith import __version__
-from tunesmith.cli import base, chat, demo, doctor, jobs, keys, tune, worker
+from tunesmith.cli import base, chat, data, demo, doctor, jobs, keys, tune, worker
 from tunesmith.cli.options import DataDir, settings
 from tunesmith.cli.problem import explain
 
@@ -61,6 +61,7 @@ def serve(
 
 app.command(name="worker")(worker.work)
 app.add_typer(base.app, name="base")
+app.add_typer(data.app, name="data")
 app.add_typer(keys.app, name="keys")
 app.add_typer(jobs.app, name="jobs")
 app.command(name="tune")(tune.tune)

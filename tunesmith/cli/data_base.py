@@ -1,0 +1,99 @@
+"""Which base model a file is looked at with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunesmith.cli.options import existing_store, settings
+from tunesmith.cli.problem import CommandFailed
+
+if TYPE_CHECKING:
+    from tunesmith.data.render import Renderer
+
+BaseName = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        help="Base model: a registered name or a directory (default: the embedded one).",
+        show_default=False,
+    ),
+]
+TokenizerDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--tokenizer",
+        help="Directory with tokenizer.json and a chat template, in place of a base.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The tokenizer, template and limit that rows are measured with."""
+
+    name: str
+    directory: Path
+    renderer: Renderer
+    max_tokens: int | None
+    """Most tokens of one example; None if nothing says so."""
+
+
+def require_file(path: Path) -> Path:
+    if not path.is_file():
+        raise CommandFailed(f"{path}: no such file.")
+    return path
+
+
+def target(base: str | None, tokenizer: Path | None, data: Path | None) -> Target:
+    """What the options name. Raises CommandFailed or BaseModelError."""
+    from tunesmith.data.render import Renderer
+
+    if base and tokenizer:
+        raise CommandFailed("Give either --base or --tokenizer, not both.")
+    if tokenizer:
+        renderer = Renderer.load(tokenizer)
+        return Target(tokenizer.name, tokenizer, renderer, _context_length(tokenizer))
+    name, directory = locate(base, data)
+    return Target(name, directory, Renderer.load(directory), _context_length(directory))
+
+
+def locate(base: str | None, data: Path | None) -> tuple[str, Path]:
+    """(name, directory) of a base: the embedded one, a directory, a registered name or alias."""
+    from tunesmith.bases import EMBEDDED_NAME, embedded_directory
+
+    if base in (None, EMBEDDED_NAME):
+        return EMBEDDED_NAME, embedded_directory()
+    assert base is not None
+    if Path(base).is_dir():
+        return Path(base).resolve().name, Path(base).resolve()
+    found = settings(data=data)
+    if not found.database_path.exists():
+        raise CommandFailed(
+            f"No base {base}: {found.data_dir} is no data directory. Name one with --data, "
+            "or give the model's directory as --base."
+        )
+    from tunesmith.store.repo import bases
+
+    _, db = existing_store(data)
+    with db.read() as conn:
+        info = bases.resolve(conn, base)
+    if info is None:
+        raise CommandFailed(f"No base {base}. `tunesmith base list` shows all.")
+    return info.name, info.path
+
+
+def _context_length(directory: Path) -> int | None:
+    from tunesmith.bases import CONTEXT_KEYS
+
+    path = directory / "config.json"
+    if not path.is_file():
+        return None
+    config = json.loads(path.read_bytes())
+    lengths = [config[key] for key in CONTEXT_KEYS if isinstance(config.get(key), int)]
+    return lengths[0] if lengths else None

@@ -1,0 +1,292 @@
+"""`tunesmith data estimate`: tokens, steps, time, memory and money before a job is created."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunesmith.cli.data_base import BaseName, Target, TokenizerDir, require_file, target
+from tunesmith.cli.options import DataDir, settings
+from tunesmith.cli.problem import CommandFailed
+from tunesmith.cli.screen import say, screen
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tunesmith.cli.data_rate import Rate
+    from tunesmith.config import Settings
+    from tunesmith.data.breakeven import BreakEven
+    from tunesmith.data.forecast import Forecast
+
+BREAK_EVEN_HELP = "BEFORE,AFTER,ANSWER[,PER_DAY]: prompt tokens before and after, answer tokens."
+Number = Annotated[str, typer.Option(help="A number, or auto.")]
+
+
+@dataclass(frozen=True)
+class HostedCost:
+    """What OpenAI's price table says for this file."""
+
+    model: str
+    encoding: str
+    num_tokens: int
+    """Of the file, as OpenAI counts."""
+    dollars: Decimal
+    since: str
+
+
+def estimate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False)],
+    base: BaseName = None,
+    tokenizer: TokenizerDir = None,
+    epochs: Number = "auto",
+    batch_size: Number = "auto",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", help="Hosted model to compare with; repeatable.", show_default=False
+        ),
+    ] = None,
+    break_even: Annotated[
+        str | None, typer.Option("--break-even", help=BREAK_EVEN_HELP, show_default=False)
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option(help="Train a few seconds to learn the speed, if no job tells.")
+    ] = True,
+    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    data: DataDir = None,
+) -> None:
+    """Tokens, steps, hyperparameters, time, memory and price of tuning on a file."""
+    from tunesmith.cli.tune import number
+    from tunesmith.data.forecast import forecast
+
+    require_file(file)
+    aim = target(base, tokenizer, data)
+    found = settings(data=data)
+    requested = {
+        "n_epochs": number("--epochs", epochs, int),
+        "batch_size": number("--batch-size", batch_size, int),
+    }
+    inputs = break_even_inputs(break_even)
+    wanted = forecast(file, aim.renderer, aim.max_tokens, requested)
+    if wanted.num_examples == 0:
+        raise CommandFailed(f"{file.name} has no rows.")
+    rate = measured(aim, wanted, found) if measure else None
+    hosted = [hosted_cost(file, name, wanted) for name in model or default_models()]
+    after = [(cost.model, compared(cost, inputs)) for cost in hosted if inputs is not None]
+    if json_:
+        print(json.dumps(as_json(aim, wanted, rate, found, hosted, after), indent=2))
+        return
+    show(aim, wanted, rate, found, hosted, screen())
+    for name, result in after:
+        show_break_even(name, result, inputs, screen())
+
+
+def default_models() -> list[str]:
+    return ["gpt-4o-mini", "gpt-3.5-turbo", "gpt-4.1-mini"]
+
+
+def measured(aim: Target, wanted: Forecast, found: Settings) -> Rate | None:
+    from tunesmith.cli.data_rate import describe, past_rate, rehearsed_rate
+
+    rate = past_rate(found.jobs_dir, aim.directory)
+    if rate is not None:
+        return rate
+    base = describe(aim)
+    if base is None:
+        return None
+    return rehearsed_rate(base, wanted.kept, wanted, found.device, found.train_threads)
+
+
+def hosted_cost(file: Path, model: str, wanted: Forecast) -> HostedCost:
+    from tunesmith.data import prices
+    from tunesmith.data.formats import read_rows
+    from tunesmith.data.openai_tokens import encoding_of, load_encoding, num_conversation_tokens
+
+    price, name = prices.published(model), encoding_of(model)
+    if price is None or name is None:
+        known = ", ".join(prices.PUBLISHED)
+        raise CommandFailed(f"--model {model}: no published price. There are prices of {known}.")
+    encoding = load_encoding(name)
+    num = sum(num_conversation_tokens(encoding, row.messages) for row in read_rows(file))
+    dollars = prices.training_cost(num, wanted.hyperparameters.n_epochs, price.training)
+    return HostedCost(model, name, num, dollars, price.since)
+
+
+def break_even_inputs(text: str | None) -> tuple[int, int, int, float | None] | None:
+    if text is None:
+        return None
+    try:
+        parts = [float(part) for part in text.split(",")]
+    except ValueError:
+        parts = []
+    if len(parts) not in (3, 4) or any(part < 0 for part in parts):
+        raise CommandFailed(f"--break-even {text}: give {BREAK_EVEN_HELP}")
+    before, after, answer = (int(part) for part in parts[:3])
+    return before, after, answer, parts[3] if len(parts) == 4 else None
+
+
+def compared(cost: HostedCost, inputs: tuple[int, int, int, float | None]) -> BreakEven:
+    from tunesmith.data.breakeven import Rate, break_even
+    from tunesmith.data.prices import published
+
+    price = published(cost.model)
+    assert price is not None
+    before, after, answer, per_day = inputs
+    return break_even(
+        cost.dollars,
+        Rate(price.base_input, price.base_output),
+        Rate(price.input, price.output),
+        before,
+        after,
+        answer,
+        per_day,
+    )
+
+
+def local_costs(wanted: Forecast, rate: Rate | None, found: Settings) -> list[tuple[str, Decimal]]:
+    from tunesmith.data.prices import machine_cost, to_cents
+
+    costs = []
+    if found.price_per_1k_tokens is not None:
+        per_1k = Decimal(str(found.price_per_1k_tokens))
+        dollars = to_cents(per_1k * wanted.trained_tokens / 1000)
+        costs.append((f"at ${per_1k} per 1,000 tokens (settings)", dollars))
+    if found.price_per_hour is not None and rate is not None:
+        per_hour = Decimal(str(found.price_per_hour))
+        dollars = machine_cost(seconds(wanted, rate), per_hour)
+        costs.append((f"at ${per_hour} per machine-hour (settings)", dollars))
+    return costs
+
+
+def seconds(wanted: Forecast, rate: Rate) -> float:
+    return wanted.trained_tokens / rate.tokens_per_s
+
+
+def show(
+    aim: Target,
+    wanted: Forecast,
+    rate: Rate | None,
+    found: Settings,
+    hosted: list[HostedCost],
+    console: Console,
+) -> None:
+    from rich.table import Table
+
+    from tunesmith.data.prices import DATE, SOURCE
+
+    hyper = wanted.hyperparameters
+    table = Table.grid(padding=(0, 2))
+    table.add_row("examples", f"{wanted.num_examples:,}")
+    table.add_row("tokens of one epoch", f"{wanted.num_tokens:,}")
+    table.add_row("  of them learned", f"{wanted.num_supervised:,}")
+    table.add_row("epochs", f"{hyper.n_epochs}")
+    table.add_row("trained tokens", f"{wanted.trained_tokens:,}")
+    table.add_row("batch size", f"{hyper.batch_size}")
+    table.add_row("steps", f"{wanted.num_steps:,}")
+    table.add_row("learning rate multiplier", f"{hyper.learning_rate_multiplier:g}")
+    table.add_row("longest example", f"{wanted.longest:,} of {limit(aim)} tokens")
+    if rate is None:
+        table.add_row("time here", "unknown: no finished job and no measurement")
+    else:
+        table.add_row("time here", f"about {duration(seconds(wanted, rate))}")
+        table.add_row("", f"{rate.tokens_per_s:,.0f} tokens a second, {rate.source}")
+        if rate.peak_bytes:
+            table.add_row("memory", f"about {rate.peak_bytes / 1e9:.1f} GB at the peak")
+    for text, dollars in local_costs(wanted, rate, found):
+        table.add_row("price here", f"${dollars} {text}")
+    say(console, f"Tuning {aim.name}", "bold")
+    console.print(table)
+    if wanted.num_too_long:
+        say(console, f"{wanted.num_too_long:,} examples are too long; a job refuses them.", "red")
+    say(console, f"\nThe same at OpenAI ({SOURCE}, {DATE})", "bold")
+    prices = Table(
+        "model", "encoding", "tokens of one epoch", "price", "as of", box=None, pad_edge=False
+    )
+    for cost in hosted:
+        row = (cost.model, cost.encoding, f"{cost.num_tokens:,}", f"${cost.dollars}", cost.since)
+        prices.add_row(*row)
+    console.print(prices)
+
+
+def limit(aim: Target) -> str:
+    return "unknown" if aim.max_tokens is None else f"{aim.max_tokens:,}"
+
+
+def show_break_even(
+    model: str,
+    result: BreakEven,
+    inputs: tuple[int, int, int, float | None] | None,
+    console: Console,
+) -> None:
+    assert inputs is not None
+    before, after = inputs[:2]
+    say(console, f"\nBreak-even of {model}: a prompt of {before:,} tokens cut to {after:,}", "bold")
+    say(
+        console, f"  base model, long prompt    ${result.cost_before * 1000:.4f} per 1,000 requests"
+    )
+    say(console, f"  tuned model, short prompt  ${result.cost_after * 1000:.4f} per 1,000 requests")
+    if result.num_requests is None:
+        say(
+            console,
+            "  The tuned model never pays off at this price: it would with a prompt of "
+            f"{result.longest_prompt:,} tokens or fewer.",
+            "yellow",
+        )
+        return
+    days = f", {result.num_days:,.1f} days" if result.num_days is not None else ""
+    say(
+        console,
+        f"  The training is paid back after {result.num_requests:,} requests{days}.",
+        "green",
+    )
+
+
+def duration(number_s: float) -> str:
+    if number_s < 90:
+        return f"{max(1, round(number_s))} s"
+    if number_s < 5400:
+        return f"{number_s / 60:.0f} min"
+    return f"{number_s / 3600:.1f} h"
+
+
+def as_json(
+    aim: Target,
+    wanted: Forecast,
+    rate: Rate | None,
+    found: Settings,
+    hosted: list[HostedCost],
+    after: list[tuple[str, BreakEven]],
+) -> dict[str, Any]:
+    return {
+        "base": aim.name,
+        "num_examples": wanted.num_examples,
+        "num_tokens": wanted.num_tokens,
+        "num_supervised_tokens": wanted.num_supervised,
+        "trained_tokens": wanted.trained_tokens,
+        "num_steps": wanted.num_steps,
+        "hyperparameters": asdict(wanted.hyperparameters),
+        "longest": wanted.longest,
+        "num_too_long": wanted.num_too_long,
+        "seconds": seconds(wanted, rate) if rate else None,
+        "tokens_per_s": rate.tokens_per_s if rate else None,
+        "rate_source": rate.source if rate else None,
+        "peak_bytes": rate.peak_bytes if rate else None,
+        "local_usd": {text: str(dollars) for text, dollars in local_costs(wanted, rate, found)},
+        "openai": [{**asdict(cost), "dollars": str(cost.dollars)} for cost in hosted],
+        "break_even": [
+            {
+                "model": name,
+                "usd_per_request_before": str(result.cost_before),
+                "usd_per_request_after": str(result.cost_after),
+                "num_requests": result.num_requests,
+                "num_days": result.num_days,
+                "longest_prompt": result.longest_prompt,
+            }
+            for name, result in after
+        ],
+    }

@@ -1,0 +1,94 @@
+"""A few steps of a job that is never created: how fast this machine trains, in how much memory."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from tunesmith.bases import BaseInfo
+from tunesmith.data.estimate import Hyperparameters
+from tunesmith.data.render import Example
+from tunesmith.model.adapter_files import LoraSpec
+from tunesmith.model.load import load_model
+from tunesmith.model.lora import Adapter
+from tunesmith.train.batches import Corpus, Order
+from tunesmith.train.optimizer import AdamW
+from tunesmith.train.plan import decide, fit_memory
+from tunesmith.train.spec import BaseRef, FileRef, Spec
+from tunesmith.train.step import accumulate
+
+BUDGET_S = 4.0
+MAX_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Speed:
+    tokens_per_s: float
+    num_steps: int
+    """That were measured."""
+    peak_bytes: int
+    """Of this process, or of the GPU's memory."""
+    where: str
+    """Such as "CPU, 2 threads, float32"."""
+
+
+def rehearse(
+    base: BaseInfo,
+    examples: Sequence[Example],
+    hyper: Hyperparameters,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    budget_s: float = BUDGET_S,
+) -> Speed:
+    """Trains a throw-away adapter for about `budget_s` seconds after a step to warm up.
+
+    Raises JobError or BaseModelError; nothing is written.
+    """
+    corpus = Corpus(examples)
+    nothing = FileRef("", Path())
+    spec = Spec(
+        "estimate",
+        0,
+        BaseRef(base.name, base.path),
+        nothing,
+        0,
+        hyperparameters=asdict(hyper),
+        device=device,
+        threads=threads,
+    )
+    plan = decide(spec, base, corpus)
+    torch.set_num_threads(plan.threads)
+    model = load_model(base.path, dtype=plan.torch_dtype, device=plan.device)
+    shape = LoraSpec(plan.lora_rank, plan.lora_alpha, plan.lora_dropout)
+    adapter = Adapter.create(model.linears, shape, 0).to(torch.float32, model.device).train()
+    optimizer = AdamW(adapter.parameters())
+    plan = fit_memory(plan, model)
+    order = Order(0, corpus.num_rows, plan.batch_size, MAX_STEPS)
+    num_steps = num_tokens = 0
+    start = time.perf_counter()
+    for step in range(1, min(MAX_STEPS, order.total_steps) + 1):
+        rows = order.rows(step)
+        accumulate(model, adapter, optimizer, corpus, rows, plan.micro_tokens)
+        optimizer.update(0.0)
+        if step == 1:
+            start = time.perf_counter()
+            continue
+        num_steps += 1
+        num_tokens += corpus.num_tokens(rows)
+        if time.perf_counter() - start > budget_s:
+            break
+    rate = num_tokens / (time.perf_counter() - start)
+    where = "GPU" if plan.device == "cuda" else f"CPU, {plan.threads} threads"
+    return Speed(rate, num_steps, _peak_bytes(plan.device), f"{where}, {plan.dtype}")
+
+
+def _peak_bytes(device: str) -> int:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
