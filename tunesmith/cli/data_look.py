@@ -115,10 +115,12 @@ def visible(text: str) -> str:
 def legend(console: Console, with_cut: bool) -> None:
     from rich.text import Text
 
-    parts = [(" trained ", TRAINED), "  ", ("only read", IGNORED), "  ", ("control token", SPECIAL)]
+    text = Text.assemble(
+        (" trained ", TRAINED), "  ", ("only read", IGNORED), "  ", ("control token", SPECIAL)
+    )
     if with_cut:
-        parts += ["  ", ("beyond the limit", BEYOND)]
-    console.print(Text.assemble(*parts))
+        text.append("  ").append("beyond the limit", BEYOND)
+    console.print(text)
 
 
 def sample(

@@ -178,7 +178,7 @@ KEPT = {
     "chat": {"messages", "tools", "parallel_tool_calls", "functions"},
     "sharegpt": {"conversations", "conversation", "system", "tools"},
     "alpaca": {"instruction", "input", "output", "system", "history"},
-    "completions": {"prompt", "completion", "tools"},
+    "completions": {"prompt", "completion", "system", "tools"},
     "hf_preference": {"prompt", "chosen", "rejected"},
 }
 

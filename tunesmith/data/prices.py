@@ -27,8 +27,12 @@ class Price:
     since: str = DATE
 
 
-def _price(*per_million: str, since: str = DATE) -> Price:
-    return Price(*(Decimal(each) / 1000 for each in per_million), since=since)
+def _price(
+    training: str, tuned_in: str, tuned_out: str, base_in: str, base_out: str, since: str = DATE
+) -> Price:
+    per_million = (training, tuned_in, tuned_out, base_in, base_out)
+    train, *use = (Decimal(each) / 1000 for each in per_million)
+    return Price(train, use[0], use[1], use[2], use[3], since)
 
 
 # Training, tuned input, tuned output, base input, base output; dollars per million tokens.

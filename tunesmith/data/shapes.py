@@ -110,9 +110,7 @@ def write_chat(row: Record, options: Options) -> Record:
 
 def read_sharegpt(record: Record, options: Options) -> list[Record]:
     turns = record.get("conversations") or record.get("conversation")
-    messages: list[Record] = []
-    if isinstance(record.get("system"), str) and record["system"]:
-        messages.append({"role": "system", "content": record["system"]})
+    messages = _system(record)
     call_id = ""
     for place, turn in enumerate(turns or []):
         name = turn.get("from", turn.get("role")) if isinstance(turn, dict) else None
@@ -152,8 +150,8 @@ def write_sharegpt(row: Record, options: Options) -> Record:
         _refuse(message, {"name", "weight", "function_call", "refusal"})
         if calls:
             function = calls[0]["function"]
-            value = {"name": function["name"], "arguments": json.loads(function["arguments"])}
-            turns.append({"from": "function_call", "value": json.dumps(value, ensure_ascii=False)})
+            call = {"name": function["name"], "arguments": json.loads(function["arguments"])}
+            turns.append({"from": "function_call", "value": json.dumps(call, ensure_ascii=False)})
         elif message["role"] not in names:
             raise ShapeError(f"a message of the role {message['role']}")
         else:
@@ -167,9 +165,7 @@ def write_sharegpt(row: Record, options: Options) -> Record:
 
 
 def read_alpaca(record: Record, options: Options) -> list[Record]:
-    messages: list[Record] = []
-    if isinstance(record.get("system"), str) and record["system"]:
-        messages.append({"role": "system", "content": record["system"]})
+    messages = _system(record)
     for question, answer in record.get("history") or []:
         messages += _pair(question, answer)
     instruction = _text(record.get("instruction"), "instruction")
@@ -197,9 +193,13 @@ def read_completions(record: Record, options: Options) -> list[Record]:
     prompt, completion = record.get("prompt"), record.get("completion")
     if isinstance(prompt, list) and isinstance(completion, list):
         return [chat_row([*prompt, *completion], options, record)]
-    return [
-        chat_row(_plain(_text(prompt, "prompt"), _text(completion, "completion"), options), options)
-    ]
+    pair = _plain(_text(prompt, "prompt"), _text(completion, "completion"), options)
+    return [chat_row([*_system(record), *pair], options)]
+
+
+def _system(record: Record) -> list[Record]:
+    text = record.get("system")
+    return [{"role": "system", "content": text}] if isinstance(text, str) and text else []
 
 
 def _plain(prompt: str, completion: str, options: Options) -> list[Record]:

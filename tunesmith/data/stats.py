@@ -47,7 +47,7 @@ def histogram(values: Sequence[int], num_bins: int = NUM_BINS) -> list[Bin]:
 
 
 def _round_width(least: float) -> int:
-    power = 10 ** max(0, math.floor(math.log10(max(1, least))))
+    power = int(10 ** max(0, math.floor(math.log10(max(1, least)))))
     widths = [step * power for step in (*STEPS, 10)]
     return next(width for width in widths if width >= least)
 
