@@ -29,7 +29,7 @@ ALLOWED: dict[tuple[str, str], tuple[Any, ...]] = {
 STREAM_CHUNK = "#/components/schemas/CreateChatCompletionStreamResponse"
 ERROR = "#/components/schemas/ErrorResponse"
 # Answers outside the published API, and the bodies that are no JSON.
-OURS = re.compile(r"/(healthz|readyz|metrics)|/v1/files/[^/]+/content")
+OURS = re.compile(r"/(healthz|readyz|metrics)|/v1/files/[^/]+/content|/v1/tunesmith/.+")
 
 
 @cache

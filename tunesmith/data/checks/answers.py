@@ -23,7 +23,7 @@ REFUSAL = re.compile(
     r"|i must (?:decline|refuse)|(?:against|violates) (?:my|our) (?:guidelines|polic))"
 )
 REFUSAL_CHARS = 240
-MIN_COPIED_CHARS = 20
+MIN_COPIED_CHARS = 12
 MIN_ROWS = 20
 REFUSAL_SHARE = 0.2
 JSON_SHARE = 0.8

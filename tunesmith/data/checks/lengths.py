@@ -44,8 +44,8 @@ def measure(row: ChatRow | None, renderer: Renderer | None, max_tokens: int | No
     if max_tokens is not None and longest > max_tokens:
         lost = sum(max(0, len(example.ids) - max_tokens) for example in examples)
         is_cut = any(_answer_starts(example) >= max_tokens for example in examples)
-        code = "answer_cut" if is_cut else "too_long"
-        faults = ((code, f": {longest} tokens where {max_tokens} fit; {lost} are too many"),)
+        name = "answer_cut" if is_cut else "too_long"
+        faults = ((name, f": {longest} tokens where {max_tokens} fit; {lost} are too many"),)
     num_trained = sum(weight > 0 for example in examples for weight in example.weights)
     return Measured(sum(len(example.ids) for example in examples), num_trained, lost, faults)
 

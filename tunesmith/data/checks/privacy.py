@@ -67,7 +67,7 @@ EMAIL = re.compile(
     r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+"
 )
 RESERVED = re.compile(r"[@.](?:example\.(?:com|org|net)|[\w-]+\.(?:example|test|invalid))$")
-DIGITS = re.compile(r"\d[\d .()/-]{6,}\d")
+DIGITS = re.compile(r"\d[\d .()/-]{5,}\d")
 PHONE = re.compile(
     r"(?<![\w.+/-])(?:"
     r"\+\d{1,3}[ .-]?(?:\(\d{1,4}\)|\d{1,4})(?:[ .-]?\d{2,4}){2,4}"
@@ -140,7 +140,7 @@ def _numbers(text: str) -> Iterator[Span]:
 def _is_card(text: str) -> bool:
     """Luhn's check digit, and a first digit that card networks use."""
     digits = [int(char) for char in text if char.isdecimal() and char.isascii()]
-    if not 13 <= len(digits) <= 19 or digits[0] not in (2, 3, 4, 5, 6) or len(set(digits)) < 3:
+    if not 13 <= len(digits) <= 19 or digits[0] not in (2, 3, 4, 5, 6) or len(set(digits)) < 2:
         return False
     doubled = [digit * 2 - 9 * (digit > 4) for digit in digits[-2::-2]]
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0

@@ -9,7 +9,9 @@ from difflib import SequenceMatcher
 from tunesmith.data.checks.view import normal
 
 MIN_CHARS = 16
+# Shares of the letters in common; or as few letters as one slip changes.
 MIN_RATIO = 0.97
+MAX_CHANGED = 2
 # The most frequent ones are compared; the cost of a comparison is the product of the lengths.
 MAX_COMPARED = 48
 MAX_CHARS = 2000
@@ -38,9 +40,11 @@ def almost_equal(left: str, right: str) -> bool:
         return True
     if DIGITS.sub("0", left) == DIGITS.sub("0", right):
         return False
+    num_chars = len(left) + len(right)
+    least = min(MIN_RATIO, 1 - MAX_CHANGED / num_chars)
     matcher = SequenceMatcher(None, left, right, autojunk=False)
     return (
-        matcher.real_quick_ratio() >= MIN_RATIO
-        and matcher.quick_ratio() >= MIN_RATIO
-        and matcher.ratio() >= MIN_RATIO
+        matcher.real_quick_ratio() >= least
+        and matcher.quick_ratio() >= least
+        and matcher.ratio() >= least
     )
