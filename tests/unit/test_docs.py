@@ -11,7 +11,9 @@ from typing import get_args
 from fastapi.routing import APIRoute
 
 from tunesmith.api import app, failures
+from tunesmith.cli import data
 from tunesmith.config import Settings
+from tunesmith.data.findings import CODES
 from tunesmith.train.spec import EventType
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,6 +95,17 @@ def literals(value: ast.expr) -> set[str]:
         return literals(value.body) | literals(value.orelse)
     text = isinstance(value, ast.Constant) and isinstance(value.value, str)
     return {value.value} if text else set()
+
+
+def test_every_check_with_an_example_and_its_fix() -> None:
+    rows = [row for row in table_rows("data.md") if len(row) == 3 and row[0] != "code"]
+    assert {row[0].strip("`") for row in rows} == set(CODES)
+    assert all(example and fix for _, example, fix in rows)
+
+
+def test_every_data_command() -> None:
+    text = (DOCS / "data.md").read_text()
+    assert all(f"`{command.name}`" in text for command in data.app.registered_commands)
 
 
 def test_links_lead_somewhere() -> None:

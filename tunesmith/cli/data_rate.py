@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,10 @@ if TYPE_CHECKING:
     from tunesmith.data.forecast import Forecast
     from tunesmith.data.render import Example
 
-from dataclasses import dataclass
-
 # Event times are whole seconds: shorter jobs say too little.
 MIN_JOB_S = 20
+# Spent on measuring, after loading the model.
+BUDGET_S = 4.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,14 @@ def rehearsed_rate(
         return None
     from tunesmith.train.rehearse import rehearse
 
-    speed = rehearse(base, examples, wanted.hyperparameters, device=device, threads=threads)
+    speed = rehearse(
+        base,
+        examples,
+        wanted.hyperparameters,
+        device=device,
+        threads=threads,
+        budget_s=BUDGET_S,
+    )
     if speed.num_steps == 0:
         return None
     source = f"measured just now over {speed.num_steps} steps on {speed.where}"

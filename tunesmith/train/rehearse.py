@@ -22,7 +22,6 @@ from tunesmith.train.plan import decide, fit_memory
 from tunesmith.train.spec import BaseRef, FileRef, Spec
 from tunesmith.train.step import accumulate
 
-BUDGET_S = 4.0
 MAX_STEPS = 200
 
 
@@ -44,7 +43,7 @@ def rehearse(
     *,
     device: str = "auto",
     threads: int = 0,
-    budget_s: float = BUDGET_S,
+    budget_s: float,
 ) -> Speed:
     """Trains a throw-away adapter for about `budget_s` seconds after a step to warm up.
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tunesmith.data import convert as module
-from tunesmith.data.convert import ConvertError, Converted, convert, detect_shape
+from tunesmith.data.convert import Converted, ConvertError, convert, detect_shape
 from tunesmith.data.formats import read_rows
 from tunesmith.data.shapes import Options
 from tunesmith.data.tables import SUFFIXES, TableError
@@ -61,7 +61,8 @@ def there_and_back(rows: list[Any], folder: Path, suffix: str, shape: str | None
 @pytest.mark.parametrize("shape", [None, "sharegpt", "alpaca", "columns"])
 def test_real_rows_there_and_back(tmp_path: Path, suffix: str, shape: str | None) -> None:
     if suffix in (".csv", ".tsv") and shape == "sharegpt":
-        pytest.raises(TableError, there_and_back, REAL, tmp_path, suffix, shape)
+        with pytest.raises(TableError):
+            there_and_back(REAL, tmp_path, suffix, shape)
         return
     assert there_and_back(REAL, tmp_path, suffix, shape) == REAL
 
@@ -128,7 +129,13 @@ STORED = {
     "metadata": {"a": "b"},
     "messages": [{"id": "m", "role": "user", "content": "Hi", "name": None}],
 }
-HI = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+
+
+def pair(prompt: str, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+
+
+HI = pair("Hi", "Yo")
 
 
 @pytest.mark.parametrize(
@@ -136,11 +143,11 @@ HI = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
     [
         (SHAREGPT, "sharegpt", HI),
         (
-            {"conversation": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]},
+            {"conversation": HI},
             "sharegpt",
             HI,
         ),
-        (ALPACA, "alpaca", [*HI, {"role": "user", "content": "Add\n\n1 1"}, {"role": "assistant", "content": "2"}]),
+        (ALPACA, "alpaca", [*HI, *pair("Add\n\n1 1", "2")]),
         ({"prompt": "Hi", "completion": "Yo"}, "completions", HI),
         ({"prompt": HI[:1], "completion": HI[1:]}, "completions", HI),
         (STORED, "stored_completions", HI),

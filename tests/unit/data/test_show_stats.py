@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_histograms_count_every_value_once(values: list[int]) -> None:
     assert sum(each.count for each in bins) == len(values)
     assert len(bins) <= stats.NUM_BINS
     assert bins[0].low <= min(values) and bins[-1].high >= max(values)
-    for one, other in zip(bins, bins[1:], strict=False):
+    for one, other in pairwise(bins):
         assert one.high + 1 == other.low
     assert all(
         each.count == sum(each.low <= value <= each.high for value in values) for each in bins

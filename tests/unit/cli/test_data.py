@@ -1,0 +1,334 @@
+"""`tunesmith data`: each command on real rows, on broken files, and what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.cli.conftest import Run, problem
+from tunesmith.cli import app, data_look
+from tunesmith.data.formats import read_rows
+from tunesmith.errors import DataError, TunesmithError
+
+ROOT = Path(app.__file__).parents[2]
+TRAIN = ROOT / "tunesmith/assets/demo/snips_train.jsonl"
+REAL = ROOT / "tunesmith/assets/demo/snips_heldout.jsonl"
+PRETTY = ROOT / "tests/tutorials/marv_pretty.json"
+MARV = ROOT / "tests/tutorials/marv.jsonl"
+
+
+def written(path: Path, *rows: Any) -> Path:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def chat(*texts: str, **keys: Any) -> dict[str, Any]:
+    roles = ("user", "assistant")
+    messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+    return {"messages": messages, **keys}
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """Twelve good rows and five bad ones."""
+    rows = [json.loads(line) for line in REAL.open(encoding="utf-8")][:12]
+    bad = [
+        "{'messages': []",
+        chat("What?"),
+        chat("Hi", "Yo", colour="red"),
+        {"messages": [{"role": "Human", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]},
+        rows[0],
+    ]
+    return written(tmp_path / "broken.jsonl", *rows, *bad)
+
+
+# -- check --------------------------------------------------------------------------------------
+
+
+def test_check_of_real_rows(run: Run) -> None:
+    result = run("data", "check", TRAIN)
+    assert result.exit_code == 0, result.output
+    for text in (
+        "1,204 rows, chat",
+        "No errors found",
+        "Num examples missing system message: 0",
+        "num_total_tokens_per_example",
+        'what the notebook prints as "p5 / p95"',
+        "10th and the 90th percentile",
+        "tunesmith-nano",
+        "cl100k_base",
+        "46,496",
+        "o200k_base",
+        "Ready",
+    ):
+        assert text in result.output
+
+
+def test_check_names_rows_effects_and_fixes(run: Run, broken: Path) -> None:
+    result = run("data", "check", broken, "--no-openai")
+    assert result.exit_code == 1
+    for text in (
+        "last_not_assistant  row 14",
+        "unknown_key",
+        "effect",
+        "fix",
+        "Blocked",
+        "data fix",
+    ):
+        assert text in result.output, result.output
+    assert "cl100k" not in result.output
+
+
+def test_strict_fails_on_warnings(run: Run, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in REAL.open(encoding="utf-8")]
+    path = written(tmp_path / "a.jsonl", *rows[:60], rows[0])
+    assert run("data", "check", path).exit_code == 0
+    strict = run("data", "check", path, "--strict")
+    assert strict.exit_code == 1 and "Not clean" in strict.output
+
+
+def test_check_as_json_and_sarif(run: Run, broken: Path, tmp_path: Path) -> None:
+    sarif = tmp_path / "out.sarif"
+    result = run("data", "check", broken, "--json", "--sarif", sarif)
+    found = json.loads(result.stdout)
+    assert result.exit_code == 1 and not found["ok"]
+    assert {"invalid_json", "last_not_assistant"} <= {each["code"] for each in found["findings"]}
+    assert found["notebook"]["errors"]["unrecognized_role"] == 1
+    assert set(found["openai_tokens"]) == {"cl100k_base", "o200k_base"}
+    log = json.loads(sarif.read_text())
+    assert log["version"] == "2.1.0" and log["runs"][0]["results"]
+
+
+def test_check_tells_what_a_cut_would_lose(run: Run, tmp_path: Path) -> None:
+    rows = [chat(f"Question {number}", f"Answer {number}") for number in range(11)]
+    path = written(tmp_path / "a.jsonl", *rows, chat("word " * 2000, "The answer"))
+    result = run("data", "check", path, "--no-openai")
+    assert result.exit_code == 1
+    assert "Longer than the 1,024 tokens" in result.output and "row 12: " in result.output
+
+
+def test_check_with_a_validation_file_that_leaks(run: Run) -> None:
+    result = run("data", "check", TRAIN, "--valid", TRAIN, "--no-openai")
+    assert "leakage" in result.output and result.output.count("1,204 rows, chat") == 2
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n\n", b"\xff\xfe\x00", b"[]", b"PK\x03\x04", b"{" * 9999]
+)
+def test_check_of_what_is_no_data(run: Run, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    result = run("data", "check", path)
+    assert result.exit_code == 1 and result.exception.__class__ is SystemExit
+    assert "Blocked" in result.output
+
+
+def test_wrong_options_end_in_a_line(run: Run, tmp_path: Path) -> None:
+    assert "no such file" in problem(run("data", "check", tmp_path / "x"))
+    assert "--method x" in problem(run("data", "check", REAL, "--method", "x"))
+    assert "not both" in problem(run("data", "check", REAL, "--base", "a", "--tokenizer", "b"))
+    missing = problem(run("data", "check", REAL, "--base", "gpt-9", "--data", tmp_path))
+    assert "No base gpt-9" in missing
+    assert "tokenizer.json" in problem(run("data", "check", REAL, "--tokenizer", tmp_path))
+
+
+# -- fix ----------------------------------------------------------------------------------------
+
+
+def test_fix_makes_a_tutorial_s_text_a_training_file(run: Run, tmp_path: Path) -> None:
+    text = PRETTY.read_text().replace('"messages"', "\u201cmessages\u201d")
+    source, out = tmp_path / "marv.txt", tmp_path / "marv.jsonl"
+    source.write_text("\ufeff" + text, encoding="utf-8")
+    before = source.read_bytes()
+    result = run("data", "fix", source, "-o", out)
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in out.open(encoding="utf-8")]
+    assert rows == [json.loads(line) for line in MARV.open(encoding="utf-8")]
+    assert source.read_bytes() == before
+    for said in ("typographic_quotes", "byte_order_mark", "Checked again", "too_few_rows"):
+        assert said in result.output
+
+
+def test_a_dry_run_shows_the_same_and_writes_nothing(
+    run: Run, broken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    dry = run("data", "fix", broken, "--dry-run")
+    assert [path.name for path in tmp_path.iterdir()] == [broken.name]
+    real = run("data", "fix", broken, "-o", out)
+    assert real.output.startswith(dry.output.rstrip("\n"))
+    for said in ('"colour": "red"', "Human", "exact_duplicate", "1 line could not be read"):
+        assert said in dry.output
+    assert len(out.read_text().splitlines()) == 15
+
+
+def test_fix_refuses_what_would_lose_data(run: Run, broken: Path, tmp_path: Path) -> None:
+    before = broken.read_bytes()
+    assert "the file itself" in problem(run("data", "fix", broken, "-o", broken))
+    assert "either -o OUT" in problem(run("data", "fix", broken))
+    unknown = problem(run("data", "fix", broken, "--dry-run", "--only", "leakage"))
+    assert "no such repair" in unknown and "crlf" in unknown
+    assert broken.read_bytes() == before
+
+
+def test_fix_only_what_is_named(run: Run, broken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    run("data", "fix", broken, "-o", out, "--only", "wrong_role,exact_duplicate")
+    text = out.read_text()
+    assert "Human" not in text and "colour" in text and text.count("\n") == 16
+
+
+# -- convert and split --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.json", "rows.parquet"])
+def test_convert_there_and_back(run: Run, tmp_path: Path, name: str) -> None:
+    out, back = tmp_path / name, tmp_path / "back.jsonl"
+    assert "Wrote 280 rows" in run("data", "convert", REAL, "-o", out).output
+    assert run("data", "convert", out, "-o", back).exit_code == 0
+    assert [row.messages for row in read_rows(back)] == [row.messages for row in read_rows(REAL)]
+
+
+def test_convert_says_what_is_left_out(run: Run, tmp_path: Path) -> None:
+    source = written(tmp_path / "a.jsonl", chat("Hi", "Yo", source="x"), {"messages": [1]})
+    refused = problem(run("data", "convert", source, "-o", tmp_path / "o.jsonl"))
+    assert "line 2" in refused and "--skip" in refused
+    result = run("data", "convert", source, "-o", tmp_path / "o.jsonl", "--skip")
+    assert "left out: a.jsonl, line 2" in result.output and "'source' has no place" in result.output
+
+
+def test_convert_options_that_are_wrong(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "o.jsonl"
+    assert "--from x" in problem(run("data", "convert", REAL, "-o", out, "--from", "x"))
+    kinds = problem(run("data", "convert", REAL, "-o", out, "--to", "stored_completions"))
+    assert "sharegpt" in kinds
+    assert "end the name" in problem(run("data", "convert", REAL, "-o", tmp_path / "o.doc"))
+    assert "--column a" in problem(run("data", "convert", REAL, "-o", out, "--column", "a"))
+    assert "the file itself" in problem(run("data", "convert", REAL, "-o", REAL))
+
+
+def test_split(run: Run, tmp_path: Path) -> None:
+    train, valid = tmp_path / "t.jsonl", tmp_path / "v.jsonl"
+    result = run("data", "split", REAL, "-o", train, "-o", valid, "--ratio", "0.25")
+    assert result.exit_code == 0 and "7 labels" in result.output
+    lines = train.read_text().splitlines() + valid.read_text().splitlines()
+    assert sorted(lines) == sorted(REAL.read_text().splitlines())
+    assert "Give -o twice" in problem(run("data", "split", REAL, "-o", train))
+    outside = run("data", "split", REAL, "-o", train, "-o", valid, "--ratio", "2")
+    assert "between 0 and 1" in problem(outside)
+
+
+# -- show, sample, stats ------------------------------------------------------------------------
+
+
+def test_show_tells_trained_tokens_from_the_others(run: Run) -> None:
+    result = run("data", "show", REAL, "--row", "2", "--ids")
+    assert "example 2, as tunesmith-nano sees it" in result.output
+    assert "<|assistant|>" in result.output and "trained (" in result.output
+    assert "[7]" in result.output  # the id of <|end|>
+
+
+def test_show_marks_the_cut(run: Run) -> None:
+    result = run("data", "show", REAL, "--max-tokens", "10")
+    assert "cut here: 10 tokens is the limit" in result.output
+    assert "the whole answer" in result.output and "A job refuses this row" in result.output
+
+
+def test_show_of_a_row_that_is_not_there(run: Run, tmp_path: Path) -> None:
+    for row in ("0", "281", "-1"):
+        assert f"no example {row}" in problem(run("data", "show", REAL, "--row", row))
+
+
+def test_show_of_unicode_and_huge_rows(run: Run, tmp_path: Path) -> None:
+    text = "\u4f60\u597d \U0001f600\u2028 [bold]:fire: <|end|>\ttab\n" * 50
+    path = written(tmp_path / "a.jsonl", chat(text, "x" * 100_000))
+    result = run("data", "show", path)
+    assert result.exit_code == 0
+    for said in ("\u4f60\u597d", "\U0001f600", "[bold]:fire:", data_look.VISIBLE["\t"].strip()):
+        assert said in result.output
+    assert "beyond the limit" in result.output
+
+
+def test_sample_is_a_few_rows_and_repeatable(run: Run) -> None:
+    first = run("data", "sample", REAL, "-n", "2", "--seed", "4").output
+    assert first == run("data", "sample", REAL, "-n", "2", "--seed", "4").output
+    assert first.count("example ") == 2 and first.count(" assistant  ") == 2
+
+
+def test_stats(run: Run) -> None:
+    result = run("data", "stats", REAL)
+    for said in (
+        "280 rows",
+        "tokens a row",
+        "labels: 7, balance 1.00",
+        "GetWeather",
+        data_look.BAR,
+    ):
+        assert said in result.output
+    found = json.loads(run("data", "stats", REAL, "--json").output)
+    assert found["num_rows"] == 280 and found["labels"]["GetWeather"] == 40
+    assert found["tokens"]["max"] >= found["tokens"]["p90"]
+
+
+# -- estimate -----------------------------------------------------------------------------------
+
+
+def test_estimate_without_measuring(run: Run) -> None:
+    result = run("data", "estimate", TRAIN, "--no-measure", "--epochs", "4")
+    for said in ("trained tokens", "191,868", "2,408", "unknown", "gpt-4o-mini", "$0.56"):
+        assert said in result.output, result.output
+
+
+def test_estimate_measures_time_memory_and_price_here(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr("tunesmith.cli.data_rate.BUDGET_S", 0.1)
+    monkeypatch.setenv("TUNESMITH_PRICE_PER_1K_TOKENS", "0.001")
+    monkeypatch.setenv("TUNESMITH_PRICE_PER_HOUR", "36")
+    found = json.loads(run("data", "estimate", REAL, "--json", "--data", tmp_path).output)
+    assert found["seconds"] == pytest.approx(found["trained_tokens"] / found["tokens_per_s"])
+    assert found["peak_bytes"] > 1e6 and "measured just now" in found["rate_source"]
+    here = list(found["local_usd"].values())
+    assert float(here[0]) == pytest.approx(found["trained_tokens"] / 1e6, abs=0.006)
+    assert float(here[1]) == pytest.approx(found["seconds"] / 100, abs=0.006)
+
+
+def test_estimate_of_the_break_even(run: Run) -> None:
+    options = ("--no-measure", "--model", "gpt-4o-mini", "--break-even", "2000,200,100,1000")
+    result = run("data", "estimate", TRAIN, *options)
+    assert "$0.3600 per 1,000 requests" in result.output
+    assert "paid back after 2,334 requests, 2.3 days" in result.output
+    never = run("data", "estimate", TRAIN, *options[:-1], "200,190,100")
+    assert "never pays off" in never.output
+
+
+def test_estimate_options_that_are_wrong(run: Run, tmp_path: Path) -> None:
+    assert "no published price" in problem(
+        run("data", "estimate", REAL, "--no-measure", "--model", "x")
+    )
+    assert "BEFORE,AFTER" in problem(run("data", "estimate", REAL, "--break-even", "1,2"))
+    assert "--epochs many" in problem(run("data", "estimate", REAL, "--epochs", "many"))
+    empty = written(tmp_path / "a.jsonl")
+    assert "no rows" in problem(run("data", "estimate", empty, "--no-measure"))
+
+
+@pytest.mark.parametrize("command", ["show", "sample", "stats", "estimate", "split"])
+def test_a_broken_row_ends_in_one_line_that_names_it(
+    run: Run, tmp_path: Path, command: str
+) -> None:
+    path = written(tmp_path / "a.jsonl", "{'x'")
+    result = run("data", command, path)
+    assert isinstance(result.exception, DataError | TunesmithError)
+    assert "line 1" in problem(result)
+
+
+def test_registered_bases_and_directories(run: Run, tmp_path: Path) -> None:
+    nano = ROOT / "tunesmith/assets/nano"
+    by_path = run("data", "show", REAL, "--base", nano).output
+    assert "as nano sees it" in by_path
+    assert "as nano sees it" in run("data", "show", REAL, "--tokenizer", nano).output
