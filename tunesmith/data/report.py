@@ -301,7 +301,7 @@ def _duplicate_findings(found: Scan, plan: Plan) -> Iterator[Finding]:
     used = np.flatnonzero(columns["whole"])
     groups = duplicates.exact(columns["whole"][used])
     copies = [int(used[row]) for rows in groups.values() for row in rows[1:]]
-    text = f"copies of {len(groups)} other rows"
+    text = f"rows are copies of {'another' if len(groups) == 1 else f'{len(groups)} others'}"
     yield from _found(found, "exact_duplicate", np.array(sorted(copies), np.int64), text)
     left = np.ones(len(columns["whole"]), bool)
     left[copies] = False

@@ -31,10 +31,15 @@ MAX_BYTES = 1 << 16
 # Rows that share a band: all pairs of a few, of many only the neighbours in the next band's order.
 MAX_ALL_PAIRS = 24
 NUM_NEIGHBOURS = 3
-MAX_COMPARED = 200_000
+BATCH_PAIRS = 1 << 16
+# Of 16 bands, texts of similarity 0.8 share 6.5 on average, and 2 or more with 0.997.
+MIN_BANDS = 2
+SURE_BANDS = 11
+MAX_COMPARED = 20_000
 """Pairs whose texts are read again; beyond that, shared bands decide."""
-SURE_BANDS = 5
+ENOUGH_BANDS = 6
 CACHED_TEXTS = 4096
+MAX_REFUSED = 200_000
 
 # Odd numbers: multiplying by them permutes the 32-bit numbers.
 _MULTIPLIERS = (
@@ -101,34 +106,42 @@ def _sketch_batch(batch: list[tuple[int, Shingles]], result: Sketches) -> None:
         result[places, band] = np.maximum(mixed, 1)
 
 
-def candidates(sketches: Sketches, num_left: int | None = None) -> Iterator[tuple[int, int]]:
-    """Pairs of rows (a < b) that may be alike, some of them more than once.
+def candidates(sketches: Sketches, num_left: int | None = None) -> Iterator[tuple[int, int, int]]:
+    """Pairs of rows (a < b) that may be alike and the bands they share, some more than once.
 
     With `num_left`, only pairs of one of the first `num_left` rows with one of the others.
     """
     for band in range(NUM_BANDS):
         keys = sketches[:, band]
         order = np.lexsort((sketches[:, (band + 1) % NUM_BANDS], keys))
+        order = order[keys[order] != 0]
         ordered = keys[order]
-        bounds = np.flatnonzero(np.diff(ordered)) + 1
-        starts, ends = np.append(0, bounds), np.append(bounds, len(order))
-        several = (ends - starts > 1) & (ordered[starts] != 0 if len(order) else True)
-        for start, end in zip(starts[several], ends[several], strict=True):
-            yield from _pairs(order[start:end], num_left)
+        _, places, sizes = np.unique(ordered, return_inverse=True, return_counts=True)
+        is_small = sizes[places] <= MAX_ALL_PAIRS
+        for distance in range(1, MAX_ALL_PAIRS):
+            same = ordered[distance:] == ordered[:-distance]
+            if distance > NUM_NEIGHBOURS:
+                same &= is_small[:-distance]
+            found = np.flatnonzero(same)
+            if not len(found):
+                break
+            for start in range(0, len(found), BATCH_PAIRS):
+                part = found[start : start + BATCH_PAIRS]
+                yield from _sharing(sketches, order[part], order[part + distance], num_left)
 
 
-def _pairs(rows: NDArray[np.int64], num_left: int | None) -> Iterator[tuple[int, int]]:
+def _sharing(
+    sketches: Sketches, left: NDArray[np.int64], right: NDArray[np.int64], num_left: int | None
+) -> Iterator[tuple[int, int, int]]:
+    low, high = np.minimum(left, right), np.maximum(left, right)
     if num_left is not None:
-        is_left = rows < num_left
-        if is_left.all() or not is_left.any():
-            return
-    reach = len(rows) if len(rows) <= MAX_ALL_PAIRS else NUM_NEIGHBOURS
-    members = rows.tolist()
-    for place, row in enumerate(members):
-        for other in members[place + 1 : place + 1 + reach]:
-            low, high = (row, other) if row < other else (other, row)
-            if num_left is None or low < num_left <= high:
-                yield low, high
+        crossing = (low < num_left) & (high >= num_left)
+        low, high = low[crossing], high[crossing]
+    shared = (sketches[low] == sketches[high]).sum(axis=1)
+    likely = shared >= MIN_BANDS
+    yield from zip(
+        low[likely].tolist(), high[likely].tolist(), shared[likely].tolist(), strict=True
+    )
 
 
 def similarity(left: Shingles, right: Shingles) -> float:
@@ -142,17 +155,16 @@ def similarity(left: Shingles, right: Shingles) -> float:
 class Comparer:
     """Tells whether two rows are alike, by their texts while that is affordable."""
 
-    def __init__(self, sketches: Sketches, text_of: Callable[[int], str]) -> None:
-        self._sketches = sketches
+    def __init__(self, text_of: Callable[[int], str]) -> None:
         self._num_compared = 0
         self._shingles_of = lru_cache(CACHED_TEXTS)(lambda row: np.unique(shingles(text_of(row))))
 
-    def alike(self, left: int, right: int) -> bool:
-        shared = int((self._sketches[left] == self._sketches[right]).sum())
-        if shared == NUM_BANDS:
+    def alike(self, left: int, right: int, shared: int) -> bool:
+        """`shared` is the number of bands they have in common."""
+        if shared >= SURE_BANDS:
             return True
         if self._num_compared >= MAX_COMPARED:
-            return shared >= SURE_BANDS
+            return shared >= ENOUGH_BANDS
         self._num_compared += 1
         return similarity(self._shingles_of(left), self._shingles_of(right)) >= SIMILARITY
 
@@ -187,15 +199,15 @@ class Groups:
 
 def near(sketches: Sketches, text_of: Callable[[int], str]) -> dict[int, list[int]]:
     """Groups of rows that are almost the same, by their first row; `text_of` reads a row again."""
-    groups, comparer = Groups(), Comparer(sketches, text_of)
+    groups, comparer = Groups(), Comparer(text_of)
     refused: set[tuple[int, int]] = set()
-    for pair in candidates(sketches):
-        if pair in refused or groups.find(pair[0]) == groups.find(pair[1]):
+    for left, right, shared in candidates(sketches):
+        if (left, right) in refused or groups.find(left) == groups.find(right):
             continue
-        if comparer.alike(*pair):
-            groups.join(*pair)
-        elif len(refused) < MAX_COMPARED:
-            refused.add(pair)
+        if comparer.alike(left, right, shared):
+            groups.join(left, right)
+        elif len(refused) < MAX_REFUSED:
+            refused.add((left, right))
     return groups.members()
 
 

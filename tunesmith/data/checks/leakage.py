@@ -33,10 +33,10 @@ def near(
     def text_of(row: int) -> str:
         return train_text(row) if row < num_train else valid_text(row - num_train)
 
-    comparer = Comparer(both, text_of)
+    comparer = Comparer(text_of)
     found: dict[int, int] = {}
-    for left, right in candidates(both, num_train):
+    for left, right, shared in candidates(both, num_train):
         row = right - num_train
-        if row not in found and comparer.alike(left, right):
+        if row not in found and comparer.alike(left, right, shared):
             found[row] = left
     return dict(sorted(found.items()))
