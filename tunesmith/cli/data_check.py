@@ -140,10 +140,12 @@ def show(
             show_findings(each.findings, console)
         else:
             say(console, "No findings.\n", "green")
-    show_figures(figures[0], console)
+    if found.kind in CHAT_KINDS:
+        show_figures(figures[0], console)
     show_tokens(found, figures, aim, console)
     show_truncation(found, aim, console)
     show_verdict(found, strict, console)
+    show_next(found, console)
 
 
 def show_findings(found: Sequence[Finding], console: Console) -> None:
@@ -209,6 +211,8 @@ def show_figures(figures: Figures, console: Console) -> None:
     say(console)
 
 
+# The notebook knows chat rows only; of other kinds it would say that all is missing.
+CHAT_KINDS = ("chat", "reinforcement", "unknown", "pretty_printed")
 DISTRIBUTIONS = (
     "num_messages_per_example",
     "num_total_tokens_per_example",
@@ -220,11 +224,11 @@ def show_tokens(found: Report, figures: list[Figures], aim: Target, console: Con
     from rich.table import Table
 
     table = Table("tokens", "in all", "trained", box=None, pad_edge=False)
-    if found.tokens is not None:
+    if found.tokens is not None and found.tokens["total"]:
         total, trained = found.tokens["total"], found.tokens["trained"]
         table.add_row(f"{aim.name} (a job here)", f"{total:,}", f"{trained:,}")
     for each in figures:
-        if each.encoding:
+        if each.num_tokens:
             table.add_row(f"{each.encoding} (OpenAI)", f"{each.num_tokens:,}", "")
     if table.rows:
         console.print(table)
@@ -254,7 +258,6 @@ def show_verdict(found: Report, strict: bool, console: Console) -> None:
         severity: sum(each.severity == severity for each in found.all_findings)
         for severity in COLOURS
     }
-    fixable = [each for each in found.all_findings if each.repairable]
     text = ", ".join(
         f"{number} {name}{'s' * (number != 1)}" for name, number in counts.items() if number
     )
@@ -264,5 +267,19 @@ def show_verdict(found: Report, strict: bool, console: Console) -> None:
         say(console, f"Not clean: {text}.", "bold yellow")
     else:
         say(console, f"Ready{': ' + text if text else ''}.", "bold green")
-    if fixable:
+
+
+def show_next(found: Report, console: Console) -> None:
+    """What `data fix` would make of the file, where it is worth it."""
+    from tunesmith.data.repair import DEFAULT, READING_CODES, Repaired, repair
+
+    codes = {each.code for each in found.findings if each.repairable}
+    if codes & DEFAULT:
         say(console, f"Repair what is safe: tunesmith data fix {found.path} -o FIXED.jsonl")
+    if codes & set(READING_CODES) and found.path.stat().st_size <= MAX_OPENAI_BYTES:
+        result = Repaired()
+        for _ in repair(found.path, None, result=result):
+            pass
+        left = f"; {result.num_unreadable:,} lines stay unreadable" if result.num_unreadable else ""
+        rows = "1 row" if result.num_rows == 1 else f"{result.num_rows:,} rows"
+        say(console, f"It reads {rows} from this file{left}.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunesmith.data import pairs, shapes
-from tunesmith.data.shapes import Options, Record, ShapeError
+from tunesmith.data.shapes import ColumnError, Options, Record, ShapeError
 from tunesmith.data.tables import Container, read_records, write_records
 from tunesmith.errors import TunesmithError
 
@@ -155,6 +155,8 @@ class _Skipping:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if not isinstance(error, ShapeError | KeyError | TypeError | AttributeError):
             return False
+        if isinstance(error, ColumnError):
+            raise ConvertError(f"{self._where}: {error.message}") from error
         text = error.message if isinstance(error, ShapeError) else f"a part is missing ({error})"
         if not self._skip:
             raise ConvertError(

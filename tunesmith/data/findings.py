@@ -346,7 +346,7 @@ CODES: dict[str, CodeInfo] = {
         "warning",
         "some answers begin or end in white space, most do not (or the other way round)",
         "The model learns to put it there at random.",
-        "Make them alike: `tunesmith data fix`.",
+        "Make them alike: `tunesmith data fix --only mixed_endings`.",
         repairable=True,
     ),
     "exact_duplicate": CodeInfo(
@@ -408,7 +408,7 @@ CODES: dict[str, CodeInfo] = {
         "warning",
         "system messages that are almost equal",
         "Each variant is learned on its own; in use only one will be sent.",
-        "Use one text in all rows: `tunesmith data fix`.",
+        "Use one text in all rows: `tunesmith data fix --only system_variants`.",
         repairable=True,
     ),
     "label_imbalance": CodeInfo(

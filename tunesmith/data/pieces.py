@@ -121,7 +121,8 @@ def read_rows(text: str) -> list[tuple[str, Any, set[str]]] | None:
     """(text, value, what was mended) of each row in a text; None if no reading fits."""
     for candidate, codes in _candidates(text):
         values = _values(candidate)
-        if values is None:
+        # A text that was mended could become anything; a row is an object.
+        if values is None or (codes and not isinstance(values[0], dict | list)):
             continue
         if len(values) == 1 and not isinstance(values[0], list):
             return [(text, values[0], codes)]

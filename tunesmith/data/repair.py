@@ -32,8 +32,8 @@ ROLE_NAMES = {
     "chatgpt": "assistant",
     "instruction": "system",
 }
-FILE_CODES = ("byte_order_mark", "crlf", "blank_lines")
 READING_CODES = ("pretty_printed", "json_array", "typographic_quotes", "invalid_json")
+"""What the reading of rows mends, before they are looked at."""
 
 Row = dict[str, Any]
 
@@ -145,12 +145,16 @@ def _mender(path: Path, only: Set[str]) -> Callable[[Piece], tuple[Any, list[str
 
     def mend_row(piece: Piece) -> tuple[Any, list[str]]:
         value = piece.value
-        codes = ["duplicate_keys"] if "duplicate_keys" in only and _repeats_key(piece.text) else []
+        codes = (
+            ["duplicate_keys"]
+            if "duplicate_keys" in only and _repeats_key(piece.text, value)
+            else []
+        )
         if not isinstance(value, dict):
             return value, codes
         for code, step in steps.items():
             new = step(value)
-            if new is None or new != value or _dump(new) != _dump(value):
+            if new is None or not _equal(new, value, code):
                 codes.append(code)
             if new is None:
                 return None, codes
@@ -178,7 +182,14 @@ def _is_known(value: Any, seen: set[bytes]) -> bool:
     return known
 
 
-def _repeats_key(text: str) -> bool:
+def _equal(one: Any, other: Any, code: str) -> bool:
+    """To Python true equals 1, and 1.0 too; where weights are mended that is the difference."""
+    return bool(one == other) and (code != "bad_weight" or _dump(one) == _dump(other))
+
+
+def _repeats_key(text: str, value: Any) -> bool:
+    if _dump(value) == text:
+        return False
     repeated = False
 
     def look(pairs: list[tuple[str, Any]]) -> None:

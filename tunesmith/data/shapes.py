@@ -33,13 +33,20 @@ SHAREGPT_ROLES = {
 }
 COLUMNS = {
     "prompt": ("prompt", "instruction", "question", "input", "user", "text"),
-    "completion": ("completion", "output", "answer", "response", "assistant", "label"),
+    "completion": (
+        *("completion", "output", "answer", "response", "assistant"),
+        *("label", "category", "class", "target"),
+    ),
     "system": ("system", "system_prompt"),
 }
 
 
 class ShapeError(TunesmithError):
     """A record that does not have its shape, or a row that the shape cannot hold."""
+
+
+class ColumnError(ShapeError):
+    """A table whose columns do not say what they are: no row of it can be read."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +228,7 @@ def read_columns(record: Record, options: Options) -> list[Record]:
     """A table's row: which column is what is said by the options, or guessed by its name."""
     cells = {name: record.get(_column(record, name, options) or "") for name in COLUMNS}
     if not cells["prompt"] or cells["completion"] is None:
-        raise ShapeError(
+        raise ColumnError(
             f"which of the columns {', '.join(record)} is the prompt and which the answer? "
             "Say so: --column prompt=NAME --column completion=NAME"
         )
@@ -235,7 +242,7 @@ def read_columns(record: Record, options: Options) -> list[Record]:
 def _column(record: Record, name: str, options: Options) -> str | None:
     if name in options.columns:
         if options.columns[name] not in record:
-            raise ShapeError(f"there is no column {options.columns[name]!r}")
+            raise ColumnError(f"there is no column {options.columns[name]!r}")
         return options.columns[name]
     lowered = {key.strip().lower(): key for key in record}
     return next((lowered[each] for each in COLUMNS[name] if each in lowered), None)

@@ -136,6 +136,24 @@ def test_wrong_options_end_in_a_line(run: Run, tmp_path: Path) -> None:
     assert "tokenizer.json" in problem(run("data", "check", REAL, "--tokenizer", tmp_path))
 
 
+def test_check_of_a_pasted_text_says_what_fix_makes_of_it(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "marv.txt"
+    path.write_text(PRETTY.read_text().replace('"messages"', "\u201cmessages\u201d"))
+    result = run("data", "check", path)
+    assert result.exit_code == 1 and "typographic_quotes" in result.output
+    assert "It reads 3 rows from this file." in result.output
+
+
+def test_check_of_preference_rows_leaves_the_notebook_out(run: Run, tmp_path: Path) -> None:
+    row = {
+        "input": {"messages": [{"role": "user", "content": "Hi"}]},
+        "preferred_output": [{"role": "assistant", "content": "Yo"}],
+        "non_preferred_output": [{"role": "assistant", "content": "No"}],
+    }
+    result = run("data", "check", written(tmp_path / "a.jsonl", *[row] * 12), "--method", "dpo")
+    assert "12 rows, preference" in result.output and "notebook" not in result.output
+
+
 # -- fix ----------------------------------------------------------------------------------------
 
 

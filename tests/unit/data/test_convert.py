@@ -99,8 +99,9 @@ def test_csv_with_columns_of_any_name(tmp_path: Path) -> None:
     with table.open("w", newline="", encoding="utf-8-sig") as file:
         writer = csv.writer(file, delimiter=";")
         writer.writerows([["Frage", "Antwort"], ["Wie; so?", 'Darum\n"ja"']])
-    with pytest.raises(ConvertError, match="--column prompt=NAME"):
-        convert(table, out, "jsonl")
+    for skip in (False, True):
+        with pytest.raises(ConvertError, match=r"--column prompt=NAME --column completion=NAME$"):
+            convert(table, out, "jsonl", skip=skip)
     options = Options(columns={"prompt": "Frage", "completion": "Antwort"})
     convert(table, out, "jsonl", options=options)
     assert [m["content"] for m in read(out)[0]["messages"]] == ["Wie; so?", 'Darum\n"ja"']
