@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from tunesmith.cli import data_change, data_check, data_estimate, data_look
+from tunesmith.cli import data_change, data_check, data_estimate, data_fix, data_look
 
 app = typer.Typer(
     help="Training data: check, repair, convert, split, look, estimate.", no_args_is_help=True
 )
 
 app.command(name="check")(data_check.check)
-app.command(name="fix")(data_change.fix)
+app.command(name="fix")(data_fix.fix)
 app.command(name="convert")(data_change.convert)
 app.command(name="split")(data_change.split)
 app.command(name="stats")(data_look.stats)

@@ -15,6 +15,7 @@ from tunesmith.cli.problem import CommandFailed
 if TYPE_CHECKING:
     from tunesmith.data.render import Renderer
 
+Source = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
 BaseName = Annotated[
     str | None,
     typer.Option(
@@ -48,6 +49,15 @@ def require_file(path: Path) -> Path:
     if not path.is_file():
         raise CommandFailed(f"{path}: no such file.")
     return path
+
+
+def refuse_same(file: Path, out: Path) -> None:
+    if out.exists() and out.samefile(file):
+        raise CommandFailed(f"{out} is the file itself. Give another name; nothing is lost then.")
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def target(base: str | None, tokenizer: Path | None, data: Path | None) -> Target:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunesmith.cli.data_base import BaseName, Target, TokenizerDir, require_file, target
+from tunesmith.cli.data_base import BaseName, Source, Target, TokenizerDir, require_file, target
 from tunesmith.cli.options import DataDir
 from tunesmith.cli.problem import CommandFailed
 from tunesmith.cli.screen import say, screen
@@ -37,7 +36,6 @@ SHOWN_LABELS = 20
 SHOWN_SYSTEMS = 5
 # A line break is a token's text; what is seen must stand for it.
 VISIBLE = {"\n": "\u23ce\n", "\t": "\u21e5   "}
-Source = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
 
 
 def show(
@@ -53,13 +51,9 @@ def show(
     data: DataDir = None,
 ) -> None:
     """A row as the model will see it, token by token, with what is trained in colour."""
-    from tunesmith.data.formats import read_rows
-
     require_file(file)
     aim = target(base, tokenizer, data)
-    found = next(islice(read_rows(file), row - 1, None), None) if row > 0 else None
-    if found is None:
-        raise CommandFailed(f"{file.name} has no example {row}.")
+    found = read_example(file, row)
     console = screen()
     limit = max_tokens or aim.max_tokens
     examples = aim.renderer.examples(found)
@@ -71,6 +65,19 @@ def show(
             say(console, f"Sequence {number} of {len(examples)}", "bold")
         show_example(aim, example, limit, ids, console)
     legend(console, limit is not None and any(len(each.ids) > limit for each in examples))
+
+
+def read_example(file: Path, number: int) -> ChatRow:
+    """One example; what is wrong with others is of no matter."""
+    from tunesmith.data.formats import Place, chat_row
+    from tunesmith.data.raw import read_raw
+
+    row = next((row for row in read_raw(file) if row.number == number), None)
+    if row is None:
+        raise CommandFailed(f"{file.name} has no example {number}.")
+    if row.problem is not None:
+        raise CommandFailed(f"{file.name}, line {row.line}: {row.problem.message}.")
+    return chat_row(Place("training_file", row.number, row.line, file.name), row.value)
 
 
 def show_example(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from tests.unit.cli.conftest import Run, problem
 from tunesmith.cli import app, data_look
 from tunesmith.data.formats import read_rows
 from tunesmith.errors import DataError, TunesmithError
+from tunesmith.train import spec as files
+from tunesmith.train.spec import BaseRef, EventLine, FileRef, Result, Spec
 
 ROOT = Path(app.__file__).parents[2]
 TRAIN = ROOT / "tunesmith/assets/demo/snips_train.jsonl"
@@ -261,6 +264,12 @@ def test_show_of_a_row_that_is_not_there(run: Run, tmp_path: Path) -> None:
         assert f"no example {row}" in problem(run("data", "show", REAL, "--row", row))
 
 
+def test_show_of_a_good_row_among_broken_ones(run: Run, broken: Path) -> None:
+    path = written(broken.with_name("b.jsonl"), "{'x'", *broken.read_text().splitlines())
+    assert "example 2, as" in run("data", "show", path, "--row", "2").output
+    assert "line 1" in problem(run("data", "show", path, "--row", "1"))
+
+
 def test_show_of_unicode_and_huge_rows(run: Run, tmp_path: Path) -> None:
     text = "\u4f60\u597d \U0001f600\u2028 [bold]:fire: <|end|>\ttab\n" * 50
     path = written(tmp_path / "a.jsonl", chat(text, "x" * 100_000))
@@ -333,6 +342,19 @@ def test_estimate_options_that_are_wrong(run: Run, tmp_path: Path) -> None:
     assert "--epochs many" in problem(run("data", "estimate", REAL, "--epochs", "many"))
     empty = written(tmp_path / "a.jsonl")
     assert "no rows" in problem(run("data", "estimate", empty, "--no-measure"))
+
+
+def test_a_finished_job_tells_the_speed(run: Run, tmp_path: Path) -> None:
+    job = tmp_path / "jobs" / "ftjob-1"
+    job.mkdir(parents=True)
+    nano = ROOT / "tunesmith/assets/nano"
+    training = FileRef("file-1", REAL)
+    files.write(Spec("ftjob-1", 1, BaseRef("nano", nano), training, 0), job / files.SPEC_FILE)
+    files.write(Result(1, "succeeded", 2, 2, 5000), job / files.RESULT_FILE)
+    lines = [EventLine(f"step:{n}", "", 1000 + 50 * n, "metrics") for n in (0, 1)]
+    (job / files.EVENTS_FILE).write_text("".join(json.dumps(asdict(line)) + "\n" for line in lines))
+    found = json.loads(run("data", "estimate", REAL, "--json", "--data", tmp_path).output)
+    assert found["tokens_per_s"] == 100 and found["rate_source"] == "measured by job ftjob-1"
 
 
 @pytest.mark.parametrize("command", ["show", "sample", "stats", "estimate", "split"])
