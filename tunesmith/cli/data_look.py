@@ -29,7 +29,9 @@ ROLE_STYLES = {
     "assistant": "green",
     "tool": "yellow",
 }
-TRAINED, IGNORED, SPECIAL, BEYOND = "black on green", "bright_black", "bold", "red strike"
+# Two shades take turns, so that one sees where a token ends.
+TRAINED, IGNORED = ("black on green", "black on bright_green"), ("bright_black", "white")
+SPECIAL, BEYOND = "bold", "red strike"
 BAR, HALF_BAR = "\u2588", "\u258c"
 BAR_CHARS = 40
 SHOWN_LABELS = 20
@@ -90,11 +92,11 @@ def show_example(
     text = Text()
     cut = False
     shown = tokens(aim.renderer, example, limit if limit is not None else len(example.ids))
-    for token in shown:
+    for place, token in enumerate(shown):
         if token.beyond and not cut:
             text.append(f"\n---- cut here: {limit:,} tokens is the limit ----\n", "bold red")
             cut = True
-        text.append(visible(token.text), style(token))
+        text.append(visible(token.text), style(token, place % 2))
         if with_ids:
             text.append(f"[{' '.join(map(str, token.ids))}]", "dim")
     console.print(text, soft_wrap=True)
@@ -108,10 +110,10 @@ def show_example(
     say(console, line + "\n")
 
 
-def style(token: Token) -> str:
+def style(token: Token, shade: int) -> str:
     if token.beyond:
         return BEYOND
-    colour = TRAINED if token.trained else IGNORED
+    colour = (TRAINED if token.trained else IGNORED)[shade]
     return f"{SPECIAL} {colour}" if token.special else colour
 
 
@@ -123,7 +125,7 @@ def legend(console: Console, with_cut: bool) -> None:
     from rich.text import Text
 
     text = Text.assemble(
-        (" trained ", TRAINED), "  ", ("only read", IGNORED), "  ", ("control token", SPECIAL)
+        (" trained ", TRAINED[0]), "  ", ("only read", IGNORED[0]), "  ", ("control token", SPECIAL)
     )
     if with_cut:
         text.append("  ").append("beyond the limit", BEYOND)
