@@ -20,7 +20,15 @@ from pathlib import Path
 
 from tunesmith.bases import embedded_directory
 
-REPORT = """
+# Shared pages count once for each process, so this is an upper bound.
+PEAK = """
+import os, resource
+def peak_mb():
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return (own + most * len(os.sched_getaffinity(0))) // 1024
+"""
+REPORT = f"""{PEAK}
 import sys
 from pathlib import Path
 from tunesmith.data.render import Renderer
@@ -28,19 +36,19 @@ from tunesmith.data.report import report
 base = Path(sys.argv[2]) if sys.argv[2] else None
 renderer = Renderer.load(base) if base else None
 found = report(Path(sys.argv[1]), renderer=renderer, max_tokens=1 << 20)
-print(found.num_rows, found.tokens["total"] if found.tokens else 0)
+print(peak_mb(), found.num_rows, found.tokens["total"] if found.tokens else 0)
 """
-PEER = """
-import os, sys
+PEER = f"""{PEAK}
+import sys
 from datasets import load_dataset
 from transformers import AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])
 def count(batch):
     texts = tokenizer.apply_chat_template(batch["messages"], tokenize=False)
-    return {"n": [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]}
+    return {{"n": [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]}}
 rows = load_dataset("json", data_files=sys.argv[1], split="train", cache_dir=sys.argv[3])
 rows = rows.map(count, batched=True, num_proc=os.cpu_count(), remove_columns=rows.column_names)
-print(len(rows), sum(rows["n"]))
+print(peak_mb(), len(rows), sum(rows["n"]))
 """
 
 
@@ -77,40 +85,24 @@ def make_file(path: Path, source: Path, num_bytes: int) -> int:
     return size
 
 
-def measure(python: str, code: str, path: Path, base: str, cache: str) -> tuple[float, float, str]:
-    """Seconds, the most memory of it and its children together (MB), and what it printed."""
+def measure(python: str, code: str, path: Path, base: str, cache: str) -> tuple[float, str]:
+    """Seconds, and what it printed: the most memory (MB), rows, tokens."""
     started = time.perf_counter()
-    process = subprocess.Popen(
-        [python, "-c", code, str(path), str(base), cache], stdout=subprocess.PIPE, text=True
+    done = subprocess.run(
+        [python, "-c", code, str(path), str(base), cache],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
-    peak = 0.0
-    while process.poll() is None:
-        peak = max(peak, resident_mb(process.pid))
-        time.sleep(0.05)
-    seconds = time.perf_counter() - started
-    assert process.stdout is not None
-    if process.returncode:
-        raise SystemExit(f"it ended with {process.returncode}")
-    return seconds, peak, process.stdout.read().strip()
+    return time.perf_counter() - started, done.stdout.strip()
 
 
-def resident_mb(pid: int) -> float:
-    """Proportional memory of a process and its children."""
-    total = 0.0
-    try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        total += next(int(line.split()[1]) for line in rollup.splitlines() if line[:4] == "Pss:")
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (OSError, StopIteration):
-        return total / 1024
-    return total / 1024 + sum(resident_mb(int(child)) for child in children)
-
-
-def show(name: str, result: tuple[float, float, str], num_bytes: int) -> None:
-    seconds, peak, output = result
+def show(name: str, result: tuple[float, str], num_bytes: int) -> None:
+    seconds, printed = result
+    peak, rows, tokens = printed.split()
     print(
         f"{name}: {num_bytes / 1e6 / seconds:.1f} MB/s ({seconds:.1f} s), "
-        f"peak {peak:.0f} MB; rows and tokens: {output}"
+        f"peak at most {peak} MB, {rows} rows, {tokens} tokens"
     )
 
 

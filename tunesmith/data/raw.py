@@ -134,6 +134,10 @@ class RawReader:
 
     def _next(self) -> _Line | None:
         if self._ahead:
+            line = self._ahead[0]
+            if self._end is not None and line.offset >= self._end:
+                self.num_lines = line.line - 1
+                return None
             return self._ahead.pop(0)
         offset = self._file.tell()
         if self._end is not None and offset >= self._end:
@@ -215,7 +219,7 @@ class RawReader:
 
 
 def _problem(place: Place, content: bytes, limits: Limits, error: DataError) -> Problem:
-    reason = error.message.split(" Error: ", 1)[-1]
+    reason = error.message.split(" Error: ", 1)[-1].replace(f" (line {place.line})", "", 1)
     if place.number == 1 and any(content.startswith(start) for start, _ in OTHER_KINDS):
         return Problem("wrong_file_kind", reason)
     if len(content) > limits.num_line_bytes:

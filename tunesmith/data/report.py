@@ -224,7 +224,7 @@ def _row_findings(found: Scan) -> Iterator[Finding]:
     for code, fault in found.faults.items():
         num_rows = len(fault.rows)
         more = f" ({num_rows} rows have this)" if num_rows > 1 else ""
-        yield finding(code, f"{fault.text}{more}.", fault.rows, fault.lines)
+        yield finding(code, f"{fault.text.rstrip('.')}{more}.", fault.rows, fault.lines)
 
 
 def _file_findings(found: Scan, plan: Plan, is_valid: bool) -> Iterator[Finding]:

@@ -251,7 +251,10 @@ def scan_piece(
             if progress and row.offset - read > 1 << 20:
                 progress(row.offset - read)
                 read = row.offset
-        if reader.num_blank_at_end:
+        if reader.num_blank_at_end and end < plan.path.stat().st_size:
+            text = f": {reader.num_blank_at_end} blank lines before it"
+            scanner.fault("blank_lines", text, num_rows + 1, reader.num_lines + 1)
+        elif reader.num_blank_at_end:
             text = f": {reader.num_blank_at_end} blank lines after it"
             scanner.fault("blank_lines", text, max(num_rows, 1), reader.num_lines)
     if progress:

@@ -32,6 +32,7 @@ SAME_ANSWER_SHARE = 0.2
 # Data is a classification where few short answers make up all rows.
 MAX_LABEL_CHARS = 64
 LABEL_SHARE = 0.2
+MAX_LABELS = 256
 MIN_PROMPT_ROWS = 10
 
 Rows = NDArray[np.int64]
@@ -118,7 +119,7 @@ def is_classification(columns: dict[str, NDArray[Any]]) -> bool:
     if len(rows) < MIN_ROWS or np.percentile(columns["answer_chars"][rows], 95) > MAX_LABEL_CHARS:
         return False
     num_labels = len(np.unique(columns["answer"][rows]))
-    return 2 <= num_labels <= LABEL_SHARE * len(rows)
+    return 2 <= num_labels <= min(LABEL_SHARE * len(rows), MAX_LABELS)
 
 
 def one_answer(columns: dict[str, NDArray[Any]]) -> Rows:
