@@ -11,7 +11,7 @@ TORCH ?= torch==2.13.0
 TORCH_FLAGS ?=
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .PHONY: help demo test lint types faults clients bench clean
 
@@ -45,6 +45,7 @@ clean: ## remove what the targets made
 
 # A stamp per stage: a second run is instant, a changed pyproject.toml installs again.
 .venv/.torch:
+	@echo "Setting up .venv: torch first, a minute or more the first time"
 	$(PYTHON) -m venv .venv
 	$(PIP) $(TORCH_FLAGS) "$(TORCH)"
 	@touch $@
