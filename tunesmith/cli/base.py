@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunesmith.cli.options import DataDir, existing_store, settings
+from tunesmith.cli.options import DataDir, existing_store, require_torch, settings
 from tunesmith.cli.problem import CommandFailed
 from tunesmith.cli.screen import screen
 from tunesmith.ids import SystemClock
@@ -42,6 +42,7 @@ def add(
     data: DataDir = None,
 ) -> None:
     """Register a base model, after checking that it can be tuned and served."""
+    require_torch()
     found = settings(data=data)
     chosen = require_name(name or Path(source).expanduser().resolve().name)
     directory = locate(source, chosen, found)
