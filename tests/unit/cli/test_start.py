@@ -19,7 +19,7 @@ HELP = (
     *(("keys", verb) for verb in ("create", "list", "revoke")),
     *(("jobs", verb) for verb in ("list", "show", "cancel", "pause", "resume")),
 )
-# Measured 0.13 s, of wall and of CPU time, on an idle core. The test counts CPU time: a busy machine
+# Measured on an idle core: 0.13 s, all of it CPU time. That is what the test counts: a busy machine
 # must not fail it.
 HELP_LIMIT_S = 0.5
 
