@@ -10,7 +10,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH ?= torch==2.13.0
 CPU_BUILD := --index-url https://download.pytorch.org/whl/cpu
 TORCH_FLAGS ?= $(shell command -v nvidia-smi >/dev/null || \
-	$(PYTHON) -m pip config list | grep -qE 'find-links|index-url' || echo "$(CPU_BUILD)")
+	$(PYTHON) -m pip config list 2>&1 | grep -cE 'find-links|index-url' >/dev/null || echo "$(CPU_BUILD)")
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
