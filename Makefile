@@ -2,16 +2,18 @@
 # make test    sets everything up and runs the tests
 # make help    the other targets
 #
-# Torch is installed first and alone, so that its build is the one you choose. The default takes
-# what pip finds; for the small CPU build from its own index:
-#   make demo TORCH_FLAGS="--index-url https://download.pytorch.org/whl/cpu"
+# Torch is installed first and alone, so that its build is chosen here: on a machine with an NVIDIA
+# card, or where pip is set up with package sources of its own, the one that pip finds; elsewhere the
+# small CPU build. TORCH and TORCH_FLAGS choose another.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH ?= torch==2.13.0
-TORCH_FLAGS ?=
+CPU_BUILD := --index-url https://download.pytorch.org/whl/cpu
+TORCH_FLAGS ?= $(shell command -v nvidia-smi >/dev/null || \
+	$(PYTHON) -m pip config list 2>&1 | grep -cE 'find-links|index-url' >/dev/null || echo "$(CPU_BUILD)")
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .PHONY: help demo test lint types faults clients bench clean
 
@@ -45,6 +47,7 @@ clean: ## remove what the targets made
 
 # A stamp per stage: a second run is instant, a changed pyproject.toml installs again.
 .venv/.torch:
+	@echo "Setting up .venv: torch first, a minute or more the first time"
 	$(PYTHON) -m venv .venv
 	$(PIP) $(TORCH_FLAGS) "$(TORCH)"
 	@touch $@

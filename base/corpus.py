@@ -53,7 +53,8 @@ PROSE = {
     "news_cc-by": 1_200_000,
     "dictionary_cc-by": 200_000,
 }
-NUM_MADE = 7_000
+NUM_MADE = 20_000
+NUM_ECHOES = 6_000
 NUM_DEFINITIONS = 4_000
 
 CHATTERBOT = {
@@ -289,6 +290,10 @@ class Corpus:
         samples = [maker.sample() for _ in range(num)]
         return [render(sample.messages, sample.tools) for sample in samples]
 
+    def echoes(self, seed: int) -> list[str]:
+        maker = Maker(random.Random(seed), self.words)
+        return [f"<|bos|>{maker.echo()}<|eos|>" for _ in range(NUM_ECHOES)]
+
     def conversations(self, index: int) -> dict[str, list[str]]:
         rng, data = random.Random(self.seed * 1_000 + index), self.data
         common = commonsense(data)
@@ -307,6 +312,7 @@ class Corpus:
 
     def build(self, index: int) -> dict[str, list[str]]:
         documents = self.conversations(index)
+        documents["echoes"] = self.echoes(self.seed * 1_000 + index)
         for prefix, num_chars in PROSE.items():
             texts, start = self.prose[prefix], 0
             for _ in range(index + 1):

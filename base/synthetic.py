@@ -18,6 +18,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from base.words import (
+    ANIMALS,
+    BAD,
+    CITIES,
+    COLOURS,
+    COUNTRIES,
+    CUISINES,
+    DAYS,
+    FOODS,
+    GOOD,
+    KINDS,
+    NAMES,
+    THINGS,
+    WEATHER,
+)
+
 Message = dict[str, Any]
 
 
@@ -27,40 +43,6 @@ class Sample:
 
     messages: list[Message]
     tools: list[dict[str, Any]] = field(default_factory=list)
-
-
-NAMES = (
-    "Anna Ben Clara David Emma Frank Grace Henry Ida Jack Kate Leo Maria Nina Oscar Paul Rosa Sam "
-    "Tom Uma Victor Wendy Yusuf Zoe Alice Bob Carlos Diana Elena Felix Hana Ivan Julia Kenji Lena "
-    "Mona Noah Omar Priya Ravi Sara Tariq Vera Will"
-).split()
-CITIES = (
-    "Paris London Berlin Madrid Rome Vienna Oslo Lisbon Dublin Prague Athens Cairo Lima Tokyo "
-    "Seoul Delhi Sydney Boston Chicago Denver Seattle Dallas Austin Miami Toronto Geneva Zurich "
-    "Helsinki Warsaw Budapest Nairobi Accra Mumbai Kyoto Portland Houston Phoenix"
-).split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-COLOURS = "red blue green yellow black white brown orange purple pink grey".split()
-ANIMALS = "dog cat horse cow sheep lion tiger bear fox wolf rabbit mouse goat duck owl frog".split()
-FOODS = "bread cheese rice soup apple cake pasta fish potato salad egg butter banana honey".split()
-FRUITS = "apple banana pear orange grape cherry plum peach lemon mango melon fig".split()
-TOOLBOX = "hammer saw drill wrench ladder shovel rake nail screwdriver axe".split()
-CLOTHES = "hat coat shirt shoe dress sock scarf glove jacket belt".split()
-CUISINES = "Italian Indian Mexican Thai French Greek Chinese Japanese Turkish Spanish".split()
-WEATHER = "sunny cloudy rainy windy snowy foggy stormy clear".split()
-KINDS: dict[str, list[str]] = {
-    "animal": ANIMALS,
-    "food": FOODS,
-    "colour": COLOURS,
-    "city": CITIES,
-    "name": NAMES,
-    "day": DAYS,
-    "tool": TOOLBOX,
-    "clothing": CLOTHES,
-}
-GOOD = "great lovely wonderful excellent perfect delicious friendly fast beautiful amazing".split()
-BAD = "terrible awful bad slow rude boring broken dirty cold disappointing horrible".split()
-THINGS = "food service film book hotel room phone driver place song game app".split()
 
 
 class Maker:
@@ -84,6 +66,7 @@ class Maker:
             (3, self.persona),
             (3, self.lookup),
             (1, self.smalltalk),
+            (2, self.unknown),
         ]
 
     def sample(self) -> Sample:
@@ -118,6 +101,11 @@ class Maker:
         if where < 0.85:
             return self.chat(f"{instruction}\n{text}", answer)
         return self.chat(f"{text}\n\n{instruction}", answer)
+
+    def echo(self) -> str:
+        """Words without sense, said two or three times: only copying can predict the second."""
+        span = self.phrase(4, 40)
+        return self.rng.choice([" ", "\n", "\n\n", ". "]).join([span] * self.rng.randint(2, 3))
 
     # -- slots: the same random facts serve tools and text-to-JSON ----------------------------
 
@@ -463,6 +451,26 @@ class Maker:
             ]
         )
         return self.place_instruction(text, ask, answer)
+
+    def unknown(self) -> Sample:
+        """Questions of fact: this model has none, and should say so."""
+        ask = self.pick(
+            [
+                f"What is the capital of {self.pick(COUNTRIES)}?",
+                f"Who wrote {self.proper()}?",
+                f"When was {self.pick(NAMES)} {self.proper()} born?",
+                f"How many people live in {self.pick(CITIES)}?",
+                f"Who is the president of {self.pick(COUNTRIES)}?",
+                f"How far is it from {self.pick(CITIES)} to {self.pick(CITIES)}?",
+                f"Who won the {self.phrase(1, 1)} game in {self.rng.randint(1900, 2030)}?",
+                f"What happened in {self.rng.randint(1000, 2030)}?",
+            ]
+        )
+        answer = self.pick(
+            ["I do not know.", "I am sorry, I do not know that.", "I do not know that."]
+        )
+        system = self.pick(["", "", "You are a helpful assistant."])
+        return self.chat(ask, answer, system=system)
 
     def smalltalk(self) -> Sample:
         name = self.pick(NAMES)

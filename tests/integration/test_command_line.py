@@ -93,6 +93,19 @@ def test_the_doctor_finds_nothing_wrong_with_a_used_directory(server: Server) ->
     assert "Nothing is broken." in result.stdout
 
 
+def test_one_more_worker_starts_and_drains(server: Server) -> None:
+    command = [sys.executable, "-m", "tunesmith.cli.app", "worker", "--data", str(server.data)]
+    worker = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert worker.stderr is not None
+        assert str(server.data) in worker.stderr.readline()
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(30) == 0
+    finally:
+        worker.kill()
+        worker.communicate()
+
+
 class Terminal:
     """A command on a pseudo-terminal, typed at and read from."""
 

@@ -7,6 +7,7 @@ the one (the 0.28 client without end) and cannot read the other.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +31,8 @@ from tunesmith.serve.protocol import InvalidRequest
 log = logging.getLogger("tunesmith.api")
 
 RETRY_AFTER_S = 1
+# No space left, or no more of it for this user.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 # The status that logs and metrics show where the client left before its answer.
 GONE = 499
 
@@ -74,6 +77,14 @@ def translate(error: Exception) -> ApiError:
         return Unavailable(error.message, headers={"retry-after": str(RETRY_AFTER_S)})
     if isinstance(error, InvalidRequest):
         return BadRequest(error.message)
+    if isinstance(error, OSError) and error.errno in FULL:
+        log.error("%s", error)
+        return Unavailable(
+            "The server's disk is full, so nothing was stored. Send the request again once whoever "
+            "runs the server has made room.",
+            code="disk_full",
+            headers={"retry-after": str(RETRY_AFTER_S)},
+        )
     if isinstance(error, TunesmithError):
         # Says itself what is wrong and what to do, such as a base that does not load any more.
         log.error("%s: %s", type(error).__name__, error.message)
@@ -142,6 +153,14 @@ async def _gone(request: Request, error: Exception) -> Response:
     return Response(status_code=GONE)
 
 
+async def _os_error(request: Request, error: Exception) -> JSONResponse:
+    """A full disk has words for the client; any other failure of the system is unexpected."""
+    assert isinstance(error, OSError)
+    if error.errno not in FULL:
+        raise error
+    return answer(translate(error))
+
+
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     return answer(unexpected())
 
@@ -152,4 +171,5 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(OSError, _os_error)
     app.add_exception_handler(Exception, _unexpected)

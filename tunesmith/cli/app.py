@@ -13,7 +13,7 @@ import typer
 
 from tunesmith import __version__
 from tunesmith.cli import base, chat, data, demo, doctor, jobs, keys, tune, worker
-from tunesmith.cli.options import DataDir, settings
+from tunesmith.cli.options import DataDir, require_torch, settings
 from tunesmith.cli.problem import explain
 
 app = typer.Typer(
@@ -54,6 +54,7 @@ def serve(
     ] = None,
 ) -> None:
     """Start everything on this machine: API, worker and engine."""
+    require_torch()
     from tunesmith.cli.serve import run
 
     raise typer.Exit(run(settings(data=data, host=host, port=port)))

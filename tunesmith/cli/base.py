@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunesmith.cli.options import DataDir, existing_store, settings
+from tunesmith.cli.options import DataDir, existing_store, require_torch, settings
 from tunesmith.cli.problem import CommandFailed
 from tunesmith.cli.screen import screen
 from tunesmith.ids import SystemClock
@@ -42,6 +42,7 @@ def add(
     data: DataDir = None,
 ) -> None:
     """Register a base model, after checking that it can be tuned and served."""
+    require_torch()
     found = settings(data=data)
     chosen = require_name(name or Path(source).expanduser().resolve().name)
     directory = locate(source, chosen, found)
@@ -172,15 +173,14 @@ def fetch(hub_name: str, target: Path) -> Path:
             f"{hub_name} is no directory here, and fetching it from the hub needs "
             "`pip install 'tunesmith[hub]'`. Or download it yourself and give the directory."
         ) from None
-    from httpx import TransportError
-
     try:
         snapshot_download(hub_name, local_dir=target, allow_patterns=HUB_FILES)
     except HfHubHTTPError as error:
         raise CommandFailed(f"The hub refuses {hub_name}: {error}") from None
-    except (OSError, TransportError) as error:
+    except Exception as error:  # of the network: each version of the hub has its HTTP library's
+        reason = str(error).partition("\n")[0]
         raise CommandFailed(
-            f"{hub_name} is no directory here, and the hub cannot be reached ({error}). "
+            f"{hub_name} is no directory here, and the hub cannot be reached ({reason}). "
             "Copy the model to this machine and give its directory."
         ) from None
     return target

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 COMMANDS = "/reset starts over, /system TEXT sets the system message, /exit leaves"
+# What a model says must not steer the terminal: control characters but tab and newline are shown.
+VISIBLE = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
 
 
 def chat(
@@ -32,8 +34,9 @@ def chat(
     """Talk to a model. Ctrl-C stops an answer; Ctrl-D leaves."""
     console = screen()
     client = connect(base_url, api_key)
-    client.models.retrieve(model)  # a wrong name or key shows before the first question
-    if sys.stdin.isatty():
+    require_model(client, model)
+    interactive = sys.stdin.isatty()
+    if interactive:
         import readline  # noqa: F401 - gives input() a history and line editing
 
         say(console, model, "bold")
@@ -44,11 +47,23 @@ def chat(
     talk = Conversation(client, model, options)
     talk.start(system)
     try:
-        while (line := ask()) is not None:
+        while (line := ask(interactive)) is not None:
             if line and not command(talk, line, console):
-                answer(talk, line, console)
+                answer(talk, line, console, interactive)
     except EndOfChat:
         return
+
+
+def require_model(client: OpenAI, model: str) -> None:
+    """Shows a wrong name or key before the first question."""
+    import openai
+
+    try:
+        client.models.retrieve(model)
+    except openai.NotFoundError as error:
+        # Not every compatible server has this route; one that knows it says which thing is missing.
+        if error.code == "model_not_found":
+            raise
 
 
 class EndOfChat(Exception):
@@ -90,12 +105,12 @@ class Conversation:
                 self.messages = [*messages, {"role": "assistant", "content": "".join(pieces)}]
 
 
-def ask() -> str | None:
+def ask(interactive: bool) -> str | None:
     """The next line; None at the end of input or on Ctrl-C."""
     try:
-        return input("> " if sys.stdin.isatty() else "").strip()
+        return input("> " if interactive else "").strip()
     except (EOFError, KeyboardInterrupt):
-        if sys.stdin.isatty():
+        if interactive:
             print()
         return None
 
@@ -111,18 +126,19 @@ def command(talk: Conversation, line: str, console: Console) -> bool:
         say(console, "system message set; started over", "dim")
     elif word in ("/exit", "/quit"):
         raise EndOfChat
-    elif word == "/help" or word.startswith("/"):
+    elif word.startswith("/"):
         say(console, COMMANDS, "dim")
     else:
         return False
     return True
 
 
-def answer(talk: Conversation, line: str, console: Console) -> None:
+def answer(talk: Conversation, line: str, console: Console, interactive: bool) -> None:
+    """Prints the reply as it comes. A conversation outlives an error; a script's ends with it."""
     reply = talk.reply(line)
     try:
         for piece in reply:
-            console.out(piece, end="", highlight=False)
+            console.file.write(piece.translate(VISIBLE))
             console.file.flush()
         console.print()
     except KeyboardInterrupt:
@@ -130,7 +146,8 @@ def answer(talk: Conversation, line: str, console: Console) -> None:
         say(console, " (stopped)", "dim")
     except Exception as error:
         problem = explain(error)
-        if problem is None:
+        if problem is None or not interactive:
             raise
         say(console, problem, "red")
-    console.print()
+    if interactive:
+        console.print()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -100,19 +101,23 @@ def say(text: str) -> None:
 
 
 def listen(pipe: IO[bytes], log: Path, name: str) -> None:
-    """Writes what a process says to its log, and what is urgent to the terminal too."""
-    out = log.open("ab")
+    """Writes what a process says to its log, and what is urgent to the terminal too.
+
+    Lines that a full disk refuses are lost: whoever stopped reading would stop the process.
+    """
     for line in pipe:
-        if out.tell() > MAX_LOG_BYTES:
-            out.close()
-            log.replace(log.with_suffix(".old.log"))
-            out = log.open("ab")
-        out.write(line)
-        out.flush()
+        with contextlib.suppress(OSError):
+            append(log, line)
         urgent = urgent_message(line)
         if urgent is not None:
             say(f"{name}: {urgent}")
-    out.close()
+
+
+def append(log: Path, line: bytes) -> None:
+    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
+        log.replace(log.with_suffix(".old.log"))
+    with log.open("ab") as out:
+        out.write(line)
 
 
 def urgent_message(line: bytes) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -45,20 +44,14 @@ class Feed:
         return job, self.new_events()
 
 
-def follow(
-    client: OpenAI, job_id: str, console: Console, on_event: Callable[[Any], None] | None = None
-) -> FineTuningJob:
+def follow(client: OpenAI, job_id: str, console: Console) -> FineTuningJob:
     """Shows a job until it ends or pauses, and returns it as it then is."""
     feed = Feed(client, job_id)
     with job_progress(console) as progress:
         show = Shower(progress)
         while True:
             job, events = look_patiently(feed)
-            for event in events:
-                show.event(event)
-                if on_event:
-                    on_event(event)
-            show.refresh(job)
+            show.update(job, events)
             if job.status in ENDED:
                 return job
             time.sleep(POLL_S)
@@ -93,36 +86,44 @@ def job_progress(console: Console) -> Progress:
 
 
 class Shower:
-    """Puts events on the screen; without a terminal, as plain lines now and then."""
+    """Puts a job on the screen; without a terminal, as plain lines now and then."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.task = progress.add_task("waiting", total=None, metrics="")
+        self.metrics: dict[str, Any] = {}
         self.last_plain_s = float("-inf")
 
-    def event(self, event: FineTuningJobEvent) -> None:
-        if getattr(event, "type", None) == "metrics" and isinstance(event.data, dict):
-            self.metrics(event.data)
-            return
-        clock = time.strftime("%H:%M:%S", time.localtime(event.created_at))
-        style = {"error": "red", "warn": "yellow"}.get(event.level, "")
-        self.line(f"{clock}  {event.message}", style)
+    def update(self, job: FineTuningJob, events: list[FineTuningJobEvent]) -> None:
+        """Shows what is new. The bar moves once a look, so that its speed means something."""
+        is_first = not self.metrics
+        for event in events:
+            if getattr(event, "type", None) == "metrics" and isinstance(event.data, dict):
+                self.metrics |= event.data
+                self.plain()
+            else:
+                self.message(event)
+        self.progress.update(self.task, description=job.status.replace("_", " "))
+        if self.metrics:
+            step, total = self.metrics.get("step", 0), self.metrics.get("total_steps")
+            if is_first:  # what was done before we looked tells nothing of the speed
+                self.progress.reset(self.task, completed=step, total=total)
+            text = metrics_text(self.metrics)
+            self.progress.update(self.task, completed=step, total=total, metrics=text)
 
-    def metrics(self, data: dict[str, Any]) -> None:
-        step, total = data.get("step"), data.get("total_steps")
-        text = metrics_text(data)
-        self.progress.update(self.task, completed=step, total=total, metrics=text)
+    def plain(self) -> None:
         now = time.monotonic()
+        step, total = self.metrics.get("step"), self.metrics.get("total_steps")
         overdue = now - self.last_plain_s >= PLAIN_EVERY_S or step == total
         if not self.progress.console.is_terminal and overdue:
             self.last_plain_s = now
-            self.line(f"          step {step}/{total}  {text}")
+            text = f"          step {step}/{total}  {metrics_text(self.metrics)}"
+            say(self.progress.console, text)
 
-    def refresh(self, job: FineTuningJob) -> None:
-        self.progress.update(self.task, description=job.status.replace("_", " "))
-
-    def line(self, text: str, style: str = "") -> None:
-        say(self.progress.console, text, style)
+    def message(self, event: FineTuningJobEvent) -> None:
+        clock = time.strftime("%H:%M:%S", time.localtime(event.created_at))
+        style = {"error": "red", "warn": "yellow"}.get(event.level, "")
+        say(self.progress.console, f"{clock}  {event.message}", style)
 
 
 def metrics_text(data: dict[str, Any]) -> str:

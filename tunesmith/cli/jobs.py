@@ -25,16 +25,25 @@ def list_jobs(
     api_key: ApiKey = "",
 ) -> None:
     """The latest jobs, newest first."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     jobs = connect(base_url, api_key).fine_tuning.jobs.list(limit=limit).data
     console = screen()
     if not jobs:
         say(console, "No jobs yet. Start one: tunesmith tune FILE --model MODEL")
         return
-    table = Table("job", "created", "status", "model", "tuned model", box=None, pad_edge=False)
+    # Ids and names are there to be copied: a narrow terminal folds names and cuts nothing.
+    table = Table(
+        Column("job", no_wrap=True, min_width=max(len(job.id) for job in jobs)),
+        Column("created", no_wrap=True),
+        Column("status", no_wrap=True, min_width=max(len(job.status) for job in jobs)),
+        Column("model", overflow="fold"),
+        box=None,
+        pad_edge=False,
+    )
     for job in jobs:
-        table.add_row(job.id, when(job.created_at), job.status, job.model, job.fine_tuned_model)
+        created = time.strftime("%m-%d %H:%M", time.localtime(job.created_at))
+        table.add_row(job.id, created, job.status, job.fine_tuned_model or job.model)
     console.print(table)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,6 +60,12 @@ def settings(**overrides: Any) -> Settings:
         raise CommandFailed(
             f"Setting {name} (TUNESMITH_{name.upper()}): {first['msg']}. See docs/settings.md."
         ) from None
+
+
+def require_torch() -> None:
+    """For commands that train or serve: the rest of the package installs without torch."""
+    if importlib.util.find_spec("torch") is None:
+        raise CommandFailed("This needs torch. Install it: pip install 'tunesmith[torch]'")
 
 
 def existing_settings(data: Path | None) -> Settings:

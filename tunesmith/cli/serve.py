@@ -210,6 +210,7 @@ class Launcher:
         while child.alive:
             left_s = deadline - time.monotonic()
             if self.num_stops > 1 or left_s <= 0:
+                say(f"{child.name} has not stopped and is killed")
                 child.kill()
             wait(min(max(left_s, 0.05), 0.5))
 

@@ -6,7 +6,7 @@ import argparse
 import logging
 import signal
 import sys
-import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from tunesmith.config import Settings, load_settings
@@ -25,25 +25,26 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="data directory")
     settings = load_settings(data=parser.parse_args().data)
     configure_logging("worker", settings.log_level)
-    stop = threading.Event()
+    # A list, not an Event: setting that from a handler can wait for a lock of this very thread.
+    signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, _: signals.append(number))
     try:
-        work(settings, stop)
+        work(settings, lambda: bool(signals))
     except TunesmithError as error:
         print(error.message, file=sys.stderr)
         return 1
     return 0
 
 
-def work(settings: Settings, stop: threading.Event) -> None:
+def work(settings: Settings, stopping: Callable[[], bool]) -> None:
     """Runs a worker on the data directory of these settings until asked to stop."""
     db = open_database(settings.data_dir)
     try:
         blobs = LocalBlobs(settings.blobs_dir)
         context = Context(db, blobs, settings, SystemClock(), SystemRng())
         logging.getLogger(__name__).info("working on %s", settings.data_dir)
-        Supervisor(context, LocalExecutor()).run(stop)
+        Supervisor(context, LocalExecutor()).run(stopping)
     finally:
         db.close()
 

@@ -7,8 +7,8 @@ any instant, and whoever claims its jobs next finds their processes, or their re
 from __future__ import annotations
 
 import logging
-import threading
 import time
+from collections.abc import Callable
 from typing import cast
 
 from tunesmith.errors import JobError, Unavailable
@@ -59,11 +59,11 @@ class Supervisor:
         """The jobs in its hands."""
         return list(self._runs.values())
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stopping: Callable[[], bool]) -> None:
         """Works until asked to stop, then drains."""
-        while not stop.is_set():
+        while not stopping():
             self._guarded_tick()
-            stop.wait(BUSY_POLL_S if self._runs else IDLE_POLL_S)
+            time.sleep(BUSY_POLL_S if self._runs else IDLE_POLL_S)
         self.drain()
 
     def drain(self) -> None:

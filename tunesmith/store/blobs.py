@@ -95,17 +95,19 @@ class LocalBlobWriter:
         target.parent.mkdir(parents=True, exist_ok=True)
         self._target = target
         self._part = target.with_name(target.name + ".part")
-        self._file = self._part.open("xb")
+        # Unbuffered: pieces are large, and closing must not fail on a full disk.
+        self._file = self._part.open("xb", buffering=0)
         self._sha256 = hashlib.sha256()
         self._num_bytes = 0
 
     def write(self, data: bytes) -> None:
-        self._file.write(data)
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]
         self._sha256.update(data)
         self._num_bytes += len(data)
 
     def finish(self) -> tuple[int, str]:
-        self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         self._part.rename(self._target)

@@ -94,7 +94,9 @@ class Checkpoints:
         self._job_id = job_id
         self._fence = fence
         self.directory = job_dir / CHECKPOINTS_DIR
-        self.directory.mkdir(exist_ok=True)
+        if not self.directory.exists():
+            self.directory.mkdir()
+            fsync_dir(job_dir)
 
     def save(
         self,

@@ -40,6 +40,7 @@ def train(job: Job) -> Result:
         learn(job, run, step)
         epoch = run.order.epoch_ended_by(step)
         validate(job, run, step, epoch)
+        job.watch.check_fence()
         job.journal.metrics(step, run.plan.total_steps, run.metrics)
         if epoch and epoch >= first_servable:
             save(job, run, servable=True)

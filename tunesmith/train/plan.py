@@ -100,10 +100,15 @@ def decide(spec: Spec, base: BaseInfo, corpus: Corpus) -> Plan:
 
 def fit_memory(plan: Plan, model: CausalModel) -> Plan:
     """The plan with a micro-batch that should fit into the memory the model left."""
-    per_token = sum(outputs + inputs for outputs, inputs in model.linears.values())
-    per_token = int(per_token * plan.torch_dtype.itemsize * ACTIVATION_OVERHEAD)
-    fitting = int(MEMORY_SHARE * available_bytes(model.device)) // per_token
+    fitting = num_fitting_tokens(model, plan.torch_dtype)
     return replace(plan, micro_tokens=max(1, min(plan.micro_tokens, fitting)))
+
+
+def num_fitting_tokens(model: CausalModel, dtype: torch.dtype) -> int:
+    """About how many positions can be learned at once in the memory that is free now."""
+    widths = sum(outputs + inputs for outputs, inputs in model.linears.values())
+    per_token = widths * dtype.itemsize * ACTIVATION_OVERHEAD
+    return int(MEMORY_SHARE * available_bytes(model.device) / per_token)
 
 
 def pick_device(wanted: str) -> Literal["cpu", "cuda"]:

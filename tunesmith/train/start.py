@@ -23,7 +23,7 @@ from tunesmith.train.checkpoint import Standing
 from tunesmith.train.checks import check_stops
 from tunesmith.train.job import Job
 from tunesmith.train.optimizer import AdamW
-from tunesmith.train.plan import Plan, decide, fit_memory
+from tunesmith.train.plan import Plan, decide, fit_memory, num_fitting_tokens
 from tunesmith.train.rows import rendered
 
 
@@ -54,7 +54,7 @@ def prepare(job: Job) -> Run:
     spec = job.spec
     base = bases.describe(spec.base.path, spec.base.name, SystemClock())
     renderer = Renderer.load(base.path)
-    max_tokens = spec.max_tokens or base.context_length
+    max_tokens = min(spec.max_tokens or base.context_length, base.context_length)
     found = Dataset()
     train = Corpus(rendered(spec, "training_file", renderer, max_tokens, found))
     valid = Corpus(rendered(spec, "validation_file", renderer, max_tokens, Dataset()))
@@ -67,26 +67,18 @@ def prepare(job: Job) -> Run:
     order = Order(spec.seed, train.num_rows, plan.batch_size, plan.n_epochs)
     job.progress.total_steps = plan.total_steps
     adapter, optimizer, saved = _take_up(job, model, plan)
-    for step in range(1, job.progress.step + 1):
-        job.progress.trained_tokens += train.num_tokens(order.rows(step))
+    done = range(1, job.progress.step + 1)
+    job.progress.trained_tokens = sum(train.num_tokens(order.rows(step)) for step in done)
     if not is_resumed:
         # The adapter a job starts from keeps its shape.
         plan = replace(plan, lora_rank=adapter.spec.rank, lora_alpha=adapter.spec.alpha)
         plan = fit_memory(plan, model)
         files.write(plan, job.dir / files.PLAN_FILE)
     _announce(job, base, plan, adapter, found)
-    return Run(
-        plan=plan,
-        order=order,
-        model=model,
-        adapter=adapter,
-        optimizer=optimizer,
-        train=train,
-        valid=valid if valid.num_rows else None,
-        stop_ids=renderer.stop_ids,
-        saved=saved,
-        metrics=saved.metrics if saved else {},
-    )
+    _warn_of_memory(job, found.max_tokens, num_fitting_tokens(model, plan.torch_dtype))
+    metrics = saved.metrics if saved else {}
+    corpora = (train, valid if valid.num_rows else None)
+    return Run(plan, order, model, adapter, optimizer, *corpora, renderer.stop_ids, saved, metrics)
 
 
 def _old_plan(job: Job, base: BaseInfo) -> Plan | None:
@@ -156,3 +148,13 @@ def _announce(job: Job, base: BaseInfo, plan: Plan, adapter: Adapter, found: Dat
         job.journal.message("warn:slow", text, "warn")
     for number, text in enumerate(found.warnings, 1):
         job.journal.message(f"warn:data:{number}", text, "warn")
+
+
+def _warn_of_memory(job: Job, longest: int, fitting: int) -> None:
+    """A CPU's memory gives no error: the system ends the process, so this is said beforehand."""
+    if longest > fitting:
+        text = (
+            f"The longest example has {longest} tokens; memory may hold about {fitting} at once. "
+            "If the job ends without a reason, shorten the longest examples or use a smaller base."
+        )
+        job.journal.message("warn:memory", text, "warn")

@@ -37,7 +37,7 @@ def validate(spec: Spec) -> Validation:
 def _validate(spec: Spec) -> Validation:
     base = bases.describe(spec.base.path, spec.base.name, SystemClock())
     renderer = Renderer.load(spec.base.path)
-    max_tokens = spec.max_tokens or base.context_length
+    max_tokens = min(spec.max_tokens or base.context_length, base.context_length)
 
     def check(param: Param) -> Dataset:
         dataset = Dataset()

@@ -60,8 +60,11 @@ class Endpoint:
     def answer(self, method: str, path: str, *bodies: Any, status: int = 200) -> None:
         self.answers[method, f"/v1{path}"] = [(status, body) for body in bodies]
 
-    def fail(self, method: str, path: str, status: int, message: str) -> None:
-        self.answer(method, path, {"error": {**ERROR, "message": message}}, status=status)
+    def fail(
+        self, method: str, path: str, status: int, message: str, code: str | None = None
+    ) -> None:
+        error = {**ERROR, "message": message, "code": code}
+        self.answer(method, path, {"error": error}, status=status)
 
 
 @contextmanager

@@ -25,6 +25,13 @@ def test_only_what_is_urgent_reaches_the_terminal(
     assert capsys.readouterr().err == "tunesmith: api: look here\n"
 
 
+def test_a_full_disk_costs_log_lines_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = io.BytesIO(line("info", "calm") * 3 + line("error", "no space"))
+    listen(pipe, Path("/dev/full"), "api")
+    assert pipe.read() == b""
+    assert capsys.readouterr().err == "tunesmith: api: no space\n"
+
+
 @pytest.mark.parametrize("level", ["warning", "error", "critical"])
 def test_urgent_levels(level: str) -> None:
     assert urgent_message(line(level, "x")) == "x"

@@ -10,8 +10,9 @@ import pytest
 from tests.unit.cli.conftest import Run, problem
 from tests.unit.cli.endpoint import JOB_ID, TUNED, Endpoint, event, job, listing, sse
 from tunesmith.cli import follow
-from tunesmith.cli.chat import Conversation
+from tunesmith.cli.chat import Conversation, answer
 from tunesmith.cli.options import connect
+from tunesmith.cli.screen import screen
 
 JOB = f"/fine_tuning/jobs/{JOB_ID}"
 STEPS = [
@@ -132,17 +133,33 @@ def test_chat_streams_remembers_and_obeys(remote: Endpoint, run: Run) -> None:
     assert sent[2][0] == {"role": "system", "content": "Be brief."}
 
 
-def test_chat_survives_an_error_in_the_middle(remote: Endpoint, run: Run) -> None:
+def test_a_conversation_survives_an_error_and_a_script_does_not(
+    remote: Endpoint, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     remote.answer("GET", "/models/m", {"id": "m", "object": "model", "created": 1})
     remote.fail("POST", "/chat/completions", 400, "This model's maximum context length is 8.")
-    result = run("chat", "m", *options(remote), input="hello\nagain\n")
-    assert result.exit_code == 0
-    assert result.output.count("maximum context length") == 2
+    assert "context length" in problem(run("chat", "m", *options(remote), input="hello\n"))
+    talk = Conversation(connect(remote.base_url, "k"), "m", {})
+    answer(talk, "hello", screen(), interactive=True)
+    assert "context length" in capsys.readouterr().out and talk.messages == []
+
+
+def test_what_a_model_says_cannot_steer_the_terminal(
+    remote: Endpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remote.answer("POST", "/chat/completions", sse("a\x1b[2Jb\tc\n"))
+    answer(Conversation(connect(remote.base_url, "k"), "m", {}), "x", screen(), interactive=False)
+    assert capsys.readouterr().out == "a\\x1b[2Jb\tc\n\n"
 
 
 def test_chat_with_an_unknown_model_ends_at_once(remote: Endpoint, run: Run) -> None:
-    remote.fail("GET", "/models/m", 404, "The model `m` does not exist.")
+    remote.fail("GET", "/models/m", 404, "The model `m` does not exist.", "model_not_found")
     assert problem(run("chat", "m", *options(remote))) == "The model `m` does not exist."
+
+
+def test_chat_works_where_models_cannot_be_looked_up(remote: Endpoint, run: Run) -> None:
+    remote.answer("POST", "/chat/completions", sse("Hi."))
+    assert run("chat", "m", *options(remote), input="hello\n").output == "Hi.\n"
 
 
 def test_an_answer_that_was_stopped_stays_in_the_conversation(remote: Endpoint) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.unit.cli.conftest import Run, problem
 
 HELP = (
     (),
@@ -16,7 +19,8 @@ HELP = (
     *(("keys", verb) for verb in ("create", "list", "revoke")),
     *(("jobs", verb) for verb in ("list", "show", "cancel", "pause", "resume")),
 )
-# Measured 0.15 s on an idle core; the limit leaves room for a machine that is busy with a training.
+# Measured on an idle core: 0.13 s, all of it CPU time. That is what the test counts: a busy machine
+# must not fail it.
 HELP_LIMIT_S = 0.5
 
 
@@ -27,13 +31,18 @@ def tunesmith(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedP
 
 @pytest.mark.parametrize("command", [(), ("serve",)])
 def test_help_is_quick(command: tuple[str, ...]) -> None:
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
+    spent_s = []
+    for _ in range(3):
+        before_s = cpu_seconds_of_children()
         result = tunesmith(*command, "--help")
-        best = min(best, time.perf_counter() - start)
-    assert result.returncode == 0 and "Usage" in result.stdout
-    assert best < HELP_LIMIT_S
+        spent_s.append(cpu_seconds_of_children() - before_s)
+        assert result.returncode == 0 and "Usage" in result.stdout
+    assert min(spent_s) < HELP_LIMIT_S
+
+
+def cpu_seconds_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def test_nothing_heavy_is_imported_for_help() -> None:
@@ -44,7 +53,7 @@ def test_nothing_heavy_is_imported_for_help() -> None:
 
 
 @pytest.mark.parametrize("command", HELP, ids=" ".join)
-def test_every_command_has_help(command: tuple[str, ...], run) -> None:  # type: ignore[no-untyped-def]
+def test_every_command_has_help(command: tuple[str, ...], run: Run) -> None:
     result = run(*command, "--help")
     assert result.exit_code == 0 and "Usage" in result.output
 
@@ -81,3 +90,11 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
     result = tunesmith("doctor", cwd=tmp_path)
     assert result.returncode == 1
     assert "TUNESMITH_TRAIN_SLOTS" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [("serve",), ("worker",), ("base", "add", ".")])
+def test_without_torch_the_commands_that_need_it_say_so(
+    command: tuple[str, ...], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'tunesmith[torch]'" in problem(run(*command))

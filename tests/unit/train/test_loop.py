@@ -199,8 +199,7 @@ def test_an_overtaken_trainer_writes_nothing_more(
     stop_at(monkeypatch, 5, lambda job: relaunched(job.dir))
     assert run("train", job_dir) == FENCED
     assert not (job_dir / files.RESULT_FILE).exists()
-    # The step after which the successor appeared may still be told, but not kept.
-    assert list(metrics_of(job_dir)) == [f"step:{step}" for step in range(1, 6)]
+    assert list(metrics_of(job_dir)) == [f"step:{step}" for step in range(1, 5)]
     assert (job_dir / "checkpoints" / "step-00000004").exists()
     assert not (job_dir / "checkpoints" / "step-00000005").exists()
 
@@ -281,6 +280,14 @@ def test_a_single_example_that_does_not_fit_fails_the_job(
     assert "Shorten the longest examples" in error.message
 
 
+def test_little_memory_is_said_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "available_bytes", lambda device: 1 << 20)
+    job_dir = make_job(tmp_path / "job")
+    assert run("train", job_dir) == DONE
+    (warning,) = [event for event in events_of(job_dir) if event.level == "warn"]
+    assert warning.message.startswith("The longest example has ")
+
+
 def test_a_full_disk_is_waited_for(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +306,7 @@ def test_a_full_disk_is_waited_for(
 
     monkeypatch.setattr(checkpoint, "fsync_dir", full)
     job_dir = make_job(tmp_path / "job")
+    (job_dir / files.CHECKPOINTS_DIR).mkdir()
     assert run("train", job_dir) == DONE
     assert waits == [1.0, 2.0, 4.0]
     assert adapter_bytes(job_dir) == adapter_bytes(finished)

@@ -1,0 +1,113 @@
+"""The arrows of ARCHITECTURE.md, read from the imports and proven by importing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "tunesmith"
+PURE = ("data", "model", "train")
+TORCH_USERS = ("model", "train", "serve")
+# Read by processes without torch, though they lie where torch is used.
+TORCH_FREE = (
+    "tunesmith.bases",
+    "tunesmith.model.adapter_files",
+    "tunesmith.model.families",
+    "tunesmith.serve.client",
+    "tunesmith.serve.protocol",
+    "tunesmith.serve.text",
+    "tunesmith.train.spec",
+    "tunesmith.api.app",
+    "tunesmith.cli.app",
+    "tunesmith.cli.serve",
+    "tunesmith.data.check",
+    "tunesmith.data.estimate",
+    "tunesmith.jobs.supervisor",
+    "tunesmith.jobs.audit",
+    "tunesmith.ops.telemetry",
+    "tunesmith.store.db",
+)
+MAX_LINES = 500
+
+
+def sources(folder: str = "") -> list[Path]:
+    return sorted((PACKAGE / folder).rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Full names of the modules that a file imports anywhere, those for type checking too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def offenders(paths: list[Path], *forbidden: str) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in paths
+        for name in imported(path)
+        if any(name == root or name.startswith(root + ".") for root in forbidden)
+    ]
+
+
+def test_data_model_and_train_know_nothing_of_the_service() -> None:
+    service = [f"tunesmith.{name}" for name in ("store", "jobs", "api", "serve", "cli", "wire")]
+    assert offenders([path for name in PURE for path in sources(name)], *service) == []
+    assert offenders(sources("data"), "tunesmith.model", "tunesmith.train") == []
+    assert offenders(sources("model"), "tunesmith.train") == []
+
+
+def test_the_store_is_below_jobs_and_api() -> None:
+    above = ("tunesmith.jobs", "tunesmith.api", "tunesmith.cli", "tunesmith.train")
+    assert offenders(sources("store"), *above) == []
+    assert offenders(sources("jobs"), "tunesmith.api", "tunesmith.cli") == []
+    assert offenders(sources("serve"), "tunesmith.store", "tunesmith.jobs", "tunesmith.api") == []
+    assert offenders(sources("wire"), "tunesmith.store", "tunesmith.jobs", "tunesmith.api") == []
+
+
+def test_torch_stays_where_it_is_needed() -> None:
+    users = {path for name in TORCH_USERS for path in sources(name)}
+    others = [path for path in sources() if path not in users]
+    assert offenders(others, "torch", "transformers", "safetensors") == []
+
+
+@pytest.mark.parametrize("module", TORCH_FREE)
+def test_processes_without_torch_stay_without(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_only_the_repositories_write_queries() -> None:
+    builders = {"select", "insert", "update", "delete"}
+    for path in sources():
+        if path.is_relative_to(PACKAGE / "store"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                assert not (node.value.id == "sa" and node.attr in builders), path
+
+
+def test_dangerous_calls_are_not_made() -> None:
+    """Pickles run code when they are opened, and so do a model repository's own modules."""
+    banned = {"eval", "exec", "pickle.load", "pickle.loads", "torch.load", "yaml.load"}
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in banned, path
+            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+                assert ast.unparse(node.value) == "False", path
+
+
+def test_no_module_outgrows_its_story() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in sources()}
+    assert [path for path, length in lengths.items() if length > MAX_LINES] == []
+    assert all(path.read_bytes().isascii() for path in sources())
