@@ -143,7 +143,7 @@ def warnings(found: Report, max_findings: int = 8) -> list[str]:
     """The findings that a job should tell of, a sentence or two each, the most serious first."""
     files = (("", found), ("Validation file: ", found.validation))
     texts = [
-        f"{name}{CODES[each.code].title} ({each.code}). {each.message} {each.effect}"
+        f"{name}{each.message} {each.effect} ({each.code})"
         for name, checked in files
         if checked is not None
         for each in checked.findings
