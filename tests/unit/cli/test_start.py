@@ -23,8 +23,8 @@ HELP = (
         for verb in ("check", "fix", "convert", "split", "stats", "show", "sample", "estimate")
     ),
 )
-# Measured on an idle core: 0.15 to 0.22 s, all of it CPU time. That is what the test counts: a busy machine
-# must not fail it.
+# Measured on an idle core: 0.15 to 0.22 s, all of it CPU time. That is what the test counts: a
+# busy machine must not fail it.
 HELP_LIMIT_S = 0.5
 
 
