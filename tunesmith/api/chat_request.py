@@ -12,14 +12,13 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from tunesmith.api.models import unknown_model
+from tunesmith.api.models import find
 from tunesmith.api.services import Services
 from tunesmith.bases import BaseInfo
 from tunesmith.data.messages import MessageError, normalise_messages, normalise_tools
 from tunesmith.errors import BadRequest
 from tunesmith.serve.protocol import AdapterRef, GenRequest
 from tunesmith.serve.text import TokenBytes
-from tunesmith.store.repo import bases, models
 from tunesmith.store.repo.models import ModelRow
 from tunesmith.wire.chat import CreateChatCompletion
 
@@ -77,7 +76,7 @@ class Prepared:
 def prepare(svc: Services, body: CreateChatCompletion) -> Prepared:
     """Resolves, renders and checks a request. Reads the database and files: call it in a thread."""
     refuse_unsupported(body)
-    base, tuned = resolve(svc, body.model)
+    base, tuned = find(svc, body.model)
     renderer, token_bytes = svc.renderers.get(base.fingerprint, base.path)
     try:
         tools = tools_of(body, base)
@@ -108,16 +107,6 @@ def prepare(svc: Services, body: CreateChatCompletion) -> Prepared:
         token_bytes=token_bytes,
         fingerprint="fp_" + hashlib.sha256(identity.encode()).hexdigest()[:10],
     )
-
-
-def resolve(svc: Services, name: str) -> tuple[BaseInfo, ModelRow | None]:
-    """The base that answers to a name, and the tuned model if it is one; as of this moment."""
-    with svc.db.read() as conn:
-        tuned = models.get(conn, name)
-        base = bases.resolve(conn, tuned.base if tuned else name)
-    if base is None:
-        raise unknown_model(name)
-    return base, tuned
 
 
 def adapter_of(svc: Services, tuned: ModelRow | None) -> AdapterRef | None:

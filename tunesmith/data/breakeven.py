@@ -32,11 +32,6 @@ class BreakEven:
     longest_prompt: int
     """The longest prompt, in tokens, with which the tuned model still costs no more a request."""
 
-    @property
-    def saving(self) -> Decimal:
-        """Dollars a request; below 0 the tuned model is dearer."""
-        return self.cost_before - self.cost_after
-
 
 def break_even(
     training_cost: Decimal,

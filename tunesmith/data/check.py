@@ -42,28 +42,6 @@ class Dataset:
         self.max_tokens = max(self.max_tokens, len(example.ids))
 
 
-def check_dataset(
-    path: Path,
-    file_id: str,
-    param: str,
-    renderer: Renderer,
-    max_tokens: int,
-    min_examples: int = MIN_EXAMPLES,
-    limits: Limits | None = None,
-) -> Dataset:
-    """Counts of a whole file. Raises DataError, naming the line, if it cannot be trained on.
-
-    `param` is "training_file" or "validation_file"; `max_tokens` is the most one sequence may
-    have. Memory stays within one line of the file.
-    """
-    dataset = Dataset()
-    for _ in read_examples(
-        path, file_id, param, renderer, max_tokens, min_examples, limits, dataset
-    ):
-        pass
-    return dataset
-
-
 def read_examples(
     path: Path,
     file_id: str,
@@ -76,9 +54,12 @@ def read_examples(
 ) -> Iterator[Example]:
     """The examples of a file as they are read, counted into `dataset`.
 
-    Raises the same errors as `check_dataset`; those about the whole file (too few examples, some
-    too long) come after the last example. Examples that are too long are never cut: they are left
-    out until that error.
+    `param` is "training_file" or "validation_file"; `max_tokens` is the most one sequence may
+    have. Memory stays within one line of the file.
+
+    Raises DataError, naming the line, if the file cannot be trained on; errors about the whole
+    file (too few examples, some too long) come after the last example. Examples that are too long
+    are never cut: they are left out until that error.
     """
     dataset = Dataset() if dataset is None else dataset
     too_long: list[tuple[int, int]] = []

@@ -52,10 +52,6 @@ class Span:
     tokens: tuple[Token, ...]
     trained: bool
 
-    @property
-    def num_ids(self) -> int:
-        return sum(len(token.ids) for token in self.tokens)
-
 
 def spans(shown: list[Token]) -> list[Span]:
     return [

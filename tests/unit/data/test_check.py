@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith.data.check import Dataset, check_dataset, read_examples
+from tunesmith.data.check import MIN_EXAMPLES, Dataset, read_examples
 from tunesmith.data.render import Renderer
 from tunesmith.errors import DataError
 
@@ -14,6 +14,23 @@ Rendering = Callable[[str], tuple[Path, Renderer]]
 
 USER = {"role": "user", "content": "Rain in Oslo?"}
 ANSWER = {"role": "assistant", "content": "It will."}
+
+
+def check_dataset(
+    path: Path,
+    file_id: str,
+    param: str,
+    renderer: Renderer,
+    max_tokens: int,
+    min_examples: int = MIN_EXAMPLES,
+) -> Dataset:
+    """The counts after a whole pass."""
+    dataset = Dataset()
+    for _ in read_examples(
+        path, file_id, param, renderer, max_tokens, min_examples, dataset=dataset
+    ):
+        pass
+    return dataset
 
 
 def write(path: Path, *rows: list[dict[str, str]]) -> Path:

@@ -52,12 +52,6 @@ def delete(conn: sa.Connection, name: str) -> bool:
     return conn.execute(sa.delete(models).where(models.c.name == name)).rowcount == 1
 
 
-def of_base(conn: sa.Connection, base: str) -> list[str]:
-    """Names of the models that run on a base."""
-    query = sa.select(models.c.name).where(models.c.base == base).order_by(models.c.seq)
-    return list(conn.execute(query).scalars())
-
-
 def adapters_in_use(conn: sa.Connection) -> set[str]:
     """Hashes that a model, or a job that has yet to end, refers to."""
     named = set(conn.execute(sa.select(models.c.adapter_sha256).distinct()).scalars())
