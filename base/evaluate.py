@@ -73,9 +73,14 @@ class LowRank:
             a = (torch.rand(columns, rank, generator=generator) * 2 - 1) / math.sqrt(columns)
             self.factors[name] = (a.requires_grad_(), torch.zeros(rank, rows, requires_grad=True))
 
-    def delta(self, name: str, x_BTE: Tensor) -> Tensor | None:
-        a, b = self.factors[name]
-        return (x_BTE @ a) @ b * self.scale
+    def adapt(
+        self, names: tuple[str, ...], x_BTE: Tensor, outputs: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        adapted = []
+        for name, output in zip(names, outputs, strict=True):
+            a, b = self.factors[name]
+            adapted.append(output + (x_BTE @ a) @ b * self.scale)
+        return tuple(adapted)
 
 
 def answers(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -30,19 +31,39 @@ EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 
 
-class KeyValueCache(Protocol):
-    """Keeps keys and values of earlier positions, one pair a layer."""
+@dataclass(frozen=True)
+class AttentionRule:
+    """How the scores of one layer are formed; the same for every position."""
 
-    def extend(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores the new positions; returns keys and values of all S positions (B, K, S, D)."""
+    window: int | None = None
+    """Positions that are seen, the position itself included; None: all before it."""
+
+
+class Attention(Protocol):
+    """Who sees whom in a pass, and where the keys and values of earlier positions are kept."""
+
+    def __call__(
+        self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
+    ) -> Tensor:
+        """What the new positions of one layer read, (B, T, H, D)."""
         ...
 
 
 class LowRankUpdate(Protocol):
-    """What an adapter adds to a linear layer's output."""
+    """What an adapter makes of the outputs of linear layers."""
 
-    def delta(self, name: str, x_BTE: Tensor) -> Tensor | None:
-        """The update for the linear called `name` ("model.layers.0.mlp.up_proj"), or None."""
+    def adapt(
+        self, names: tuple[str, ...], x_BTE: Tensor, outputs: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        """The outputs with the update of each: `names` are the linears that x went through."""
+        ...
+
+
+class Linears(Protocol):
+    """The products of the frozen linear layers, in the form that is fastest for the purpose."""
+
+    def __call__(self, names: tuple[str, ...], x_BTE: Tensor) -> tuple[Tensor, ...]:
+        """The outputs of several linears ("model.layers.0.mlp.up_proj") for one input."""
         ...
 
 
@@ -51,9 +72,15 @@ class Decoder:
 
     slow = False
 
-    def __init__(self, config: DecoderConfig, weights: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        config: DecoderConfig,
+        weights: Mapping[str, Tensor],
+        linears: Linears | None = None,
+    ) -> None:
         self.config = config
         self.weights = weights
+        self._products = linears or self._plain_products
         self._inv_freq = inverse_frequencies(config).to(weights[EMBEDDING].device)
 
     @property
@@ -101,15 +128,13 @@ class Decoder:
         ids_BT: Tensor,
         *,
         positions_BT: Tensor | None = None,
-        mask_BTS: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        attention: Attention | None = None,
         lora: LowRankUpdate | None = None,
     ) -> Tensor:
         """Final hidden states (B, T, E), normalised, before the head.
 
-        Without a mask every position attends to itself and what came before it, so rows may be
-        padded on the right. With a cache, `mask_BTS` (True = attend) says which of the S stored
-        positions each new one sees.
+        Without `attention` every position attends to itself and what came before it, so rows may
+        be padded on the right.
         """
         if positions_BT is None:
             positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device)[None]
@@ -118,7 +143,7 @@ class Decoder:
         for layer in range(self.config.num_layers):
             name = f"model.layers.{layer}"
             normed = self._norm(f"{name}.input_layernorm.weight", x)
-            x = x + self._attention(layer, normed, rope, mask_BTS, cache, lora)
+            x = x + self._attention(layer, normed, rope, attention or causal, lora)
             normed = self._norm(f"{name}.post_attention_layernorm.weight", x)
             x = x + self._mlp(f"{name}.mlp", normed, lora)
         return self._norm("model.norm.weight", x)
@@ -132,33 +157,35 @@ class Decoder:
         layer: int,
         x_BTE: Tensor,
         rope: tuple[Tensor, Tensor],
-        mask_BTS: Tensor | None,
-        cache: KeyValueCache | None,
+        attention: Attention,
         lora: LowRankUpdate | None,
     ) -> Tensor:
         c, name = self.config, f"model.layers.{layer}.self_attn"
-        q = split_heads(self._linear(f"{name}.q_proj", x_BTE, lora), c.num_heads)
-        k = split_heads(self._linear(f"{name}.k_proj", x_BTE, lora), c.num_kv_heads)
-        v = split_heads(self._linear(f"{name}.v_proj", x_BTE, lora), c.num_kv_heads)
+        names = (f"{name}.q_proj", f"{name}.k_proj", f"{name}.v_proj")
+        q, k, v = self._linear(names, x_BTE, lora)
+        q, k = split_heads(q, c.num_heads), split_heads(k, c.num_kv_heads)
         if c.qk_norm:
             q = self._norm(f"{name}.q_norm.weight", q)
             k = self._norm(f"{name}.k_norm.weight", k)
-        q, k = rotate(q, *rope).transpose(1, 2), rotate(k, *rope).transpose(1, 2)
-        v = v.transpose(1, 2)
-        if cache is not None:
-            k, v = cache.extend(layer, k, v)
-        out = attend(q, k, v, mask_BTS)
-        return self._linear(f"{name}.o_proj", out.transpose(1, 2).flatten(2), lora)
+        q, k, v = rotate(q, *rope), rotate(k, *rope), split_heads(v, c.num_kv_heads)
+        out_BTHD = attention(layer, q, k, v, AttentionRule())
+        (out,) = self._linear((f"{name}.o_proj",), out_BTHD.flatten(2), lora)
+        return out
 
     def _mlp(self, name: str, x_BTE: Tensor, lora: LowRankUpdate | None) -> Tensor:
-        gate = self._linear(f"{name}.gate_proj", x_BTE, lora)
-        up = self._linear(f"{name}.up_proj", x_BTE, lora)
-        return self._linear(f"{name}.down_proj", F.silu(gate) * up, lora)
+        gate, up = self._linear((f"{name}.gate_proj", f"{name}.up_proj"), x_BTE, lora)
+        (down,) = self._linear((f"{name}.down_proj",), F.silu(gate) * up, lora)
+        return down
 
-    def _linear(self, name: str, x: Tensor, lora: LowRankUpdate | None) -> Tensor:
-        y = F.linear(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
-        update = lora.delta(name, x) if lora is not None else None
-        return y if update is None else y + update
+    def _linear(
+        self, names: tuple[str, ...], x_BTE: Tensor, lora: LowRankUpdate | None
+    ) -> tuple[Tensor, ...]:
+        outputs = self._products(names, x_BTE)
+        return outputs if lora is None else lora.adapt(names, x_BTE, outputs)
+
+    def _plain_products(self, names: tuple[str, ...], x_BTE: Tensor) -> tuple[Tensor, ...]:
+        w = self.weights
+        return tuple(F.linear(x_BTE, w[f"{name}.weight"], w.get(f"{name}.bias")) for name in names)
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
         return rms_norm(x, self.weights[name], self.config.norm_eps)
@@ -174,26 +201,49 @@ def split_heads(x_BTE: Tensor, num_heads: int) -> Tensor:
     return x_BTE.view(*x_BTE.shape[:-1], num_heads, -1)
 
 
-def attend(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_BTS: Tensor | None) -> Tensor:
-    """Grouped attention (B, H, T, D); causal where there is no mask."""
-    B, H, T, D = q_BHTD.shape
+def causal(
+    layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
+) -> Tensor:
+    """The `Attention` of whole rows: each position sees itself and what came before it."""
+    T = q_BTHD.shape[1]
+    mask_BTS = None
+    if rule.window is not None and rule.window < T:
+        mask_BTS = seen(torch.arange(T, device=q_BTHD.device)[None], T, rule)
+    return attend(q_BTHD, k_BTKD.transpose(1, 2), v_BTKD.transpose(1, 2), mask_BTS)
+
+
+def seen(positions_BT: Tensor, num_stored: int, rule: AttentionRule) -> Tensor:
+    """(B, T, S): True where a new position sees a stored one."""
+    distance_BTS = positions_BT[..., None] - torch.arange(num_stored, device=positions_BT.device)
+    seen_BTS = distance_BTS >= 0
+    return seen_BTS if rule.window is None else seen_BTS & (distance_BTS < rule.window)
+
+
+def attend(q_BTHD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_BTS: Tensor | None) -> Tensor:
+    """Grouped attention (B, T, H, D); causal where there is no mask."""
+    B, T, H, D = q_BTHD.shape
     K = k_BKSD.shape[1]
     mask = None if mask_BTS is None else mask_BTS[:, None]
     if T == 1:
         # One new position: the query heads of a group stand in as positions of their key head.
         # Against spreading keys and values over the heads, 1.8x faster in fp32, 5x in bf16.
-        q_BKGD = q_BHTD.reshape(B, K, H // K, D)
-        return F.scaled_dot_product_attention(q_BKGD, k_BKSD, v_BKSD, attn_mask=mask).view(
-            B, H, 1, D
-        )
-    assert mask is not None or k_BKSD.shape[2] == T, "a cache needs a mask"
-    if q_BHTD.requires_grad and q_BHTD.dtype == torch.bfloat16 and q_BHTD.device.type == "cpu":
+        q_BKGD = q_BTHD.reshape(B, K, H // K, D)
+        out_BKGD = F.scaled_dot_product_attention(q_BKGD, k_BKSD, v_BKSD, attn_mask=mask)
+        return out_BKGD.reshape(B, 1, H, D)
+    assert mask is not None or k_BKSD.shape[2] == T, "stored positions need a mask"
+    if q_BTHD.requires_grad and q_BTHD.dtype == torch.bfloat16 and q_BTHD.device.type == "cpu":
         # torch's backward pass there is up to five times slower in bf16 than in fp32 with casts.
-        wide = attend(q_BHTD.float(), k_BKSD.float(), v_BKSD.float(), mask_BTS)
-        return wide.to(q_BHTD.dtype)
-    return F.scaled_dot_product_attention(
-        q_BHTD, k_BKSD, v_BKSD, attn_mask=mask, is_causal=mask is None, enable_gqa=True
+        wide = attend(q_BTHD.float(), k_BKSD.float(), v_BKSD.float(), mask_BTS)
+        return wide.to(q_BTHD.dtype)
+    out_BHTD = F.scaled_dot_product_attention(
+        q_BTHD.transpose(1, 2),
+        k_BKSD,
+        v_BKSD,
+        attn_mask=mask,
+        is_causal=mask is None,
+        enable_gqa=True,
     )
+    return out_BHTD.transpose(1, 2)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

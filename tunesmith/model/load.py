@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.errors import BaseModelError
-from tunesmith.model.decoder import Decoder, KeyValueCache, LowRankUpdate
+from tunesmith.model.decoder import Attention, Decoder, LowRankUpdate
 from tunesmith.model.families import decoder_config
 from tunesmith.model.transformers_path import TransformersModel
 from tunesmith.model.weights import load_weights
@@ -22,7 +22,7 @@ class CausalModel(Protocol):
 
     @property
     def slow(self) -> bool:
-        """True where it runs through transformers: no mask or cache, see TransformersModel."""
+        """True where it runs through transformers: no `attention`, see TransformersModel."""
         ...
 
     @property
@@ -69,8 +69,7 @@ class CausalModel(Protocol):
         ids_BT: Tensor,
         *,
         positions_BT: Tensor | None = None,
-        mask_BTS: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        attention: Attention | None = None,
         lora: LowRankUpdate | None = None,
     ) -> Tensor:
         """Final hidden states (B, T, E); rows may be padded on the right."""

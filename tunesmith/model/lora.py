@@ -70,6 +70,12 @@ class Adapter:
     def num_bytes(self) -> int:
         return sum(parameter.nbytes for parameter in self.parameters())
 
+    def adapt(
+        self, names: tuple[str, ...], x: Tensor, outputs: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        """The outputs of the linears `names` for input x, each with its update."""
+        return added(outputs, [self.delta(name, x) for name in names])
+
     def delta(self, name: str, x: Tensor) -> Tensor | None:
         """The update (..., outputs) of one linear for inputs (..., inputs), in x's type."""
         a, b = self.a.get(name), self.b.get(name)
@@ -177,6 +183,12 @@ class AdapterBatch:
         """None where no row has an adapter, so that the base alone costs nothing."""
         return cls(rows) if any(adapter is not None for adapter in rows) else None
 
+    def adapt(
+        self, names: tuple[str, ...], x: Tensor, outputs: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        """The outputs of the linears `names` for input x, each with its rows' updates."""
+        return added(outputs, [self.delta(name, x) for name in names])
+
     def delta(self, name: str, x: Tensor) -> Tensor | None:
         """The update for the linear called `name`; zero for rows without one."""
         assert x.shape[0] == self._num_rows, "one adapter (or None) for each row"
@@ -192,6 +204,14 @@ class AdapterBatch:
                 result = x.new_zeros(*x.shape[:-1], update.shape[-1])
             result[index] = update
         return result
+
+
+def added(outputs: Sequence[Tensor], updates: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """Each output plus its update, if it has one."""
+    return tuple(
+        output if update is None else output + update
+        for output, update in zip(outputs, updates, strict=True)
+    )
 
 
 def _index(rows: list[int]) -> slice | list[int]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.errors import BaseModelError
-from tunesmith.model.decoder import KeyValueCache, LowRankUpdate
+from tunesmith.model.decoder import Attention, LowRankUpdate
 
 _INSTALL = (
     'this model family needs transformers. Install it with: pip install "tunesmith[transformers]"'
@@ -123,12 +123,11 @@ class TransformersModel:
         ids_BT: Tensor,
         *,
         positions_BT: Tensor | None = None,
-        mask_BTS: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        attention: Attention | None = None,
         lora: LowRankUpdate | None = None,
     ) -> Tensor:
-        """Final hidden states (B, T, E) of whole rows, padded on the right; no mask, no cache."""
-        if mask_BTS is not None or cache is not None:
+        """Final hidden states (B, T, E) of whole rows, padded on the right; no `attention`."""
+        if attention is not None:
             raise NotImplementedError("the slow path takes whole rows; decode with step()")
         extra = {} if positions_BT is None else {"position_ids": positions_BT}
         with self._adapted(lora):
@@ -167,8 +166,9 @@ class TransformersModel:
 
     def _hook(self, name: str) -> Any:
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            update = self._lora.delta(name, inputs[0]) if self._lora is not None else None
-            return output if update is None else output + update
+            if self._lora is None:
+                return output
+            return self._lora.adapt((name,), inputs[0], (output,))[0]
 
         return add
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tunesmith.model.decoder import AttentionRule, attend, seen
 from tunesmith.model.families import DecoderConfig
 
 MIN_LENGTH = 64
@@ -116,7 +117,7 @@ class SlotCache:
 
 
 class RowsView:
-    """The decoder's `KeyValueCache` for one step over neighbouring rows of a `SlotCache`.
+    """The decoder's `Attention` for one step over neighbouring rows of a `SlotCache`.
 
     Rows may differ in length when T is 1. Where T is more, all have the same length, and those
     with fewer new positions are padded on the right; the padding is overwritten by what follows.
@@ -135,22 +136,34 @@ class RowsView:
         device = cache._device
         held_B1 = torch.tensor(held, device=device)[:, None]
         self.positions_BT = held_B1 + torch.arange(T, device=device)
-        self.mask_BTS: Tensor | None = None
-        """None where causal attention over the new positions is all there is."""
-        if self._first > 0 or not self._uniform:
-            seen_S = torch.arange(self._num_attended, device=device)
-            self.mask_BTS = seen_S <= self.positions_BT[..., None]
+        self._is_plain = self._first == 0 and self._uniform
+        self._masks: dict[AttentionRule, Tensor] = {}
         self._rows_B = torch.arange(start, start + len(held), device=device)
 
-    def extend(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
+    ) -> Tensor:
+        k_BKSD, v_BKSD = self._extend(layer, k_BTKD, v_BTKD)
+        return attend(q_BTHD, k_BKSD, v_BKSD, self._mask(rule))
+
+    def _extend(self, layer: int, k_BTKD: Tensor, v_BTKD: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores the new positions; returns keys and values of all (B, K, S, D)."""
         k, v = self._cache.storage(layer)
-        for storage, new in ((k, k_BKTD), (v, v_BKTD)):
+        for storage, new in ((k, k_BTKD), (v, v_BTKD)):
             if self._uniform:
-                storage[self._rows, :, self._first : self._num_attended] = new
+                storage[self._rows, :, self._first : self._num_attended] = new.transpose(1, 2)
             else:
-                storage[self._rows_B, :, self.positions_BT[:, 0]] = new[:, :, 0]
-        seen = slice(0, self._num_attended)
-        return k[self._rows, :, seen], v[self._rows, :, seen]
+                storage[self._rows_B, :, self.positions_BT[:, 0]] = new[:, 0]
+        held = slice(0, self._num_attended)
+        return k[self._rows, :, held], v[self._rows, :, held]
+
+    def _mask(self, rule: AttentionRule) -> Tensor | None:
+        """None where causal attention over the new positions is all there is."""
+        if self._is_plain and (rule.window is None or rule.window >= self._num_attended):
+            return None
+        if rule not in self._masks:
+            self._masks[rule] = seen(self.positions_BT, self._num_attended, rule)
+        return self._masks[rule]
 
     def advance(self) -> None:
         """Counts the new positions as held, once the step has been computed."""

@@ -106,8 +106,7 @@ class BatchedRows:
         hidden_BTE = self._model.hidden(
             torch.tensor(padded, device=self._model.device),
             positions_BT=view.positions_BT,
-            mask_BTS=view.mask_BTS,
-            cache=view,
+            attention=view,
             lora=AdapterBatch.of(adapters),
         )
         view.advance()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tunesmith.model.decoder import AttentionRule, attend, seen
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
 from tunesmith.model.transformers_path import TransformersModel
@@ -29,17 +30,22 @@ class Smoke:
 
 
 class GrowingCache:
-    """Keys and values of one short sequence."""
+    """The decoder's `Attention` for one short sequence that grows."""
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def extend(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
+    ) -> Tensor:
+        T = q_BTHD.shape[1]
         if layer in self._kept:
             k, v = self._kept[layer]
-            k_BKTD, v_BKTD = torch.cat((k, k_BKTD), 2), torch.cat((v, v_BKTD), 2)
-        self._kept[layer] = (k_BKTD, v_BKTD)
-        return k_BKTD, v_BKTD
+            k_BTKD, v_BTKD = torch.cat((k, k_BTKD), 1), torch.cat((v, v_BTKD), 1)
+        self._kept[layer] = (k_BTKD, v_BTKD)
+        S = k_BTKD.shape[1]
+        mask_BTS = seen(torch.arange(S - T, S, device=q_BTHD.device)[None], S, rule)
+        return attend(q_BTHD, k_BTKD.transpose(1, 2), v_BTKD.transpose(1, 2), mask_BTS)
 
 
 def smoke(model: CausalModel, adapter: Adapter, corpus: Corpus, stop_ids: Set[int]) -> Smoke:
@@ -87,8 +93,7 @@ def greedy(
             hidden_1TE = model.hidden(
                 ids_1T,
                 positions_BT=torch.arange(first, num_seen, device=model.device)[None],
-                mask_BTS=_sees_all(len(answer) > 0, num_seen, model.device),
-                cache=cache,
+                attention=cache,
                 lora=adapter,
             )
         new = [int(model.logits(hidden_1TE[0, -1]).argmax())]
@@ -96,8 +101,3 @@ def greedy(
         if answer[-1] in stop_ids:
             break
     return answer
-
-
-def _sees_all(is_single: bool, num_seen: int, device: torch.device) -> Tensor | None:
-    """A single new position sees everything; the prompt takes the plain causal mask."""
-    return torch.ones(1, 1, num_seen, dtype=torch.bool, device=device) if is_single else None

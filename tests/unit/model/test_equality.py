@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tests.tiny_transformers import OURS, build
+from tunesmith.model.decoder import AttentionRule, attend, seen
 from tunesmith.model.load import load_model
 
 Saved = Callable[[str], tuple[Path, Any]]
@@ -25,12 +26,14 @@ class Cache:
     def __init__(self) -> None:
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule) -> Tensor:
         if layer in self.layers:
             old_k, old_v = self.layers[layer]
-            k, v = torch.cat((old_k, k), 2), torch.cat((old_v, v), 2)
+            k, v = torch.cat((old_k, k), 1), torch.cat((old_v, v), 1)
         self.layers[layer] = (k, v)
-        return k, v
+        num_new, num_stored = q.shape[1], k.shape[1]
+        mask_BTS = seen(torch.arange(num_stored - num_new, num_stored)[None], num_stored, rule)
+        return attend(q, k.transpose(1, 2), v.transpose(1, 2), mask_BTS)
 
 
 @pytest.mark.parametrize("kind", OURS)
@@ -67,12 +70,8 @@ def test_decoding_with_a_cache_equals_the_whole_row(
     for T in (20, 7, *[1] * 33):  # a prompt, a second chunk, then one by one
         stop = start + T
         positions_BT = torch.arange(start, stop)[None]
-        mask_BTS = positions_BT[..., None] >= torch.arange(stop)
-        mask_BTS = mask_BTS.expand(3, T, stop)
         parts.append(
-            model.hidden(
-                ids_BT[:, start:stop], positions_BT=positions_BT, mask_BTS=mask_BTS, cache=cache
-            )
+            model.hidden(ids_BT[:, start:stop], positions_BT=positions_BT, attention=cache)
         )
         start = stop
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-4, atol=1e-5)
