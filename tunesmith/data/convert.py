@@ -114,7 +114,7 @@ def convert(
 def _rows(
     source: Path, result: Converted, options: Options, skip: bool
 ) -> Iterator[tuple[int, Record]]:
-    for line, record in read_records(source):
+    for line, record in read_records(source, result.skipped if skip else None):
         result.source = result.source or _detected(source, line, record)
         result.num_records += 1
         with _Skipping(source, line, result, skip):

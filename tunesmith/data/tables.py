@@ -11,10 +11,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith.data.pieces import Reader
 from tunesmith.errors import TunesmithError
+
+if TYPE_CHECKING:
+    from _csv import Reader as CsvReader
 
 Container = Literal["jsonl", "json", "csv", "tsv", "parquet"]
 SUFFIXES: dict[str, Container] = {
@@ -47,13 +50,16 @@ def container_of(path: Path) -> Container:
     return SUFFIXES.get(path.suffix.lower(), "jsonl")
 
 
-def read_records(path: Path) -> Iterator[tuple[int, Record]]:
-    """(line or row number, record) of every record. Raises TableError."""
+def read_records(path: Path, skipped: list[str] | None = None) -> Iterator[tuple[int, Record]]:
+    """(line or row number, record) of every record. Raises TableError.
+
+    With `skipped`, table rows that cannot be read are left out and said there.
+    """
     container = container_of(path)
     if container == "parquet":
         yield from _read_parquet(path)
     elif container in ("csv", "tsv"):
-        yield from _read_csv(path, "\t" if container == "tsv" else None)
+        yield from _read_csv(path, "\t" if container == "tsv" else None, skipped)
     else:
         yield from _read_json(path)
 
@@ -81,7 +87,9 @@ def _read_json(path: Path) -> Iterator[tuple[int, Record]]:
         yield piece.line, piece.value
 
 
-def _read_csv(path: Path, delimiter: str | None) -> Iterator[tuple[int, Record]]:
+def _read_csv(
+    path: Path, delimiter: str | None, skipped: list[str] | None
+) -> Iterator[tuple[int, Record]]:
     csv.field_size_limit(sys.maxsize)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -89,17 +97,36 @@ def _read_csv(path: Path, delimiter: str | None) -> Iterator[tuple[int, Record]]
                 header = file.readline()
                 delimiter = max(",;\t", key=header.count)
                 file.seek(0)
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            for row in reader:
-                if None in row or None in row.values():
-                    raise TableError(
-                        f"{path.name}, line {reader.line_num}: {len(row)} cells do not fit the "
-                        f"{len(reader.fieldnames or ())} columns of the first line. "
-                        'Put cells that hold commas or line breaks in quotes (").'
-                    )
-                yield reader.line_num, dict(row)
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            names = next(reader, [])
+            while (cells := _cells(reader, len(names))) is not None:
+                if isinstance(cells, list):
+                    yield reader.line_num, dict(zip(names, cells, strict=True))
+                elif skipped is None:
+                    raise TableError(f"{path.name}, {cells} Or leave such rows out with --skip.")
+                else:
+                    skipped.append(f"{path.name}, {cells}")
     except (csv.Error, UnicodeDecodeError) as error:
         raise TableError(f"{path.name} is no CSV file in UTF-8: {error}.") from error
+
+
+def _cells(reader: CsvReader, num_columns: int) -> list[str] | str | None:
+    """The next row's cells, or in words what is wrong with it; None at the end."""
+    try:
+        cells = next((row for row in reader if row), None)
+    except csv.Error as error:
+        if "expected after" not in str(error):
+            raise
+        return (
+            f"line {reader.line_num}: a quote inside a quoted cell is not doubled. "
+            'Write "" for each quote that belongs to the text.'
+        )
+    if cells is None or len(cells) == num_columns:
+        return cells
+    return (
+        f"line {reader.line_num}: {len(cells)} cells do not fit the {num_columns} columns of the "
+        'first line. Put cells that hold commas or line breaks in quotes (").'
+    )
 
 
 def _parquet() -> Any:

@@ -214,6 +214,8 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
     for name, content, words in (
         ("a.csv", "a,b\n1,2,3\n", "cells do not fit"),
         ("a.csv", b"a,b\n\xff,2\n", "no CSV file in UTF-8"),
+        ("a.csv", 'question,answer\n1,2\n"said "so" twice",2\n', "line 3: a quote inside"),
+        ("a.csv", 'question,answer\n"1,2\n', "no CSV file in UTF-8: unexpected end"),
         ("a.parquet", b"PAR1 nothing", "cannot be read as Parquet"),
         ("a.jsonl", "plain\n", "no JSON object"),
         ("a.jsonl", '{"x": {"y": 1}}\n', "has no shape"),
@@ -232,3 +234,13 @@ def test_without_pyarrow_the_message_says_what_to_install(
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(TableError, match=r"pip install 'tunesmith\[parquet\]'"):
         convert(DEMO, tmp_path / "o.parquet", "parquet")
+
+
+def test_rows_of_a_table_that_cannot_be_read_are_left_out_where_that_is_allowed(
+    tmp_path: Path,
+) -> None:
+    table, out = tmp_path / "t.csv", tmp_path / "out.jsonl"
+    table.write_text('question,answer\nA,1\n"said "so" to me",2\nB,3,4\nC,5\n')
+    done = convert(table, out, "jsonl", skip=True)
+    assert [row.messages[0]["content"] for row in read_rows(out)] == ["A", "C"]
+    assert [reason.split(":")[0] for reason in done.skipped] == ["t.csv, line 3", "t.csv, line 4"]
