@@ -82,11 +82,12 @@ class Reader:
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """Lines that hold something, without their ends."""
         with self.path.open("rb") as file:
-            mark = file.read(len(codecs.BOM_UTF8))
-            if mark == codecs.BOM_UTF8:
+            start = 0
+            # More than one where files were put together.
+            while file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
                 self._count("byte_order_mark")
-            else:
-                file.seek(0)
+                start = file.tell()
+            file.seek(start)
             for line, raw in enumerate(_read(file), 1):
                 content = raw.removesuffix(b"\n")
                 if content.endswith(b"\r"):

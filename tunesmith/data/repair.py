@@ -91,7 +91,7 @@ class Repaired:
     """Rows written."""
     num_left_out: int = 0
     num_unreadable: int = 0
-    """Lines that are kept as they are because no reading fits."""
+    """Lines and rows kept as they are: no reading fits, or its repair is not among those named."""
     codes: dict[str, int] = field(default_factory=dict)
     """How many rows, or lines of the file, each repair touched."""
 
@@ -112,8 +112,8 @@ def repair(
     mend_row = _mender(path, only)
     seen: set[bytes] = set()
     for piece in reader.pieces():
-        if not piece.is_row or (piece.codes and not piece.codes <= only):
-            result.num_unreadable += not piece.is_row
+        if not piece.is_row or not _may_read(piece, only):
+            result.num_unreadable += 1
             _write(target, piece.raw or piece.text.encode("utf-8", "surrogatepass"))
             continue
         value, codes = mend_row(piece)
@@ -132,6 +132,11 @@ def repair(
             yield Change(piece.line, tuple(codes), piece.text, after)
     for code, number in reader.file_codes.items():
         result.count(code, number)
+
+
+def _may_read(piece: Piece, only: Set[str]) -> bool:
+    """Whether a row may be written as it was read; rows that shared a line stand alone already."""
+    return piece.codes <= only or piece.text == _dump(piece.value)
 
 
 def _mender(path: Path, only: Set[str]) -> Callable[[Piece], tuple[Any, list[str]]]:

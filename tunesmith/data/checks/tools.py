@@ -31,7 +31,8 @@ def call_faults(row: dict[str, Any], messages: list[dict[str, Any]]) -> Iterator
             function = function if isinstance(function, dict) else {}
             if not _holds_object(function.get("arguments")):
                 yield "arguments_not_json", f"{where}arguments must be a string with a JSON object"
-            if names and function.get("name") not in names:
+            name = function.get("name")
+            if names and not (isinstance(name, str) and name in names):
                 yield "unknown_tool", f"{where}calls a tool that the row does not define"
         if calls and not names:
             yield "tool_calls_without_tools", f'{where}calls tools, but the row has no "tools"'
