@@ -32,6 +32,8 @@ TokenizerDir = Annotated[
         show_default=False,
     ),
 ]
+METHODS = ("supervised", "dpo", "reinforcement", "evals")
+Method = Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ def require_file(path: Path) -> Path:
     if not path.is_file():
         raise CommandFailed(f"{path}: no such file.")
     return path
+
+
+def require_method(method: str | None) -> None:
+    if method is not None and method not in METHODS:
+        raise CommandFailed(f"--method {method}: give one of {', '.join(METHODS)}.")
 
 
 def refuse_same(file: Path, out: Path) -> None:

@@ -163,7 +163,7 @@ def summarise(result: Repaired, num_changes: int, console: Console) -> None:
 
 def recheck(out: Path, console: Console) -> None:
     """What a check of the new file finds."""
-    from tunesmith.cli.data_check import show_findings
+    from tunesmith.cli.data_report import show_findings
     from tunesmith.data.report import report
 
     found = report(out)

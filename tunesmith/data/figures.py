@@ -7,17 +7,16 @@ What it prints as "p5 / p95" are the 10th and the 90th percentile; here they are
 
 from __future__ import annotations
 
-import statistics
 from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tiktoken import Encoding
+import numpy as np
 
 from tunesmith.data.messages import KNOWN_KEYS, ROLES
-from tunesmith.data.openai_tokens import num_answer_tokens, num_conversation_tokens
+from tunesmith.data.openai_tokens import load_encoding, num_answer_tokens, num_row_tokens
 
 NOTEBOOK_KEYS = {"role", "content", "name", "function_call", "weight"}
 NOTEBOOK_ROLES = {"system", "user", "assistant", "function"}
@@ -47,24 +46,12 @@ class Distribution:
     @classmethod
     def of(cls, values: Sequence[int]) -> Distribution | None:
         """None of no values."""
-        if not values:
+        if not len(values):
             return None
-        ordered = sorted(values)
-        return cls(
-            ordered[0],
-            ordered[-1],
-            statistics.fmean(ordered),
-            statistics.median(ordered),
-            _quantile(ordered, 0.1),
-            _quantile(ordered, 0.9),
-        )
-
-
-def _quantile(ordered: Sequence[int], share: float) -> float:
-    place = share * (len(ordered) - 1)
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+        numbers = np.asarray(values)
+        low, median, high = map(float, np.percentile(numbers, (10, 50, 90)))
+        ends = int(numbers.min()), int(numbers.max())
+        return cls(*ends, float(numbers.mean()), median, low, high)
 
 
 @dataclass(frozen=True)
@@ -92,20 +79,55 @@ class Figures:
 
 @dataclass
 class FigureCounter:
-    """Adds up figures row by row; 12 bytes a row are kept, for the percentiles."""
+    """Adds up figures row by row; a few bytes a row are kept, for the percentiles."""
 
-    encoding: Encoding | None = None
-    """None: tokens are not counted."""
+    kind: str = "chat"
+    """Of the rows; the notebook knows chat only, of others just tokens are counted."""
+    encodings: tuple[str, ...] = ()
+    """Of `openai_tokens.ENCODINGS`; none: tokens are not counted."""
     errors: Counter[str] = field(default_factory=Counter)
     valid_today: Counter[str] = field(default_factory=Counter)
     num_missing_system: int = 0
     num_missing_user: int = 0
-    num_messages: array[int] = field(default_factory=lambda: array("L"))
-    num_tokens: array[int] = field(default_factory=lambda: array("L"))
-    num_assistant_tokens: array[int] = field(default_factory=lambda: array("L"))
+    num_messages: array[int] = field(default_factory=lambda: array("I"))
+    num_tokens: array[int] = field(default_factory=lambda: array("I"))
+    num_assistant_tokens: array[int] = field(default_factory=lambda: array("I"))
+    totals: Counter[str] = field(default_factory=Counter)
+    """Tokens of all rows by encoding."""
 
     def add(self, row: Any) -> None:
         """Counts a parsed line, whatever it holds."""
+        if self.kind == "chat":
+            self._add_chat(row)
+        elif isinstance(row, dict):
+            self._add_tokens(row)
+
+    def join(self, other: FigureCounter) -> None:
+        """Adds what was counted of the rows that follow."""
+        for name in ("errors", "valid_today", "totals"):
+            getattr(self, name).update(getattr(other, name))
+        for name in ("num_messages", "num_tokens", "num_assistant_tokens"):
+            getattr(self, name).extend(getattr(other, name))
+        self.num_missing_system += other.num_missing_system
+        self.num_missing_user += other.num_missing_user
+
+    def figures(self) -> Figures | None:
+        """None of rows that are no conversations."""
+        if self.kind != "chat":
+            return None
+        return Figures(
+            {name: self.errors[name] for name in ERROR_NAMES if self.errors[name]},
+            {name: self.valid_today[name] for name in ERROR_NAMES if self.valid_today[name]},
+            self.num_missing_system,
+            self.num_missing_user,
+            Distribution.of(self.num_messages),
+            Distribution.of(self.num_tokens),
+            Distribution.of(self.num_assistant_tokens),
+            self.totals[DEFAULT_ENCODING],
+            DEFAULT_ENCODING if self.encodings else "",
+        )
+
+    def _add_chat(self, row: Any) -> None:
         if not isinstance(row, dict):
             self.errors["data_type"] += 1
             return
@@ -123,22 +145,17 @@ class FigureCounter:
         self.num_missing_system += "system" not in roles
         self.num_missing_user += "user" not in roles
         self.num_messages.append(len(messages))
-        if self.encoding is not None:
-            self.num_tokens.append(num_conversation_tokens(self.encoding, objects))
-            self.num_assistant_tokens.append(num_answer_tokens(self.encoding, objects))
+        self._add_tokens(row)
+        if DEFAULT_ENCODING in self.encodings:
+            encoding = load_encoding(DEFAULT_ENCODING)
+            self.num_assistant_tokens.append(num_answer_tokens(encoding, objects))
 
-    def figures(self) -> Figures:
-        return Figures(
-            {name: self.errors[name] for name in ERROR_NAMES if self.errors[name]},
-            {name: self.valid_today[name] for name in ERROR_NAMES if self.valid_today[name]},
-            self.num_missing_system,
-            self.num_missing_user,
-            Distribution.of(self.num_messages),
-            Distribution.of(self.num_tokens),
-            Distribution.of(self.num_assistant_tokens),
-            sum(self.num_tokens),
-            self.encoding.name if self.encoding else "",
-        )
+    def _add_tokens(self, row: dict[str, Any]) -> None:
+        for name in self.encodings:
+            number = num_row_tokens(load_encoding(name), row)
+            self.totals[name] += number
+            if name == DEFAULT_ENCODING:
+                self.num_tokens.append(number)
 
     def _add_message(self, message: dict[str, Any]) -> None:
         role, content = message.get("role"), message.get("content")

@@ -12,7 +12,7 @@ import json
 import lzma
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -22,6 +22,8 @@ from tiktoken import Encoding
 TOKENS_PER_MESSAGE = 3
 TOKENS_PER_NAME = 1
 TOKENS_PER_EXAMPLE = 3
+
+NUM_CACHED, MAX_CACHED_CHARS = 512, 8192
 
 _CONTRACTION = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 _UPPER, _LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
@@ -115,6 +117,13 @@ def encoding_of(model: str) -> str | None:
 
 def num_text_tokens(encoding: Encoding, text: str) -> int:
     """A spelled-out control token counts as the text that it is."""
+    short = len(text) <= MAX_CACHED_CHARS
+    return _num_cached(encoding, text) if short else len(encoding.encode_ordinary(text))
+
+
+@lru_cache(NUM_CACHED)
+def _num_cached(encoding: Encoding, text: str) -> int:
+    """What rows have in common (roles, system messages), and an answer that is counted twice."""
     return len(encoding.encode_ordinary(text))
 
 
@@ -132,6 +141,24 @@ def num_conversation_tokens(encoding: Encoding, messages: list[dict[str, Any]]) 
             if key == "name":
                 num += TOKENS_PER_NAME
     return num
+
+
+def num_row_tokens(encoding: Encoding, row: dict[str, Any]) -> int:
+    """Of a row of any kind, whatever it holds: its messages, of a pair prompt and both answers.
+
+    Rows without messages are no conversations: of them the texts count.
+    """
+    source = row.get("input")
+    lists = (
+        row.get("messages"),
+        source.get("messages") if isinstance(source, dict) else None,
+        row.get("preferred_output"),
+        row.get("non_preferred_output"),
+    )
+    messages = [each for one in lists if isinstance(one, list) for each in one]
+    if messages:
+        return num_conversation_tokens(encoding, [m for m in messages if isinstance(m, dict)])
+    return sum(num_text_tokens(encoding, _text(value)) for value in row.values())
 
 
 def num_answer_tokens(encoding: Encoding, messages: list[dict[str, Any]]) -> int:

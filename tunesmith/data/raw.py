@@ -25,6 +25,7 @@ from tunesmith.data.formats import (
     Place,
     parse,
 )
+from tunesmith.data.mend import mend
 from tunesmith.errors import DataError
 
 LIMITS = Limits()
@@ -49,7 +50,8 @@ class Problem:
 @dataclass(frozen=True)
 class RawRow:
     number: int
-    """Its place among the lines that are not blank, from 1: the N of "Example N"."""
+    """Its place among the rows, from 1: the N of "Example N". An object spread over lines is one
+    row."""
     line: int
     raw: bytes
     """Without the line's end, at most the limit of a line."""
@@ -64,6 +66,8 @@ class RawRow:
     """Where it begins in the file, in bytes."""
     duplicates: tuple[str, ...] = ()
     """Keys that are there twice in one object."""
+    mended: tuple[str, ...] = ()
+    """Codes of what had to be mended to read an object that is spread over lines."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class RawReader:
                 num_blank += 1
                 continue
             row = self._row(number + 1, line, num_blank)
-            number += row.num_lines
+            number += 1
             num_blank = 0
             yield row
         self.num_blank_at_end = num_blank
@@ -160,12 +164,13 @@ class RawReader:
         duplicates: list[str] = []
         place = Place("training_file", number, line.line, "the file")
         value, problem, num_lines = None, None, 1
+        mended: tuple[str, ...] = ()
         try:
             value = parse(place, line.content, self._limits, duplicates)
         except DataError as error:
             found = self._joined(line)
             if found is not None:
-                value, num_lines = found
+                value, num_lines, mended = found
                 problem = Problem("pretty_printed", f"spread over {num_lines} lines")
             else:
                 problem = _problem(place, line.content, self._limits, error)
@@ -182,10 +187,12 @@ class RawReader:
             num_lines,
             line.offset,
             tuple(duplicates),
+            mended,
         )
 
-    def _joined(self, first: _Line) -> tuple[Any, int] | None:
-        """The object that begins on this line and ends on a later one, and how many they are."""
+    def _joined(self, first: _Line) -> tuple[Any, int, tuple[str, ...]] | None:
+        """The object that begins on this line and ends on a later one, how many lines it has, and
+        what was mended in it."""
         if first.content.lstrip()[:1] != b"{" or len(first.content) > MAX_JOINED_BYTES:
             return None
         if first.line <= self._tried:
@@ -208,14 +215,32 @@ class RawReader:
             if content.rstrip()[-1:] != b"}":
                 continue
             tries += 1
-            try:
-                value = strict_json.loads(b"\n".join(parts).decode(), self._limits.depth)
-            except (UnicodeDecodeError, strict_json.JsonError):
-                continue
-            num_filled = sum(bool(each.content.strip()) for each in self._ahead[: count + 1])
-            del self._ahead[: count + 1]
-            return value, num_filled + 1
+            # Mending costs its text; it is tried once, where the indentation says that it ends.
+            ends = content.rstrip() == first.content[: -len(first.content.lstrip())] + b"}"
+            read = self._read_joined(b"\n".join(parts), with_mending=ends)
+            if read is not None:
+                num_filled = sum(bool(each.content.strip()) for each in self._ahead[: count + 1])
+                del self._ahead[: count + 1]
+                return read[0], num_filled + 1, read[1]
+            if ends:
+                return None
         return None
+
+    def _read_joined(self, raw: bytes, with_mending: bool) -> tuple[Any, tuple[str, ...]] | None:
+        """(the value, codes of what was mended); None if it cannot be read."""
+        try:
+            text = raw.decode()
+            return strict_json.loads(text, self._limits.depth), ()
+        except UnicodeDecodeError:
+            return None
+        except strict_json.JsonError:
+            if not with_mending:
+                return None
+        mended, codes = mend(text)
+        try:
+            return strict_json.loads(mended, self._limits.depth), tuple(sorted(codes))
+        except strict_json.JsonError:
+            return None
 
 
 def _problem(place: Place, content: bytes, limits: Limits, error: DataError) -> Problem:

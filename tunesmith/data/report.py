@@ -6,31 +6,26 @@ can hold raises.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tunesmith import __version__
-from tunesmith.data.checks import (
-    answers,
-    duplicates,
-    labels,
-    language,
-    leakage,
-    lengths,
-    preference,
-    systems,
+from tunesmith.data.checks import answers, lengths
+from tunesmith.data.checks.whole import (
+    file_findings,
+    leak_findings,
+    row_findings,
+    row_numbers,
 )
-from tunesmith.data.findings import CODES, Finding, by_weight, finding
+from tunesmith.data.figures import Figures
+from tunesmith.data.findings import Finding, by_weight, finding
 from tunesmith.data.formats import Limits
 from tunesmith.data.raw import FOREIGN_KINDS, ROW_KINDS, Detected, detect
 from tunesmith.data.render import Renderer
-from tunesmith.data.scan import Plan, Progress, Scan, scan, text_reader
+from tunesmith.data.scan import Plan, Progress, Scan, scan
 
 METHOD_KINDS = {
     "supervised": ("chat", "completions"),
@@ -48,8 +43,6 @@ FILE_CODES = {
 MAX_TRUNCATED = 1000
 # Warnings that change nothing for a job here.
 HARMLESS = {"byte_order_mark", "crlf", "blank_lines"}
-SARIF_LEVELS = {"error": "error", "warning": "warning", "info": "note"}
-MAX_SARIF_PLACES = 100
 
 
 @dataclass(frozen=True)
@@ -61,10 +54,15 @@ class Report:
     findings: tuple[Finding, ...]
     """The most serious first."""
     figures: dict[str, Any]
-    """Counts and distributions, under the names of OpenAI's data preparation notebook."""
+    """Counts and distributions."""
     tokens: dict[str, Any] | None = None
     """With a renderer: "total", "trained", "max_tokens" and, for rows that are too long,
-    "truncated": a list of {row, line, tokens, lost}."""
+    "truncated": a list of {row, line, tokens, lost, lost_trained}. Of a preference pair the prompt
+    counts once, and both answers are trained; of a reinforcement row there is its prompt."""
+    notebook: Figures | None = None
+    """What OpenAI's data preparation notebook prints, if it was asked for; of chat rows."""
+    openai_tokens: dict[str, int] | None = None
+    """By encoding, if asked for: the file's tokens as OpenAI counts them."""
     validation: Report | None = None
     """Of the validation file; `leakage` findings are in it and name its rows."""
 
@@ -88,29 +86,9 @@ class Report:
             "findings": [each.to_json(max_rows) for each in self.findings],
             "figures": self.figures,
             "tokens": self.tokens,
+            "notebook": asdict(self.notebook) if self.notebook else None,
+            "openai_tokens": self.openai_tokens,
             "validation": self.validation.to_json(max_rows) if self.validation else None,
-        }
-
-    def to_sarif(self) -> dict[str, Any]:
-        """SARIF 2.1.0, for CI; of each finding the first places."""
-        reports = [self, *([self.validation] if self.validation else [])]
-        return {
-            "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-            "version": "2.1.0",
-            "runs": [
-                {
-                    "tool": {
-                        "driver": {
-                            "name": "tunesmith",
-                            "version": __version__,
-                            "rules": [_rule(code) for code in CODES],
-                        }
-                    },
-                    "results": [
-                        _result(each, report.path) for report in reports for each in report.findings
-                    ],
-                }
-            ],
         }
 
 
@@ -124,19 +102,25 @@ def report(
     progress: Progress | None = None,
     processes: int | None = None,
     limits: Limits | None = None,
+    encodings: tuple[str, ...] | None = None,
 ) -> Report:
     """Everything there is to say about a training file, and about its validation file.
 
     `method` is supervised, dpo, reinforcement or evals; None for what the rows are made for.
     `renderer` is the base model's: with it rows are rendered and counted, and held against
-    `max_tokens`. Several `processes` read a large file; by default all processors.
+    `max_tokens`. Several `processes` read a large file; by default all processors. With
+    `encodings` (OpenAI's, or none of them) the notebook's figures are counted as well.
     """
-    check = _Check(renderer, method, max_tokens, progress, processes, limits or Limits())
+    limits = limits or Limits()
+    check = _Check(renderer, method, max_tokens, progress, processes, limits, encodings)
     train = check.file(path)
     if valid is None:
         return train.report()
     other = check.file(valid, is_valid=True)
-    return train.report(other.report(extra=_leaks(train, other)))
+    if train.scan is None or other.scan is None:
+        return train.report(other.report())
+    leaks = leak_findings(train.scan, train.plan, other.scan, other.plan)
+    return train.report(other.report(extra=leaks))
 
 
 def warnings(found: Report, max_findings: int = 8) -> list[str]:
@@ -168,11 +152,19 @@ class _Checked:
     def report(self, validation: Report | None = None, extra: Iterable[Finding] = ()) -> Report:
         found = by_weight([*self.findings, *extra])
         if self.scan is None:
-            return Report(self.path, self.kind, 0, tuple(found), {}, None, validation)
+            return Report(self.path, self.kind, 0, tuple(found), {}, validation=validation)
         tokens = _tokens(self.scan, self.plan) if self.plan.renderer else None
-        figures = _figures(self.scan, found)
+        counted = self.scan.figures
         return Report(
-            self.path, self.kind, self.scan.num_rows, tuple(found), figures, tokens, validation
+            self.path,
+            self.kind,
+            self.scan.num_rows,
+            tuple(found),
+            _figures(self.scan, found),
+            tokens,
+            counted.figures() if counted else None,
+            dict(counted.totals) if counted and counted.encodings else None,
+            validation,
         )
 
 
@@ -184,11 +176,14 @@ class _Check:
     progress: Progress | None
     processes: int | None
     limits: Limits
+    encodings: tuple[str, ...] | None
 
     def file(self, path: Path, is_valid: bool = False) -> _Checked:
         detected = detect(path)
         kind = detected.kind if detected.kind in ROW_KINDS else self._kinds()[0]
-        plan = Plan(path, kind, self.renderer, self.max_tokens, self.limits)
+        if kind == "chat" and self.method == "reinforcement":
+            kind = self.method
+        plan = Plan(path, kind, self.renderer, self.max_tokens, self.limits, self.encodings)
         name = FILE_CODES.get(detected.kind)
         if name is not None:
             message = f"The file is {_in_words(detected)}. {detected.hint}"
@@ -196,9 +191,9 @@ class _Check:
             problem = finding(name, message, first, first)
             return _Checked(path, detected.kind, plan, None, [problem])
         found = scan(plan, self.progress, self.processes)
-        findings = [*_row_findings(found), *_file_findings(found, plan, is_valid)]
+        findings = [*row_findings(found), *file_findings(found, plan, is_valid)]
         if self.method is not None and kind not in self._kinds():
-            rows = _numbers(found, np.arange(len(found.columns["number"])))
+            rows = row_numbers(found, np.arange(len(found.columns["number"])))
             message = f"The rows are {kind} rows, but method {self.method} is not trained on them."
             findings.append(finding("wrong_format", message, *rows))
         return _Checked(path, detected.kind, plan, found, findings)
@@ -218,125 +213,6 @@ def _in_words(detected: Detected) -> str:
         "binary": "not UTF-8 text",
     }
     return names.get(detected.kind, f"in the {detected.kind} format")
-
-
-def _row_findings(found: Scan) -> Iterator[Finding]:
-    for code, fault in found.faults.items():
-        num_rows = len(fault.rows)
-        more = f" ({num_rows} rows have this)" if num_rows > 1 else ""
-        yield finding(code, f"{fault.text.rstrip('.')}{more}.", fault.rows, fault.lines)
-
-
-def _file_findings(found: Scan, plan: Plan, is_valid: bool) -> Iterator[Finding]:
-    if found.num_rows == 0:
-        yield finding("empty_file", "The file has no rows.")
-    elif found.num_rows < lengths.MIN_ROWS and not is_valid:
-        yield finding("too_few_rows", f"The file has {found.num_rows} rows; 10 are needed.")
-    elif found.num_rows < lengths.FEW_ROWS and not is_valid:
-        yield finding("few_rows", f"The file has {found.num_rows} rows.")
-    columns = found.columns
-    for code, check, text in PLAIN_CHECKS:
-        yield from _found(found, code, check(columns), text)
-    rows, num = answers.contradictions(columns) if plan.kind != "preference" else (NO_ROWS, 0)
-    yield from _found(found, "contradiction", rows, f"{num} prompts have different answers")
-    rows, text = labels.rare_labels(columns)
-    yield from _found(found, "label_imbalance", rows, text)
-    rows, name = language.minorities(columns["languages"])
-    yield from _found(found, "mixed_languages", rows, f"rows in another language than '{name}'")
-    yield from _system_findings(found)
-    yield from _duplicate_findings(found, plan)
-    if plan.kind == "preference":
-        text = preference.length_bias(columns)
-        if text:
-            yield finding("preference_length_bias", text)
-
-
-NO_ROWS = np.empty(0, np.int64)
-Columns = dict[str, NDArray[Any]]
-PLAIN_CHECKS: tuple[tuple[str, Callable[[Columns], NDArray[np.int64]], str], ...] = (
-    ("mixed_json", answers.not_json, "answers do not parse as JSON, nearly all others do"),
-    ("mixed_endings", answers.odd_endings, "answers differ in the white space around them"),
-    ("refusals", answers.refusals, "answers are refusals"),
-    ("answer_copies_prompt", answers.copies, "answers repeat their prompt"),
-    ("one_answer", answers.one_answer, "prompts have the same answer"),
-    (
-        "language_mismatch",
-        lambda columns: language.mismatches(columns["languages"]),
-        "answers are in another language than their prompt",
-    ),
-    (
-        "length_outlier",
-        lambda columns: np.flatnonzero(lengths.outliers(columns["answer_chars"])),
-        "answers are far longer than the others",
-    ),
-)
-
-
-def _found(found: Scan, code: str, places: NDArray[np.int64], text: str) -> Iterator[Finding]:
-    if len(places):
-        rows, lines = _numbers(found, places)
-        count = "" if text[:1].isdigit() else f"{len(rows)} "
-        yield finding(code, f"{count}{text}; the first is example {rows[0]}.", rows, lines)
-
-
-def _numbers(found: Scan, places: NDArray[np.int64]) -> tuple[list[int], list[int]]:
-    columns = found.columns
-    return columns["number"][places].tolist(), columns["line"][places].tolist()
-
-
-def _system_findings(found: Scan) -> Iterator[Finding]:
-    column = found.columns["system"]
-    hashes, counts = np.unique(column[column != 0], return_counts=True)
-    of = systems.variants(
-        found.systems, Counter(dict(zip(hashes.tolist(), counts.tolist(), strict=True)))
-    )
-    if of:
-        places = np.flatnonzero(np.isin(column, np.array(list(of), np.uint64)))
-        text = "rows have a system message that is almost another one"
-        yield from _found(found, "system_variants", places, text)
-
-
-def _duplicate_findings(found: Scan, plan: Plan) -> Iterator[Finding]:
-    columns = found.columns
-    used = np.flatnonzero(columns["whole"])
-    groups = duplicates.exact(columns["whole"][used])
-    copies = [int(used[row]) for rows in groups.values() for row in rows[1:]]
-    text = f"rows are copies of {'another' if len(groups) == 1 else f'{len(groups)} others'}"
-    yield from _found(found, "exact_duplicate", np.array(sorted(copies), np.int64), text)
-    left = np.ones(len(columns["whole"]), bool)
-    left[copies] = False
-    kept = np.flatnonzero(left & (columns["normal"] != 0))
-    read = text_reader(plan, columns)
-    near = duplicates.near(found.bands[kept], lambda row: read(int(kept[row])))
-    alike = [int(kept[row]) for rows in near.values() for row in rows]
-    text = f"rows in {len(near)} groups are almost the same"
-    yield from _found(found, "near_duplicate", np.array(sorted(alike), np.int64), text)
-
-
-def _leaks(train: _Checked, valid: _Checked) -> Iterator[Finding]:
-    if train.scan is None or valid.scan is None:
-        return
-    left, right = train.scan.columns, valid.scan.columns
-    found = leakage.same(left["normal"], right["normal"])
-    for row, other in leakage.same(left["prompt"], right["prompt"]).items():
-        found.setdefault(row, other)
-    near = leakage.near(
-        train.scan.bands,
-        valid.scan.bands,
-        text_reader(train.plan, left),
-        text_reader(valid.plan, right),
-    )
-    close = {row: other for row, other in near.items() if row not in found}
-    for code, pairs, how in (("leakage", found, "also"), ("near_leakage", close, "almost")):
-        if pairs:
-            places = np.array(sorted(pairs), np.int64)
-            rows, lines = _numbers(valid.scan, places)
-            first = int(left["number"][pairs[int(places[0])]])
-            text = (
-                f"{len(rows)} of {valid.scan.num_rows} validation rows are {how} in the training "
-                f"file; the first is example {rows[0]} (training example {first})."
-            )
-            yield finding(code, text, rows, lines)
 
 
 def _figures(found: Scan, findings: list[Finding]) -> dict[str, Any]:
@@ -360,7 +236,13 @@ def _figures(found: Scan, findings: list[Finding]) -> dict[str, Any]:
 def _tokens(found: Scan, plan: Plan) -> dict[str, Any]:
     columns = found.columns
     long = np.flatnonzero(columns["lost"])[:MAX_TRUNCATED]
-    names = {"row": "number", "line": "line", "tokens": "tokens", "lost": "lost"}
+    names = {
+        "row": "number",
+        "line": "line",
+        "tokens": "tokens",
+        "lost": "lost",
+        "lost_trained": "lost_trained",
+    }
     return {
         "total": int(columns["tokens"].sum()),
         "trained": int(columns["trained"].sum()),
@@ -368,33 +250,4 @@ def _tokens(found: Scan, plan: Plan) -> dict[str, Any]:
         "truncated": [
             {name: int(columns[column][place]) for name, column in names.items()} for place in long
         ],
-    }
-
-
-def _rule(code: str) -> dict[str, Any]:
-    info = CODES[code]
-    return {
-        "id": code,
-        "shortDescription": {"text": info.title},
-        "fullDescription": {"text": info.effect},
-        "help": {"text": info.fix},
-        "defaultConfiguration": {"level": SARIF_LEVELS[info.severity]},
-    }
-
-
-def _result(found: Finding, path: Path) -> dict[str, Any]:
-    places = [
-        {
-            "physicalLocation": {
-                "artifactLocation": {"uri": path.name},
-                "region": {"startLine": line},
-            }
-        }
-        for line in (found.lines or (1,))[:MAX_SARIF_PLACES]
-    ]
-    return {
-        "ruleId": found.code,
-        "level": SARIF_LEVELS[found.severity],
-        "message": {"text": f"{found.message} {found.fix}"},
-        "locations": places,
     }

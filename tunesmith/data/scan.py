@@ -19,12 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.data.checks import answers, duplicates, language, messages, privacy, shapes
-from tunesmith.data.checks.lengths import Measured, measure
 from tunesmith.data.checks.templates import control_pattern
 from tunesmith.data.checks.view import View, normal, view
-from tunesmith.data.formats import ChatRow, Limits, Place
+from tunesmith.data.figures import FigureCounter
+from tunesmith.data.findings import CODES
+from tunesmith.data.formats import Limits, Place
+from tunesmith.data.openai_tokens import load_encoding
 from tunesmith.data.raw import LIMITS, RawReader, RawRow, read_raw, row_kind
 from tunesmith.data.render import Renderer
+from tunesmith.data.rows import Row, prompt_row
+from tunesmith.data.sequences import Measured, measure
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read and the bytes of the file."""
@@ -53,6 +57,7 @@ TYPES: dict[str, Any] = {
     "tokens": np.uint32,
     "trained": np.uint32,
     "lost": np.uint32,
+    "lost_trained": np.uint32,
     "languages": np.uint16,
     "flags": np.uint16,
 }
@@ -89,6 +94,7 @@ class Scan:
     num_rows: int
     num_lines: int
     num_bytes: int
+    figures: FigureCounter | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,8 @@ class Plan:
     renderer: Renderer | None = None
     max_tokens: int | None = None
     limits: Limits = LIMITS
+    encodings: tuple[str, ...] | None = None
+    """OpenAI's, to count the notebook's figures with; None: they are not counted."""
 
 
 def text_hash(text: str) -> int:
@@ -122,6 +130,7 @@ class Scanner:
         self._bands: list[duplicates.Sketches] = []
         self._systems: dict[int, str] = {}
         self.faults: dict[str, Fault] = {}
+        self._figures = None if plan.encodings is None else FigureCounter(plan.kind, plan.encodings)
 
     def fault(self, code: str, text: str, row: int, line: int) -> None:
         self.faults.setdefault(code, Fault(f"Example {row}{text}")).add(row, line)
@@ -129,16 +138,18 @@ class Scanner:
     def take(self, row: RawRow) -> None:
         for code, text in _line_faults(row):
             self.fault(code, text, row.number, row.line)
+        if self._figures is not None and row.value is not None:
+            self._figures.add(row.value)
         if not isinstance(row.value, dict):
             return
         kind = self._kind(row)
         if kind is None:
             return
-        found, chat = _row_faults(row, kind)
+        found, checked = _row_faults(row, kind)
         seen = view(row.value, kind)
         if seen is None:
             seen = View("", "", "", "", "", 0, False, False, False, ())
-        measured = measure(chat, self._plan.renderer, self._plan.max_tokens)
+        measured = measure(checked, self._plan.renderer, self._plan.max_tokens)
         for code, text in (*found, *measured.faults, *self._text_faults(seen)):
             self.fault(code, text, row.number, row.line)
         self._keep(row, seen, measured, kind)
@@ -185,6 +196,7 @@ class Scanner:
                 "tokens": measured.num_tokens,
                 "trained": measured.num_trained,
                 "lost": measured.num_lost,
+                "lost_trained": measured.num_lost_trained,
                 "languages": language.NUMBERS[asked_in] * 256 + language.NUMBERS[answered_in],
                 "flags": answers.flags(seen, said),
             }
@@ -211,8 +223,17 @@ class Scanner:
             name: np.concatenate([np.empty(0, kind), *(part[name] for part in self._parts)])
             for name, kind in TYPES.items()
         }
-        bands = np.concatenate([np.empty((0, duplicates.NUM_BANDS), np.uint32), *self._bands])
-        return Scan(columns, bands, self.faults, self._systems, num_rows, num_lines, num_bytes)
+        bands = np.concatenate([duplicates.sketch([]), *self._bands])
+        return Scan(
+            columns,
+            bands,
+            self.faults,
+            self._systems,
+            num_rows,
+            num_lines,
+            num_bytes,
+            self._figures,
+        )
 
 
 def _line_faults(row: RawRow) -> Iterator[tuple[str, str]]:
@@ -224,13 +245,18 @@ def _line_faults(row: RawRow) -> Iterator[tuple[str, str]]:
         yield "duplicate_keys", f": {len(row.duplicates)} keys are there twice"
     if row.problem is not None:
         yield row.problem.code, f": {row.problem.message}"
+    for code in row.mended:
+        yield code, f": {CODES[code].title}"
 
 
-def _row_faults(row: RawRow, kind: str) -> tuple[list[tuple[str, str]], ChatRow | None]:
+def _row_faults(row: RawRow, kind: str) -> tuple[list[tuple[str, str]], Row | None]:
     if kind == "chat":
         place = Place("training_file", row.number, row.line, "the file")
         return messages.faults(place, row.value)
-    return shapes.faults(row.value, kind), None
+    found = shapes.faults(row.value, kind)
+    if any(CODES[code].severity == "error" for code, _ in found):
+        return found, None
+    return found, prompt_row(row.value, kind, row.number, row.line)
 
 
 def scan_piece(
@@ -247,7 +273,7 @@ def scan_piece(
         reader = RawReader(file, end, plan.limits)
         for row in reader.rows():
             scanner.take(row)
-            num_rows = row.number + row.num_lines - 1
+            num_rows = row.number
             if progress and row.offset - read > 1 << 20:
                 progress(row.offset - read)
                 read = row.offset
@@ -278,7 +304,9 @@ def scan(plan: Plan, progress: Progress | None = None, processes: int | None = N
         return scan_piece(plan, 0, size, tell)
     pieces = list(_pieces(plan, size))
     parts: list[Scan] = []
-    # Forked, so that the renderer is there without being loaded again.
+    # Forked, so that the renderer and the encodings are there without being loaded again.
+    for name in plan.encodings or ():
+        load_encoding(name)
     with multiprocessing.get_context("fork").Pool(num_processes, _hold, (plan,)) as pool:
         for part in pool.imap(_scan_held, pieces):
             tell(part.num_bytes)
@@ -338,6 +366,9 @@ def _joined(parts: list[Scan]) -> Scan:
             room = MAX_ROWS_A_CODE - len(kept.rows)
             kept.rows.extend(fault.rows[:room])
             kept.lines.extend(fault.lines[:room])
+    for part in parts[1:]:
+        if parts[0].figures is not None and part.figures is not None:
+            parts[0].figures.join(part.figures)
     return Scan(
         {name: np.concatenate([part.columns[name] for part in parts]) for name in TYPES},
         np.concatenate([part.bands for part in parts]),
@@ -346,6 +377,7 @@ def _joined(parts: list[Scan]) -> Scan:
         parts[-1].num_rows,
         parts[-1].num_lines,
         sum(part.num_bytes for part in parts),
+        parts[0].figures,
     )
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from tunesmith.data import figures
 from tunesmith.data.figures import Distribution, FigureCounter, Figures
-from tunesmith.data.openai_tokens import load_encoding
 
 ASSETS = Path(figures.__file__).parents[1] / "assets"
 USER = {"role": "user", "content": "Hi"}
@@ -18,10 +17,12 @@ ANSWER = {"role": "assistant", "content": "Hello"}
 
 
 def counted(rows: list[Any], tokens: bool = False) -> Figures:
-    counter = FigureCounter(load_encoding("cl100k_base") if tokens else None)
+    counter = FigureCounter(encodings=("cl100k_base",) if tokens else ())
     for row in rows:
         counter.add(row)
-    return counter.figures()
+    figures = counter.figures()
+    assert figures is not None
+    return figures
 
 
 def chat(*messages: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tunesmith.data.checks.view import view
@@ -15,14 +15,8 @@ PREFERENCE_ROW = {"input", *OUTPUTS}
 
 
 def faults(row: dict[str, Any], kind: str) -> list[Fault]:
-    """What is wrong with a row of this kind."""
-    found = {
-        "completions": _completion,
-        "preference": _preference,
-        "reinforcement": _reinforcement,
-        "evals": _eval,
-    }[kind](row)
-    return list(found)
+    """What is wrong with a row of one of `KINDS`."""
+    return list(KINDS[kind](row))
 
 
 def _completion(row: dict[str, Any]) -> Iterator[Fault]:
@@ -96,3 +90,11 @@ def _eval(row: dict[str, Any]) -> Iterator[Fault]:
         yield "invalid_eval", ": 'item' must be an object"
     if row.keys() - {"item", "sample"}:
         yield "unknown_key", ": a key that rows do not have"
+
+
+KINDS: Mapping[str, Callable[[dict[str, Any]], Iterator[Fault]]] = {
+    "completions": _completion,
+    "preference": _preference,
+    "reinforcement": _reinforcement,
+    "evals": _eval,
+}

@@ -18,6 +18,7 @@ from tunesmith.data.findings import CODES
 from tunesmith.data.formats import read_rows
 from tunesmith.data.render import Renderer
 from tunesmith.data.report import report
+from tunesmith.data.sarif import to_sarif
 from tunesmith.errors import DataError
 
 KEYS = (
@@ -58,7 +59,7 @@ def check(path: Path, content: bytes, method: str | None, renderer: Renderer | N
     path.write_bytes(content)
     result = report(path, valid=path, method=method, renderer=renderer, max_tokens=64)
     json.dumps(result.to_json()).encode()
-    json.dumps(result.to_sarif()).encode()
+    json.dumps(to_sarif(result)).encode()
     for each in result.all_findings:
         assert each.code in CODES
         assert len(each.rows) == len(each.lines)

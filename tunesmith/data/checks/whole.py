@@ -1,0 +1,139 @@
+"""The findings of a scan: faults of rows, rows beside each other, the file as a whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.data.checks import (
+    answers,
+    duplicates,
+    labels,
+    language,
+    leakage,
+    lengths,
+    preference,
+    systems,
+)
+from tunesmith.data.findings import Finding, finding
+from tunesmith.data.scan import Plan, Scan, text_reader
+
+NO_ROWS = np.empty(0, np.int64)
+Columns = dict[str, NDArray[Any]]
+PLAIN_CHECKS: tuple[tuple[str, Callable[[Columns], NDArray[np.int64]], str], ...] = (
+    ("mixed_json", answers.not_json, "answers do not parse as JSON, nearly all others do"),
+    ("mixed_endings", answers.odd_endings, "answers differ in the white space around them"),
+    ("refusals", answers.refusals, "answers are refusals"),
+    ("answer_copies_prompt", answers.copies, "answers repeat their prompt"),
+    ("one_answer", answers.one_answer, "prompts have the same answer"),
+    (
+        "language_mismatch",
+        lambda columns: language.mismatches(columns["languages"]),
+        "answers are in another language than their prompt",
+    ),
+    (
+        "length_outlier",
+        lambda columns: np.flatnonzero(lengths.outliers(columns["answer_chars"])),
+        "answers are far longer than the others",
+    ),
+)
+
+
+def row_findings(found: Scan) -> Iterator[Finding]:
+    """A finding for each fault that single rows have."""
+    for code, fault in found.faults.items():
+        num_rows = len(fault.rows)
+        more = f" ({num_rows} rows have this)" if num_rows > 1 else ""
+        yield finding(code, f"{fault.text.rstrip('.')}{more}.", fault.rows, fault.lines)
+
+
+def file_findings(found: Scan, plan: Plan, is_valid: bool) -> Iterator[Finding]:
+    """Too few rows, rows that are alike, answers that do not fit together."""
+    if found.num_rows == 0:
+        yield finding("empty_file", "The file has no rows.")
+    elif found.num_rows < lengths.MIN_ROWS and not is_valid:
+        yield finding("too_few_rows", f"The file has {found.num_rows} rows; 10 are needed.")
+    elif found.num_rows < lengths.FEW_ROWS and not is_valid:
+        yield finding("few_rows", f"The file has {found.num_rows} rows.")
+    columns = found.columns
+    for code, check, text in PLAIN_CHECKS:
+        yield from _found(found, code, check(columns), text)
+    rows, num = answers.contradictions(columns) if plan.kind != "preference" else (NO_ROWS, 0)
+    yield from _found(found, "contradiction", rows, f"{num} prompts have different answers")
+    rows, text = labels.rare_labels(columns)
+    yield from _found(found, "label_imbalance", rows, text)
+    rows, name = language.minorities(columns["languages"])
+    yield from _found(found, "mixed_languages", rows, f"rows in another language than '{name}'")
+    yield from _system_findings(found)
+    yield from _duplicate_findings(found, plan)
+    if plan.kind == "preference":
+        text = preference.length_bias(columns)
+        if text:
+            yield finding("preference_length_bias", text)
+
+
+def _found(found: Scan, code: str, places: NDArray[np.int64], text: str) -> Iterator[Finding]:
+    if len(places):
+        rows, lines = row_numbers(found, places)
+        count = "" if text[:1].isdigit() else f"{len(rows)} "
+        yield finding(code, f"{count}{text}; the first is example {rows[0]}.", rows, lines)
+
+
+def row_numbers(found: Scan, places: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+    """(numbers, lines) of rows by their places in the columns."""
+    columns = found.columns
+    return columns["number"][places].tolist(), columns["line"][places].tolist()
+
+
+def _system_findings(found: Scan) -> Iterator[Finding]:
+    column = found.columns["system"]
+    hashes, counts = np.unique(column[column != 0], return_counts=True)
+    of = systems.variants(
+        found.systems, Counter(dict(zip(hashes.tolist(), counts.tolist(), strict=True)))
+    )
+    if of:
+        places = np.flatnonzero(np.isin(column, np.array(list(of), np.uint64)))
+        text = "rows have a system message that is almost another one"
+        yield from _found(found, "system_variants", places, text)
+
+
+def _duplicate_findings(found: Scan, plan: Plan) -> Iterator[Finding]:
+    columns = found.columns
+    used = np.flatnonzero(columns["whole"])
+    groups = duplicates.exact(columns["whole"][used])
+    copies = [int(used[row]) for rows in groups.values() for row in rows[1:]]
+    text = f"rows are copies of {'another' if len(groups) == 1 else f'{len(groups)} others'}"
+    yield from _found(found, "exact_duplicate", np.array(sorted(copies), np.int64), text)
+    left = np.ones(len(columns["whole"]), bool)
+    left[copies] = False
+    kept = np.flatnonzero(left & (columns["normal"] != 0))
+    read = text_reader(plan, columns)
+    near = duplicates.near(found.bands[kept], lambda row: read(int(kept[row])))
+    alike = [int(kept[row]) for rows in near.values() for row in rows]
+    text = f"rows in {len(near)} groups are almost the same"
+    yield from _found(found, "near_duplicate", np.array(sorted(alike), np.int64), text)
+
+
+def leak_findings(train: Scan, train_plan: Plan, valid: Scan, plan: Plan) -> Iterator[Finding]:
+    """Validation rows that are trained on; the rows named are those of the validation file."""
+    left, right = train.columns, valid.columns
+    found = leakage.same(left["normal"], right["normal"])
+    for row, other in leakage.same(left["prompt"], right["prompt"]).items():
+        found.setdefault(row, other)
+    texts = text_reader(train_plan, left), text_reader(plan, right)
+    near = leakage.near(train.bands, valid.bands, *texts)
+    close = {row: other for row, other in near.items() if row not in found}
+    for code, pairs, how in (("leakage", found, "also"), ("near_leakage", close, "almost")):
+        if pairs:
+            places = np.array(sorted(pairs), np.int64)
+            rows, lines = row_numbers(valid, places)
+            first = int(left["number"][pairs[int(places[0])]])
+            text = (
+                f"{len(rows)} of {valid.num_rows} validation rows are {how} in the training "
+                f"file; the first is example {rows[0]} (training example {first})."
+            )
+            yield finding(code, text, rows, lines)
