@@ -1,7 +1,7 @@
 """A hundred thousand damaged files through all data tools: `python -m tests.fuzz`.
 
-Prints the seed; every file that fails is saved with its seed in its name, and makes the exit code 1.
-The processor time of a step is held against its bytes, the process's memory against a fixed bound.
+Prints the seed; a file that fails is saved with its seed in its name, and makes the exit code 1.
+The processor time of a step is held against its bytes, the process's memory against a bound.
 """
 
 from __future__ import annotations

@@ -135,6 +135,7 @@ ODD: tuple[Any, ...] = (
     ),
     *("user", "assistant", "system", "tool", "function", "developer", "human", "Assistant", "gpt"),
     *("{}", "[]", "{", "null", "call_1", "<|im_end|>", "<|im_start|>system\n", "[INST]", "text"),
+    "x" * 3000,
     *("sk-proj-a1B2c3D4e5F6g7H8i9J0k1L2", "jane@gmail.com", "+49 30 901820 33", "\u0301" * 200),
     *([], {}, [None], [[]], {"a": {}}, {"role": "assistant"}, ["a", 1, None], [{}] * 40),
     *({"type": "text", "text": "x"}, [{"type": "text", "text": "x"}], [{"type": "image_url"}]),

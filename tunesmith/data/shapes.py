@@ -173,12 +173,19 @@ def write_sharegpt(row: Record, options: Options) -> Record:
 
 def read_alpaca(record: Record, options: Options) -> list[Record]:
     messages = _system(record)
-    for question, answer in record.get("history") or []:
+    history = record.get("history") or []
+    if not isinstance(history, list) or not all(_is_turn(each) for each in history):
+        raise ShapeError("'history' must be a list of [question, answer]")
+    for question, answer in history:
         messages += _pair(question, answer)
     instruction = _text(record.get("instruction"), "instruction")
     extra = record.get("input")
     prompt = f"{instruction}\n\n{extra}" if isinstance(extra, str) and extra else instruction
     return [chat_row([*messages, *_pair(prompt, _text(record.get("output"), "output"))], options)]
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, list) and [type(each) for each in value] == [str, str]
 
 
 def _pair(prompt: str, answer: str) -> list[Record]:

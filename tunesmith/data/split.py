@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tunesmith.data.checks.duplicates import Groups, near, sketch
+from tunesmith.data.checks.duplicates import Groups, join_near, sketch
 from tunesmith.data.checks.view import normal, view
 from tunesmith.data.raw import RawRow, detect, read_raw, row_kind
 from tunesmith.data.stats import label_of, labels
@@ -49,7 +49,9 @@ class _Survey:
     offsets: array[int] = field(default_factory=lambda: array("Q"))
     labels: list[str | None] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    groups: Groups = field(default_factory=Groups)
+    firsts: array[int] = field(default_factory=lambda: array("Q"))
+    """The first row with the same prompt."""
+    groups: Groups = field(default_factory=lambda: Groups(0))
 
 
 def split(path: Path, train: Path, valid: Path, *, ratio: float = 0.1, seed: int = 0) -> Split:
@@ -90,18 +92,21 @@ def _survey(path: Path) -> _Survey:
             survey.counts[label] += 1
         prompt, text = _texts(row, kind)
         key = blake2b(prompt.encode("utf-8", "replace"), digest_size=16).digest()
-        if prompts.setdefault(key, place) != place:
-            survey.groups.join(prompts[key], place)
+        survey.firsts.append(prompts.setdefault(key, place))
         texts.append(text)
         if len(texts) == SKETCHED_AT_ONCE:
             sketches.append(sketch(texts))
             texts = []
     sketches.append(sketch(texts))
-    found = near(np.concatenate(sketches), lambda place: _read_text(path, survey, place, kind))
-    for first, others in found.items():
-        for other in others:
-            if other != first:
-                survey.groups.join(first, other)
+    survey.groups = Groups(len(survey.firsts))
+    for place, first in enumerate(survey.firsts):
+        if first != place:
+            survey.groups.join(first, place)
+    join_near(
+        survey.groups,
+        np.concatenate(sketches),
+        lambda place: _read_text(path, survey, place, kind),
+    )
     return survey
 
 
@@ -135,8 +140,7 @@ def _choose(survey: _Survey, ratio: float, seed: int) -> set[int]:
     num_rows = len(survey.offsets)
     are_labels = labels(survey.counts, num_rows) is not None
     strata: dict[str | None, dict[int, list[int]]] = {}
-    for row in range(num_rows):
-        group = survey.groups.find(row)
+    for row, group in enumerate(survey.groups.firsts(np.arange(num_rows)).tolist()):
         label = survey.labels[group] if are_labels else None
         strata.setdefault(label, {}).setdefault(group, []).append(row)
     generator = random.Random(seed)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.data.checks.duplicates import Comparer, Sketches, candidates
+from tunesmith.data.checks.duplicates import Comparer, Sketches, pairs_between
 
 
 def same(train: NDArray[np.uint64], valid: NDArray[np.uint64]) -> dict[int, int]:
@@ -26,17 +26,16 @@ def near(
     train_text: Callable[[int], str],
     valid_text: Callable[[int], str],
 ) -> dict[int, int]:
-    """For each validation row that is almost a training row, that row."""
-    num_train = len(train)
-    both = np.concatenate([train, valid])
+    """For each validation row that is almost a training row, that row.
 
-    def text_of(row: int) -> str:
-        return train_text(row) if row < num_train else valid_text(row - num_train)
-
-    comparer = Comparer(text_of)
-    found: dict[int, int] = {}
-    for left, right, shared in candidates(both, num_train):
-        row = right - num_train
-        if row not in found and comparer.alike(left, right, shared):
-            found[row] = left
-    return dict(sorted(found.items()))
+    Pairs are found and judged as near-duplicates are; only those across the files are looked at,
+    so the cost does not grow with what is alike within the training file.
+    """
+    comparer = Comparer(train_text, valid_text)
+    found = np.full(len(valid), -1)
+    for left, right, equal in pairs_between(train, valid):
+        is_new = found[right] < 0
+        left, right, equal = left[is_new], right[is_new], equal[is_new]
+        alike = comparer.alike(left, right, equal)
+        found[right[alike]] = left[alike]
+    return {int(row): int(found[row]) for row in np.flatnonzero(found >= 0)}
