@@ -9,22 +9,24 @@ one itself, it is wrapped as well, so nothing is lost.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from tokenizers import Tokenizer
+
+from tunesmith.data.cuts import piece_pattern
 
 START, END = "\ufdd0", "\ufdd1"
 # What may stand before a text that is encoded by itself, where the tokenizer treats the beginning
 # of a text in a special way (SentencePiece writes a space). The first that does not merge is used.
 NEUTRAL = ("\n", ".", "a")
 
-# Texts from this length on are looked up section by section, in a cache of so many sections that
-# are not longer than the last.
-MIN_CACHED_CHARS = 256
-NUM_CACHED = 256
-MAX_CACHED_CHARS = 8192
+# A longer text is not kept; together they stay within some 16 MB.
+MAX_KEPT_CHARS = 8192
+MAX_ALL_CHARS = 4 << 20
+# What an entry costs beside its characters, counted as such.
+ENTRY_CHARS = 64
 
 
 def _any_of(spellings: set[str]) -> str:
@@ -37,17 +39,40 @@ class Marker:
     """Wraps every spelling of one of the `tokens` in a text, so that it stays text."""
 
     def __init__(self, tokens: Iterable[str]) -> None:
-        self._pattern = re.compile(_any_of({*tokens, START, END}))
+        spellings = {*tokens, START, END}
+        self._pattern = re.compile(_any_of(spellings))
+        self._beginnings = tuple({spelling[0] for spelling in spellings if spelling})
 
     def mark(self, value: Any) -> Any:
         """The value with every string in it marked, keys included; lists and objects are copied."""
         if isinstance(value, str):
-            return self._pattern.sub(f"{START}\\g<0>{END}", value)
+            for beginning in self._beginnings:
+                if beginning in value:
+                    return self._pattern.sub(f"{START}\\g<0>{END}", value)
+            return value
         if isinstance(value, dict):
             return {self.mark(key): self.mark(item) for key, item in value.items()}
         if isinstance(value, list):
             return [self.mark(item) for item in value]
         return value
+
+
+class KeptIds(dict[str, tuple[int, ...]]):
+    """The ids of texts, found when first asked for. When they are too many, all are forgotten."""
+
+    def __init__(self, ids_of: Callable[[str], Sequence[int]]) -> None:
+        self._ids_of = ids_of
+        self._num_chars = 0
+
+    def __missing__(self, text: str) -> tuple[int, ...]:
+        ids = tuple(self._ids_of(text))
+        if len(text) <= MAX_KEPT_CHARS:
+            if self._num_chars > MAX_ALL_CHARS:
+                self.clear()
+                self._num_chars = 0
+            self[text] = ids
+            self._num_chars += len(text) + ENTRY_CHARS
+        return ids
 
 
 class Encoder:
@@ -64,17 +89,19 @@ class Encoder:
         spelling = _any_of({*self._added, START, END})
         self._marks = re.compile(f"{START}({spelling}){END}|[{START}{END}]")
         self._greedy = tuple(token.content for token in added if token.rstrip)
-        self._sections_stand_alone = not self._greedy and all(
+        # The tokenizer looks for these first, before it normalises.
+        found_first = {token.content for token in added if not token.normalized}
+        self._whole = re.compile(f"({_any_of(found_first)})")
+        self._kept = KeptIds(self._ids)
+        self._sections_stand_alone = not any(
+            token.lstrip or token.rstrip or token.single_word for token in added
+        ) and all(
             self._ids(before + "hello") == self._ids(before) + self._ids("hello")
             for before in ("\n", *self._added[:1])
         )
-        whole = {
-            token.content
-            for token in added
-            if not (token.normalized or token.lstrip or token.single_word)
-        }
-        self._whole = re.compile(f"({_any_of(whole)})")
-        self._section_ids = lru_cache(NUM_CACHED)(lambda text: tuple(self._ids(text)))
+        pattern = piece_pattern(tokenizer)
+        self._pieces = pattern.findall if pattern else lambda text: [text]
+        self._kept_inside = self._kept if self._sections_stand_alone else KeptIds(self._ids_inside)
 
     def encode(self, segments: Sequence[str]) -> list[list[int]]:
         """The ids of each segment of one conversation's text, in order."""
@@ -83,7 +110,8 @@ class Encoder:
         for segment in segments:
             ids: list[int] = []
             # Text and marked text alternate: [text, marked, text, ...], None for a lone mark.
-            for place, piece in enumerate(self._marks.split(segment)):
+            is_marked = START in segment or END in segment
+            for place, piece in enumerate(self._marks.split(segment) if is_marked else (segment,)):
                 if not piece:
                     continue
                 if place % 2:
@@ -106,32 +134,40 @@ class Encoder:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _ids_after(self, before: str | None, text: str) -> list[int]:
-        if self._sections_stand_alone and len(text) >= MIN_CACHED_CHARS:
+        if self._sections_stand_alone:
             return self._ids_by_section(text)
-        if self._sections_stand_alone or before is None:
-            return self._ids(text)
+        first, *others = self._pieces(text)
+        inside = map(self._kept_inside.__getitem__, others)
+        return [*self._first_ids(before, first), *chain.from_iterable(inside)]
+
+    def _first_ids(self, before: str | None, text: str) -> Sequence[int]:
+        if before is None:
+            return self._kept[text]
         # Some tokens swallow the white space after them, and so are still the neighbour behind it.
         stripped = before.rstrip()
         token = next((token for token in self._greedy if stripped.endswith(token)), None)
         token = token or next((token for token in self._added if before.endswith(token)), None)
         if token is not None:
-            return self._ids(token + text)[len(self._ids(token)) :]
+            return self._kept[token + text][len(self._kept[token]) :]
         for neutral in NEUTRAL:
-            head, ids = self._ids(neutral), self._ids(neutral + text)
+            head, ids = self._kept[neutral], self._kept[neutral + text]
             if ids[: len(head)] == head:
                 return ids[len(head) :]
-        return self._ids(text)
+        return self._kept[text]
 
     def _ids_by_section(self, text: str) -> list[int]:
-        """The same ids, from the cache for what rows have in common, such as a system message."""
+        """The same ids, added tokens and the text between them each by itself."""
         ids: list[int] = []
         for place, section in enumerate(self._whole.split(text)):
             if place % 2:
                 ids.append(self._added_ids[section])
             elif section:
-                short = len(section) <= MAX_CACHED_CHARS
-                ids += self._section_ids(section) if short else self._ids(section)
+                ids.extend(chain.from_iterable(map(self._kept.__getitem__, self._pieces(section))))
         return ids
+
+    def _ids_inside(self, text: str) -> list[int]:
+        """The ids of a piece that is not the first of its text."""
+        return self._ids(NEUTRAL[-1] + text)[len(self._kept[NEUTRAL[-1]]) :]
 
     def _plain_ids(self, text: str) -> list[int]:
         """The ids of a text that spells an added token; never that token's own."""
