@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,6 +36,14 @@ TokenizerDir = Annotated[
 ]
 METHODS = ("supervised", "dpo", "reinforcement", "evals")
 Method = Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")]
+RowsMethod = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        help="Read the rows as this method's (default: by their keys).",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,25 @@ def require_method(method: str | None) -> None:
 def refuse_same(file: Path, out: Path) -> None:
     if out.exists() and out.samefile(file):
         raise CommandFailed(f"{out} is the file itself. Give another name; nothing is lost then.")
+
+
+@contextmanager
+def reading(file: Path, title: str, show: bool) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr while a file is read; call it with the bytes read and all bytes."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, disable=not show
+    ) as progress:
+        task = progress.add_task(title, total=file.stat().st_size)
+        yield lambda done, size: progress.update(task, completed=done, total=size)
 
 
 def count(number: int, noun: str) -> str:

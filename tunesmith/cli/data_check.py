@@ -13,6 +13,7 @@ from tunesmith.cli.data_base import (
     Method,
     Target,
     TokenizerDir,
+    reading,
     require_file,
     require_method,
     target,
@@ -83,29 +84,17 @@ def checked(
     show: bool,
 ) -> Report:
     """The report, with a progress bar on stderr while it is made."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
     from tunesmith.data.openai_tokens import ENCODINGS
     from tunesmith.data.report import report
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, disable=not show
-    ) as progress:
-        task = progress.add_task("Checking", total=file.stat().st_size)
+    with reading(file, "Checking", show) as progress:
         return report(
             file,
             valid=valid,
             renderer=aim.renderer,
             method=method,
             max_tokens=max_tokens or aim.max_tokens,
-            progress=lambda done, size: progress.update(task, completed=done, total=size),
+            progress=progress,
             encodings=tuple(ENCODINGS) if openai else (),
         )
 

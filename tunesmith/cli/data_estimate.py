@@ -10,7 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunesmith.cli.data_base import BaseName, Target, TokenizerDir, require_file, target
+from tunesmith.cli.data_base import (
+    BaseName,
+    RowsMethod,
+    Target,
+    TokenizerDir,
+    reading,
+    require_file,
+    require_method,
+    target,
+)
+from tunesmith.cli.data_break_even import (
+    BREAK_EVEN_HELP,
+    break_even_inputs,
+    compared,
+    show_break_even,
+)
+from tunesmith.cli.data_report import COUNTED
 from tunesmith.cli.options import DataDir, settings
 from tunesmith.cli.problem import CommandFailed
 from tunesmith.cli.screen import say, screen
@@ -22,9 +38,17 @@ if TYPE_CHECKING:
     from tunesmith.config import Settings
     from tunesmith.data.breakeven import BreakEven
     from tunesmith.data.forecast import Forecast
+    from tunesmith.data.prices import Price
 
-BREAK_EVEN_HELP = "BEFORE,AFTER,ANSWER[,PER_DAY]: prompt tokens before and after, answer tokens."
+DEFAULT_MODELS = ("gpt-4o-mini", "gpt-3.5-turbo", "gpt-4.1-mini")
 Number = Annotated[str, typer.Option(help="A number, or auto.")]
+
+
+@dataclass(frozen=True)
+class HostedPrice:
+    model: str
+    encoding: str
+    price: Price
 
 
 @dataclass(frozen=True)
@@ -45,6 +69,7 @@ def estimate(
     tokenizer: TokenizerDir = None,
     epochs: Number = "auto",
     batch_size: Number = "auto",
+    method: RowsMethod = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,6 +90,7 @@ def estimate(
     from tunesmith.data.forecast import forecast
 
     require_file(file)
+    require_method(method)
     aim = target(base, tokenizer, data)
     found = settings(data=data)
     requested = {
@@ -72,11 +98,26 @@ def estimate(
         "batch_size": number("--batch-size", batch_size, int),
     }
     inputs = break_even_inputs(break_even)
-    wanted = forecast(file, aim.renderer, aim.max_tokens, requested)
+    prices = [hosted_price(name) for name in model or DEFAULT_MODELS]
+    with reading(file, "Counting", show=not json_) as progress:
+        wanted = forecast(
+            file,
+            aim.renderer,
+            aim.max_tokens,
+            requested,
+            method=method,
+            encodings=tuple(sorted({price.encoding for price in prices})),
+            progress=progress,
+        )
     if wanted.num_examples == 0:
         raise CommandFailed(f"{file.name} has no rows.")
-    rate = measured(aim, wanted, found) if measure else None
-    hosted = [hosted_cost(file, name, wanted) for name in model or default_models()]
+    if wanted.kind == "evals":
+        raise CommandFailed(
+            f"{file.name} has eval rows; nothing is trained on them. Their tokens: "
+            f"tunesmith data stats {file}"
+        )
+    rate = measured(aim, wanted, found) if measure and wanted.kind == "chat" else None
+    hosted = [] if wanted.kind == "reinforcement" else [cost(price, wanted) for price in prices]
     after = [(cost.model, compared(cost, inputs)) for cost in hosted if inputs is not None]
     if json_:
         print(json.dumps(as_json(aim, wanted, rate, found, hosted, after), indent=2))
@@ -84,10 +125,6 @@ def estimate(
     show(aim, wanted, rate, found, hosted, screen())
     for name, result in after:
         show_break_even(name, result, inputs, screen())
-
-
-def default_models() -> list[str]:
-    return ["gpt-4o-mini", "gpt-3.5-turbo", "gpt-4.1-mini"]
 
 
 def measured(aim: Target, wanted: Forecast, found: Settings) -> Rate | None:
@@ -102,50 +139,23 @@ def measured(aim: Target, wanted: Forecast, found: Settings) -> Rate | None:
     return rehearsed_rate(base, wanted.kept, wanted, found.device, found.train_threads)
 
 
-def hosted_cost(file: Path, model: str, wanted: Forecast) -> HostedCost:
+def hosted_price(model: str) -> HostedPrice:
     from tunesmith.data import prices
-    from tunesmith.data.formats import read_rows
-    from tunesmith.data.openai_tokens import encoding_of, load_encoding, num_conversation_tokens
+    from tunesmith.data.openai_tokens import encoding_of
 
-    price, name = prices.published(model), encoding_of(model)
-    if price is None or name is None:
+    price, encoding = prices.published(model), encoding_of(model)
+    if price is None or encoding is None:
         known = ", ".join(prices.PUBLISHED)
         raise CommandFailed(f"--model {model}: no published price. There are prices of {known}.")
-    encoding = load_encoding(name)
-    num = sum(num_conversation_tokens(encoding, row.messages) for row in read_rows(file))
-    dollars = prices.training_cost(num, wanted.hyperparameters.n_epochs, price.training)
-    return HostedCost(model, name, num, dollars, price.since)
+    return HostedPrice(model, encoding, price)
 
 
-def break_even_inputs(text: str | None) -> tuple[int, int, int, float | None] | None:
-    if text is None:
-        return None
-    try:
-        parts = [float(part) for part in text.split(",")]
-    except ValueError:
-        parts = []
-    if len(parts) not in (3, 4) or any(part < 0 for part in parts):
-        raise CommandFailed(f"--break-even {text}: give {BREAK_EVEN_HELP}")
-    before, after, answer = (int(part) for part in parts[:3])
-    return before, after, answer, parts[3] if len(parts) == 4 else None
+def cost(hosted: HostedPrice, wanted: Forecast) -> HostedCost:
+    from tunesmith.data.prices import training_cost
 
-
-def compared(cost: HostedCost, inputs: tuple[int, int, int, float | None]) -> BreakEven:
-    from tunesmith.data.breakeven import Rate, break_even
-    from tunesmith.data.prices import published
-
-    price = published(cost.model)
-    assert price is not None
-    before, after, answer, per_day = inputs
-    return break_even(
-        cost.dollars,
-        Rate(price.base_input, price.base_output),
-        Rate(price.input, price.output),
-        before,
-        after,
-        answer,
-        per_day,
-    )
+    num = wanted.openai_tokens[hosted.encoding]
+    dollars = training_cost(num, wanted.hyperparameters.n_epochs, hosted.price.training)
+    return HostedCost(hosted.model, hosted.encoding, num, dollars, hosted.price.since)
 
 
 def local_costs(wanted: Forecast, rate: Rate | None, found: Settings) -> list[tuple[str, Decimal]]:
@@ -181,16 +191,23 @@ def show(
 
     hyper = wanted.hyperparameters
     table = Table.grid(padding=(0, 2))
-    table.add_row("examples", f"{wanted.num_examples:,}")
-    table.add_row("tokens of one epoch", f"{wanted.num_tokens:,}")
-    table.add_row("  of them learned", f"{wanted.num_supervised:,}")
+    is_sampled = wanted.kind == "reinforcement"
+    table.add_row("prompts" if is_sampled else "examples", f"{wanted.num_examples:,}")
+    table.add_row(
+        "prompt tokens" if is_sampled else "tokens of one epoch", f"{wanted.num_tokens:,}"
+    )
+    if not is_sampled:
+        table.add_row("  of them learned", f"{wanted.num_supervised:,}")
     table.add_row("epochs", f"{hyper.n_epochs}")
-    table.add_row("trained tokens", f"{wanted.trained_tokens:,}")
+    if not is_sampled:
+        table.add_row("trained tokens", f"{wanted.trained_tokens:,}")
     table.add_row("batch size", f"{hyper.batch_size}")
     table.add_row("steps", f"{wanted.num_steps:,}")
     table.add_row("learning rate multiplier", f"{hyper.learning_rate_multiplier:g}")
     table.add_row("longest example", f"{wanted.longest:,} of {limit(aim)} tokens")
-    if rate is None:
+    if wanted.kind != "chat":
+        table.add_row("time here", f"unknown: jobs on {wanted.kind} rows are not run here yet")
+    elif rate is None:
         table.add_row("time here", "unknown: no finished job and no measurement")
     else:
         table.add_row("time here", f"about {duration(seconds(wanted, rate))}")
@@ -203,6 +220,15 @@ def show(
     console.print(table)
     if wanted.num_too_long:
         say(console, f"{wanted.num_too_long:,} examples are too long; a job refuses them.", "red")
+    if wanted.kind in COUNTED:
+        say(console, COUNTED[wanted.kind], "dim")
+    if is_sampled:
+        say(
+            console,
+            "How many tokens are trained depends on the answers that the model samples; OpenAI "
+            "bills such jobs by the hour.",
+        )
+        return
     say(console, f"\nThe same at OpenAI ({SOURCE}, {DATE})", "bold")
     prices = Table(
         "model", "encoding", "tokens of one epoch", "price", "as of", box=None, pad_edge=False
@@ -215,35 +241,6 @@ def show(
 
 def limit(aim: Target) -> str:
     return "unknown" if aim.max_tokens is None else f"{aim.max_tokens:,}"
-
-
-def show_break_even(
-    model: str,
-    result: BreakEven,
-    inputs: tuple[int, int, int, float | None] | None,
-    console: Console,
-) -> None:
-    assert inputs is not None
-    before, after = inputs[:2]
-    say(console, f"\nBreak-even of {model}: a prompt of {before:,} tokens cut to {after:,}", "bold")
-    say(
-        console, f"  base model, long prompt    ${result.cost_before * 1000:.4f} per 1,000 requests"
-    )
-    say(console, f"  tuned model, short prompt  ${result.cost_after * 1000:.4f} per 1,000 requests")
-    if result.num_requests is None:
-        say(
-            console,
-            "  The tuned model never pays off at this price: it would with a prompt of "
-            f"{result.longest_prompt:,} tokens or fewer.",
-            "yellow",
-        )
-        return
-    days = f", {result.num_days:,.1f} days" if result.num_days is not None else ""
-    say(
-        console,
-        f"  The training is paid back after {result.num_requests:,} requests{days}.",
-        "green",
-    )
 
 
 def duration(number_s: float) -> str:
@@ -264,6 +261,7 @@ def as_json(
 ) -> dict[str, Any]:
     return {
         "base": aim.name,
+        "kind": wanted.kind,
         "num_examples": wanted.num_examples,
         "num_tokens": wanted.num_tokens,
         "num_supervised_tokens": wanted.num_supervised,

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tunesmith.data.estimate import Hyperparameters, num_steps, resolve
-from tunesmith.data.formats import Limits, read_rows
+from tunesmith.data.findings import CODES
+from tunesmith.data.formats import Limits
 from tunesmith.data.render import Example, Renderer
+from tunesmith.data.rows import file_kind, read_any
+from tunesmith.data.scan import Plan, Progress, scan
+from tunesmith.data.sequences import sequences
 
 # Examples kept to measure with.
 NUM_KEPT = 64
+# Errors that are told with the estimate, not raised.
+TOLD = {"too_long", "answer_cut"}
 
 
 @dataclass(frozen=True)
 class Forecast:
+    kind: str
+    """Of the rows: chat, preference, reinforcement, ..."""
     num_examples: int
-    num_sequences: int
-    """More than examples where the template makes each turn a sequence."""
     num_tokens: int
-    """Of one epoch."""
+    """Of one epoch; of pairs prompt and both answers, of reinforcement rows the prompts."""
     num_supervised: int
     """Of these, the tokens that are learned."""
     longest: int
@@ -29,8 +36,10 @@ class Forecast:
     """Examples that a job would refuse; their tokens are not counted."""
     hyperparameters: Hyperparameters
     num_steps: int
+    openai_tokens: Mapping[str, int]
+    """Of one epoch, by encoding."""
     kept: tuple[Example, ...]
-    """Some examples, spread over the file's beginning."""
+    """Some examples from the file's beginning."""
 
     @property
     def trained_tokens(self) -> int:
@@ -43,34 +52,38 @@ def forecast(
     renderer: Renderer,
     max_tokens: int | None,
     requested: Mapping[str, Any],
+    *,
+    method: str | None = None,
+    encodings: tuple[str, ...] = (),
+    progress: Progress | None = None,
     limits: Limits | None = None,
 ) -> Forecast:
     """Reads the whole file. Raises DataError and RenderError as a job would, and JobError."""
-    num_examples = num_sequences = num_tokens = num_supervised = longest = num_too_long = 0
-    kept: list[Example] = []
-    for row in read_rows(path, limits=limits):
-        examples = renderer.examples(row)
-        num_examples += 1
-        most = max(len(example.ids) for example in examples)
-        longest = max(longest, most)
-        if max_tokens is not None and most > max_tokens:
-            num_too_long += 1
-            continue
-        num_sequences += len(examples)
-        num_tokens += sum(len(example.ids) for example in examples)
-        num_supervised += sum(weight > 0 for each in examples for weight in each.weights)
-        if len(kept) < NUM_KEPT:
-            kept += examples
-    hyper = resolve(requested, num_examples)
-    steps = num_steps(num_examples, hyper.n_epochs, hyper.batch_size)
+    limits = limits or Limits()
+    kind = file_kind(path, method)
+    found = scan(Plan(path, kind, renderer, max_tokens, limits, encodings), progress)
+    if any(CODES[code].severity == "error" for code in found.faults.keys() - TOLD):
+        # Read again up to the first wrong row, which raises.
+        for row in read_any(path, method, limits):
+            sequences(renderer, row)
+    columns = found.columns
+    fits = columns["lost"] == 0
+    kept = [
+        each.example
+        for row in islice(read_any(path, method, limits), NUM_KEPT)
+        for each in sequences(renderer, row)
+        if max_tokens is None or len(each.example.ids) <= max_tokens
+    ]
+    hyper = resolve(requested, found.num_rows)
     return Forecast(
-        num_examples,
-        num_sequences,
-        num_tokens,
-        num_supervised,
-        longest,
-        num_too_long,
+        kind,
+        found.num_rows,
+        int(columns["tokens"][fits].sum()),
+        int(columns["trained"][fits].sum()),
+        int(columns["longest"].max(initial=0)),
+        int((~fits).sum()),
         hyper,
-        steps,
+        num_steps(found.num_rows, hyper.n_epochs, hyper.batch_size),
+        dict(found.figures.totals) if found.figures else {},
         tuple(kept[:NUM_KEPT]),
     )

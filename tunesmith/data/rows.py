@@ -115,11 +115,17 @@ def parts(row: Row) -> Iterator[Part]:
             yield Part(name, value)
 
 
-def texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Each field by its path ("item.answer") with its value as a text."""
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from texts(item, f"{name}.{key}" if name else key)
+def texts(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each field by its path ("item.answer", "item.turns[0]") with its value as a text."""
+    for name, value in fields.items():
+        yield from _texts(name, value)
+
+
+def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if value and isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from _texts(f"{name}.{key}" if isinstance(key, str) else f"{name}[{key}]", item)
     else:
         yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

@@ -28,12 +28,12 @@ def sequences(renderer: Renderer, row: Row) -> list[Sequence]:
     """
     if isinstance(row, ChatRow):
         return [Sequence("", example) for example in renderer.examples(row)]
+    found: list[Sequence] = []
     if row.kind == "preference":
         prompt = [
             {**message, "weight": 0} if message["role"] == "assistant" else message
             for message in row.messages
         ]
-        found: list[Sequence] = []
         for name, answer in row.answers.items():
             chat = ChatRow(row.number, row.line, [*prompt, answer], row.tools)
             [*_, example] = renderer.examples(chat)
@@ -43,14 +43,16 @@ def sequences(renderer: Renderer, row: Row) -> list[Sequence]:
     if row.kind == "reinforcement":
         ids = renderer.prompt(row.messages, row.tools)
         return [Sequence("prompt", Example(ids, [0.0] * len(ids), row.number))]
-    return [_plain(renderer, name, text, row.number) for name, text in texts(row.fields)]
-
-
-def _plain(renderer: Renderer, name: str, text: str, number: int) -> Sequence:
-    ids = renderer.tokenizer.encode(text, add_special_tokens=False).ids
-    # Only a completion is learned; an eval's item is not.
-    weight = float(name == "completion")
-    return Sequence(name, Example(ids, [weight] * len(ids), number))
+    for name, text in texts(row.fields):
+        ids = renderer.tokenizer.encode(text, add_special_tokens=False).ids
+        # Only a completion is learned; an eval's item is not.
+        weights = [float(name == "completion")] * len(ids)
+        found.append(Sequence(name, Example(ids, weights, row.number)))
+    if row.kind == "completions":
+        ids = [number for each in found for number in each.example.ids]
+        weights = [weight for each in found for weight in each.example.weights]
+        return [Sequence("", Example(ids, weights, row.number))]
+    return found
 
 
 @dataclass(frozen=True)

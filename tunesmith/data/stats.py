@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith.data.messages import Message
+from tunesmith.data.rows import PromptRow, Row, texts
+
 # An answer that is a label is short, and each label comes back.
 MAX_LABEL_CHARS = 64
 MAX_LABELS = 200
@@ -75,37 +78,57 @@ class Stats:
     """Adds up rows; a few bytes a row are kept."""
 
     num_rows: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
     turns: array[int] = field(default_factory=lambda: array("L"))
     """Messages of the user and the assistant in each row."""
     tokens: array[int] = field(default_factory=lambda: array("L"))
     answer_chars: array[int] = field(default_factory=lambda: array("L"))
+    """Of pairs, the preferred answers."""
+    rejected_chars: array[int] = field(default_factory=lambda: array("L"))
     trained: int = 0
     roles: Counter[str] = field(default_factory=Counter)
     systems: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
+    fields: Counter[str] = field(default_factory=Counter)
+    """What stands beside prompts, by its path: in how many rows."""
     num_with_tools: int = 0
     num_not_rendered: int = 0
     """Rows whose tokens could not be counted."""
 
-    def add(self, row: Any, num_tokens: int | None, num_trained: int) -> None:
-        """Counts a chat row; `num_tokens` is None where it cannot be rendered."""
+    def add(self, row: Row, num_tokens: int | None, num_trained: int) -> None:
+        """Counts a row; `num_tokens` is None where it cannot be rendered."""
         self.num_rows += 1
-        messages = row.get("messages") if isinstance(row, dict) else None
-        objects = [each for each in messages or [] if isinstance(each, dict)]
-        roles = [str(message.get("role")) for message in objects]
+        if isinstance(row, PromptRow):
+            self.kinds[row.kind] += 1
+            self._add_prompt(row)
+        else:
+            self.kinds["chat"] += 1
+            self.answer_chars.extend(len(text) for text in _contents(row.messages, "assistant"))
+            self._add_label(label_of({"messages": row.messages}))
+        roles = [message["role"] for message in row.messages]
         self.roles.update(roles)
         self.turns.append(sum(role in ("user", "assistant") for role in roles))
-        self.num_with_tools += isinstance(row, dict) and bool(row.get("tools"))
-        self.systems.update(_contents(objects, ("system", "developer")))
-        self.answer_chars.extend(len(text) for text in _contents(objects, ("assistant",)))
-        label = label_of(row)
-        if label is not None and (label in self.answers or len(self.answers) < 10 * MAX_LABELS):
-            self.answers[label] += 1
+        self.num_with_tools += bool(row.tools)
+        self.systems.update(_contents(row.messages, "system", "developer"))
         if num_tokens is None:
             self.num_not_rendered += 1
         else:
             self.tokens.append(num_tokens)
             self.trained += num_trained
+
+    def _add_prompt(self, row: PromptRow) -> None:
+        self.fields.update({name.partition("[")[0] for name, _ in texts(row.fields)})
+        for name, lengths in (("preferred", self.answer_chars), ("rejected", self.rejected_chars)):
+            if name in row.answers:
+                lengths.append(len(row.answers[name]["content"]))
+        if row.kind == "completions":
+            completion = row.fields["completion"]
+            self.answer_chars.append(len(completion))
+            self._add_label(completion if len(completion) <= MAX_LABEL_CHARS else None)
+
+    def _add_label(self, label: str | None) -> None:
+        if label is not None and (label in self.answers or len(self.answers) < 10 * MAX_LABELS):
+            self.answers[label] += 1
 
     @property
     def labels(self) -> Counter[str] | None:
@@ -122,9 +145,5 @@ def balance(counts: Iterable[int]) -> float:
     return entropy / math.log(len(numbers))
 
 
-def _contents(messages: list[dict[str, Any]], roles: tuple[str, ...]) -> list[str]:
-    return [
-        message["content"]
-        for message in messages
-        if message.get("role") in roles and isinstance(message.get("content"), str)
-    ]
+def _contents(messages: list[Message], *roles: str) -> list[str]:
+    return [message["content"] for message in messages if message["role"] in roles]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.cli.conftest import Run, problem
-from tunesmith.cli import app, data_look
+from tunesmith.cli import app, data_show, data_stats
 from tunesmith.data.formats import read_rows
 from tunesmith.errors import DataError, TunesmithError
 from tunesmith.train import spec as files
@@ -275,7 +275,7 @@ def test_show_of_unicode_and_huge_rows(run: Run, tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", chat(text, "x" * 100_000))
     result = run("data", "show", path)
     assert result.exit_code == 0
-    for said in ("\u4f60\u597d", "\U0001f600", "[bold]:fire:", data_look.VISIBLE["\t"].strip()):
+    for said in ("\u4f60\u597d", "\U0001f600", "[bold]:fire:", data_show.VISIBLE["\t"].strip()):
         assert said in result.output
     assert "beyond the limit" in result.output
 
@@ -293,7 +293,7 @@ def test_stats(run: Run) -> None:
         "tokens a row",
         "labels: 7, balance 1.00",
         "GetWeather",
-        data_look.BAR,
+        data_stats.BAR,
     ):
         assert said in result.output
     found = json.loads(run("data", "stats", REAL, "--json").output)
@@ -372,3 +372,129 @@ def test_registered_bases_and_directories(run: Run, tmp_path: Path) -> None:
     by_path = run("data", "show", REAL, "--base", nano).output
     assert "as nano sees it" in by_path
     assert "as nano sees it" in run("data", "show", REAL, "--tokenizer", nano).output
+
+
+# -- rows of the other methods ------------------------------------------------------------------
+
+PAIR = {
+    "input": {"messages": [{"role": "user", "content": "What is the weather in Oslo?"}]},
+    "preferred_output": [{"role": "assistant", "content": "It will rain all day."}],
+    "non_preferred_output": [{"role": "assistant", "content": "No idea."}],
+}
+PROMPT = {
+    "messages": [{"role": "user", "content": "What is 2 and 3?"}],
+    "reference": {"answer": "5", "steps": ["2 + 3"]},
+}
+ITEM = {"item": {"question": "What is 2 and 3?", "ideal": "5"}}
+PLAIN = {"prompt": "2 + 3 =", "completion": " 5"}
+
+
+@pytest.mark.parametrize(
+    ("row", "texts"),
+    [
+        (PAIR, ("user  What is the weather", "preferred  It will rain", "rejected  No idea.")),
+        (PROMPT, ("user  What is 2", "reference.answer  5", "reference.steps[0]  2 + 3")),
+        (ITEM, ("item.question  What is 2", "item.ideal  5")),
+        (PLAIN, ("prompt  2 + 3 =", "completion   5")),
+    ],
+)
+def test_sample_of_every_kind_of_rows(
+    run: Run, tmp_path: Path, row: dict[str, Any], texts: tuple[str, ...]
+) -> None:
+    result = run("data", "sample", written(tmp_path / "a.jsonl", row), "-n", "1")
+    for text in texts:
+        assert text in result.output, result.output
+
+
+def test_show_of_a_pair_and_of_a_prompt(run: Run, tmp_path: Path) -> None:
+    pair = run("data", "show", written(tmp_path / "a.jsonl", PAIR)).output
+    assert pair.count("What is the weather in Oslo?") == 2
+    assert "with the preferred answer" in pair and "with the rejected answer" in pair
+    prompt = run("data", "show", written(tmp_path / "b.jsonl", PROMPT)).output
+    assert "up to where the model begins" in prompt and "<|end|><|assistant|>\n" in prompt
+    assert "0 trained (0%)" in prompt and "reference.answer: 5" in prompt
+    item = run("data", "show", written(tmp_path / "c.jsonl", ITEM)).output
+    assert "item.question" in item
+    plain = run("data", "show", written(tmp_path / "d.jsonl", PLAIN)).output
+    assert "2 + 3 = 5" in plain
+
+
+def test_stats_of_pairs_count_the_prompt_once(run: Run, tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", *[PAIR] * 3)
+    found = json.loads(run("data", "stats", path, "--json").output)
+    assert found["kinds"] == {"preference": 3}
+    assert (found["answer_characters"]["max"], found["rejected_characters"]["max"]) == (21, 8)
+    shown = run("data", "show", path).output
+    totals = [int(line.split(" tokens, ")[0]) for line in shown.splitlines() if " tokens, " in line]
+    trained = [
+        int(line.split(" tokens, ")[1].split()[0])
+        for line in shown.splitlines()
+        if " tokens, " in line
+    ]
+    prompt = totals[0] - trained[0]
+    assert prompt == totals[1] - trained[1]
+    assert found["num_tokens"] == 3 * (prompt + sum(trained))
+    assert found["num_trained_tokens"] == 3 * sum(trained)
+    checked = json.loads(run("data", "check", path, "--method", "dpo", "--json").stdout)
+    assert checked["tokens"]["total"] == found["num_tokens"]
+    assert checked["tokens"]["trained"] == found["num_trained_tokens"]
+    assert checked["openai_tokens"]["cl100k_base"] > 0 and checked["notebook"] is None
+
+
+def test_a_pair_that_is_too_long_is_named(run: Run, tmp_path: Path) -> None:
+    long = {**PAIR, "non_preferred_output": [{"role": "assistant", "content": "No. " * 900}]}
+    path = written(tmp_path / "a.jsonl", *[PAIR] * 11, long)
+    result = run("data", "check", path, "--method", "dpo")
+    assert result.exit_code == 1 and "too_long  row 12" in result.output
+    assert "row 12: " in result.output and "of them trained" in result.output
+
+
+def test_rows_without_references_are_prompts_where_the_method_says_so(
+    run: Run, tmp_path: Path
+) -> None:
+    path = written(tmp_path / "a.jsonl", {"messages": PROMPT["messages"]})
+    assert "must be from the assistant" in problem(run("data", "show", path))
+    shown = run("data", "show", path, "--method", "reinforcement")
+    assert "up to where the model begins" in shown.output
+    checked = run("data", "check", path, "--method", "reinforcement", "--json")
+    codes = {each["code"] for each in json.loads(checked.stdout)["findings"]}
+    assert codes == {"too_few_rows"}
+    assert "--method x" in problem(run("data", "stats", path, "--method", "x"))
+
+
+def test_estimate_of_pairs_prompts_and_items(run: Run, tmp_path: Path) -> None:
+    pairs = written(tmp_path / "a.jsonl", *[PAIR] * 12)
+    assert "jobs on preference rows are not run here yet" in run("data", "estimate", pairs).output
+    found = json.loads(run("data", "estimate", pairs, "--json", "--epochs", "2").output)
+    assert found["kind"] == "preference" and found["trained_tokens"] == 2 * found["num_tokens"]
+    assert found["openai"][0]["num_tokens"] > 0 and found["seconds"] is None
+    prompts = run("data", "estimate", written(tmp_path / "b.jsonl", *[PROMPT] * 12)).output
+    assert "prompt tokens" in prompts and "by the hour" in prompts and "gpt-4o" not in prompts
+    items = problem(run("data", "estimate", written(tmp_path / "c.jsonl", ITEM)))
+    assert "nothing is trained on them" in items
+
+
+# -- the tutorials' money -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "num_tokens", "n_epochs", "dollars"),
+    [
+        ("davinci-002", 150_000, 4, "$3.60"),
+        ("gpt-3.5-turbo", 200_000, 5, "$8.00"),
+        ("gpt-4o-mini", 100_000, 3, "$0.90"),
+    ],
+)
+def test_the_tutorials_prices_of_files_of_that_size(
+    run: Run, tmp_path: Path, model: str, num_tokens: int, n_epochs: int, dollars: str
+) -> None:
+    """Rows of 500 tokens each: 3 for the example, 3 a message, 1 a role, the rest "word"."""
+    messages = [
+        {"role": "user", "content": "word" + " word" * 245},
+        {"role": "assistant", "content": "word" + " word" * 242},
+    ]
+    path = written(tmp_path / "a.jsonl", *[{"messages": messages}] * (num_tokens // 500))
+    options = ("--no-measure", "--model", model, "--epochs", str(n_epochs))
+    result = run("data", "estimate", path, *options)
+    line = next(each for each in result.output.splitlines() if each.startswith(model))
+    assert f"{num_tokens:,}" in line and dollars in line

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -67,7 +66,7 @@ def test_histograms_count_every_value_once(values: list[int]) -> None:
 def test_real_rows() -> None:
     found = Stats()
     for each in read_rows(DEMO):
-        found.add({"messages": each.messages}, 10, 2)
+        found.add(each, 10, 2)
     assert found.labels is not None and set(found.labels.values()) == {40}
     assert found.roles == {"system": 280, "user": 280, "assistant": 280}
     assert balance(found.labels.values()) == pytest.approx(1)
@@ -79,6 +78,6 @@ def test_answers_that_are_texts_are_no_labels() -> None:
     found = Stats()
     for number in range(50):
         message = {"role": "assistant", "content": f"Answer {number}"}
-        found.add(json.loads(json.dumps({"messages": [message]})), None, 0)
+        found.add(ChatRow(1, 1, [message]), None, 0)
     assert found.labels is None and found.num_not_rendered == 50
     assert stats.labels(Counter(yes=1), 1) is None
