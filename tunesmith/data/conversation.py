@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from tunesmith.data.messages import Message, MessageError
-from tunesmith.data.template import ChatTemplate, TemplateRefusedError
+from tunesmith.data.sandbox import TemplateRefusedError
+from tunesmith.data.template import ChatTemplate
 
 # Rendered prefixes of one conversation that are kept for a second use, in characters.
 MAX_KEPT_CHARS = 32 << 20
@@ -37,6 +38,10 @@ class Conversation:
         self._template = template
         self._stop = stop
         self._tools = tools
+        # Messages that are no more than this are put together without the template.
+        self._contents = [message["content"] for message in marked]
+        is_plain = tools is None and all(list(each) == ["role", "content"] for each in marked)
+        self._roles = tuple(message["role"] for message in marked) if is_plain else None
         self._texts: dict[tuple[int, bool], str] = {}
         self._num_kept = 0
 
@@ -45,14 +50,22 @@ class Conversation:
         key = (count, generation_prompt)
         if key in self._texts:
             return self._texts[key]
-        try:
-            text = self._template.text(self.marked[:count], self._tools, generation_prompt)
-        except TemplateRefusedError as error:
-            raise RenderError(f"the base model's chat template refuses it: {error}") from error
+        text = self._written(count, generation_prompt)
         if self._num_kept + len(text) <= MAX_KEPT_CHARS:
             self._texts[key] = text
             self._num_kept += len(text)
         return text
+
+    def _written(self, count: int, generation_prompt: bool) -> str:
+        if self._roles is not None:
+            roles = self._roles[:count]
+            filled = self._template.filled(roles, self._contents, generation_prompt)
+            if filled is not None:
+                return filled
+        try:
+            return self._template.text(self.marked[:count], self._tools, generation_prompt)
+        except TemplateRefusedError as error:
+            raise RenderError(f"the base model's chat template refuses it: {error}") from error
 
     def turn_text(self, index: int) -> str | None:
         """What the template writes for a turn after its prompt; None if it changes the prompt."""

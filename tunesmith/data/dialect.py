@@ -14,7 +14,8 @@ from typing import Any
 from tunesmith.data import strict_json
 from tunesmith.data.encode import Encoder
 from tunesmith.data.messages import Message
-from tunesmith.data.template import ChatTemplate, TemplateRefusedError
+from tunesmith.data.sandbox import TemplateRefusedError
+from tunesmith.data.template import ChatTemplate
 from tunesmith.errors import BaseModelError
 
 USER: Message = {"role": "user", "content": "Which way to Oslo?"}

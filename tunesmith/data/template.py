@@ -1,48 +1,38 @@
-"""Chat templates: the sandbox that runs a base model's Jinja template, as transformers runs it.
-
-One difference is deliberate. `strftime_now` gives a fixed day: the rendered day is part of the
-token ids, and ids must not change between training and serving, or between a crash and its resume.
-"""
+"""A base model's chat template, found and run as transformers finds and runs it."""
 
 from __future__ import annotations
 
-import datetime
-import json
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jinja2
-import jinja2.ext
 import jinja2.meta
 import jinja2.nodes
-import jinja2.parser
-import jinja2.sandbox
 
+from tunesmith.data.sandbox import TemplateRefusedError, environment
+from tunesmith.data.skeleton import Skeletons
 from tunesmith.errors import BaseModelError
 
-# The day that Llama's own templates fall back to.
-TODAY = datetime.datetime(2024, 7, 26)
 MAX_RENDERED_CHARS = 16 << 20
 # Pieces of rendered text between two looks at its size.
 NUM_CHUNKS = 10_000
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
 
 
-class TemplateRefusedError(Exception):
-    """The template does not render this conversation; the text is its own where it has one."""
-
-
 class ChatTemplate:
-    """A compiled template. `text` renders a conversation; tools may select a template of theirs."""
+    """A compiled template. `text` renders a conversation; tools may select a template of theirs.
+
+    `filled` gives the same text without running the template, where that is known.
+    """
 
     def __init__(self, sources: Mapping[str, str], named_tokens: Mapping[str, str]) -> None:
-        environment = _environment()
+        sandbox = environment()
         self._named_tokens = dict(named_tokens)
-        self._templates = {name: environment.from_string(text) for name, text in sources.items()}
-        trees = [environment.parse(text) for text in sources.values()]
+        self._templates = {name: sandbox.from_string(text) for name, text in sources.items()}
+        self._skeletons = Skeletons(sources["default"], self._variables(None))
+        trees = [sandbox.parse(text) for text in sources.values()]
         self.literals = "\0".join(literal for tree in trees for literal in _literals(tree))
         """Every piece of text that the template itself can write."""
         self.variables = frozenset().union(*map(jinja2.meta.find_undeclared_variables, trees))
@@ -57,12 +47,8 @@ class ChatTemplate:
         name = "tool_use" if tools and "tool_use" in self._templates else "default"
         variables = {
             "messages": messages,
-            "tools": tools,
-            "documents": None,
             "add_generation_prompt": add_generation_prompt,
-            # Rows hold answers without reasoning, so the prompt asks for answers without it.
-            "enable_thinking": False,
-            **self._named_tokens,
+            **self._variables(tools),
         }
         parts: list[str] = []
         size = 0
@@ -78,6 +64,26 @@ class ChatTemplate:
         except Exception as error:  # the template is foreign code and may raise anything
             raise TemplateRefusedError(str(error) or type(error).__name__) from error
         return "".join(parts)
+
+    def filled(
+        self, roles: tuple[str, ...], contents: Sequence[str], add_generation_prompt: bool
+    ) -> str | None:
+        """The text of messages that have only a role and a content; there may be more contents.
+
+        None where the template has to run to know.
+        """
+        text = self._skeletons.text(roles, contents, add_generation_prompt)
+        return text if text is not None and len(text) <= MAX_RENDERED_CHARS else None
+
+    def _variables(self, tools: list[dict[str, Any]] | None) -> dict[str, Any]:
+        """All but the messages."""
+        return {
+            "tools": tools,
+            "documents": None,
+            # Rows hold answers without reasoning, so the prompt asks for answers without it.
+            "enable_thinking": False,
+            **self._named_tokens,
+        }
 
 
 def load_template(directory: Path, tokenizer_config: Mapping[str, Any]) -> ChatTemplate:
@@ -125,65 +131,6 @@ def _sources(directory: Path, configured: Any) -> dict[str, str]:
             "family beside the weights as chat_template.jinja."
         )
     return sources
-
-
-def _environment() -> jinja2.Environment:
-    environment = _Sandbox(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = TODAY.strftime
-    return environment
-
-
-class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """The sandbox, with a short cut for the keys of messages, which are most of its work."""
-
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        if type(obj) is dict and attribute in obj and attribute not in METHODS:
-            return obj[attribute]
-        return super().getattr(obj, attribute)
-
-
-# For `message.items`, Jinja takes the method and not a key of that name.
-METHODS = frozenset(dir(dict))
-
-
-class _Generation(jinja2.ext.Extension):
-    """Accepts {% generation %}...{% endgeneration %}: only its content counts."""
-
-    tags = {"generation"}  # noqa: RUF012 - the name and form that Jinja asks for
-
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON as transformers writes it: without the HTML escapes of Jinja's own filter."""
-    text = json.dumps(
-        value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-    return NOT_ASCII.sub(_escape, text) if ensure_ascii else text
-
-
-# All but the marks of `encode.py`, which must reach it as they are.
-NOT_ASCII = re.compile("[^\\x00-\\x7f\ufdd0\ufdd1]")
-
-
-def _escape(found: re.Match[str]) -> str:
-    return json.dumps(found[0])[1:-1]
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise TemplateRefusedError(message)
 
 
 def _literals(tree: jinja2.nodes.Template) -> list[str]:

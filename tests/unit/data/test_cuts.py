@@ -57,7 +57,7 @@ def check(tokenizer: Tokenizer, whole: str) -> int:
     return len(pieces)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(whole=text)
 @pytest.mark.parametrize("family", [*FAMILIES, "ours"])
 def test_families(rendering: Rendering, family: str, whole: str) -> None:
@@ -86,7 +86,7 @@ def byte_level(*splits: pre_tokenizers.PreTokenizer, use_regex: bool = False) ->
     return tokenizer
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(whole=st.text("as .\n'1\t\u00a0\u4e2d", max_size=24) | text)
 @pytest.mark.parametrize("name", SPLITS)
 def test_known_splits(name: str, whole: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from tests.families import FAMILIES, write_family
+from tunesmith.data.encode import Encoder
 from tunesmith.data.formats import ChatRow
 from tunesmith.data.messages import normalise_messages
 from tunesmith.data.render import Example, Renderer, RenderError
+from tunesmith.data.template import ChatTemplate, load_template
 from tunesmith.errors import BaseModelError
 
 Rendering = Callable[[str], tuple[Path, Renderer]]
+
+DATA = Path(__file__).parents[2] / "data"
 
 ALL = [*FAMILIES, "ours"]
 WITH_TOOLS = ["qwen2.5", "qwen3", "llama3", "mistral-tools", "ours"]
@@ -254,6 +259,68 @@ def test_any_text(
     if family in ("ours", "smollm"):  # neither trims nor normalises
         for (_, answer), (example, start, end) in zip(turns, found, strict=True):
             assert renderer.decode(example.ids[start:end]) == answer
+
+
+class WholeTexts(Encoder):
+    """Encodes each text at once and keeps nothing."""
+
+    def _ids_after(self, before: str | None, text: str) -> list[int]:
+        self._kept.clear()
+        return list(
+            self._ids(text) if self._sections_stand_alone else self._first_ids(before, text)
+        )
+
+
+class EveryPrefix(ChatTemplate):
+    """Runs for every prefix of a conversation."""
+
+    def filled(self, *_: object) -> None:
+        return None
+
+
+@cache
+def straightforward_of(directory: Path) -> Renderer:
+    renderer = Renderer.load(directory)
+    config = json.loads((directory / "tokenizer_config.json").read_text())
+    template = load_template(directory, config)
+    template.__class__ = EveryPrefix
+    renderer._template, renderer._encoder = template, WholeTexts(renderer.tokenizer)
+    return renderer
+
+
+@settings(max_examples=60, deadline=None)
+@given(system=st.none() | text, turns=st.lists(st.tuples(text, text), min_size=1, max_size=4))
+@pytest.mark.parametrize("family", ALL)
+def test_what_is_kept_changes_no_id(
+    rendering: Rendering, family: str, system: str | None, turns: list[tuple[str, str]]
+) -> None:
+    directory, quick = rendering(family)
+    plain = straightforward_of(directory)
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    for question, answer in turns:
+        messages.append({"role": "user", "content": f"{question} so  what {question}"})
+        messages.append({"role": "assistant", "content": answer})
+    assert quick.examples(row(messages)) == plain.examples(row(messages))
+    assert quick.prompt(messages[:-1]) == plain.prompt(messages[:-1])
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_real_rows_have_the_same_ids(rendering: Rendering, family: str) -> None:
+    directory, quick = rendering(family)
+    plain = straightforward_of(directory)
+    for name in ("sgd_chat", "bfcl_tools"):
+        for line in (DATA / f"{name}.jsonl").read_text().splitlines()[:25]:
+            value = json.loads(line)
+            given = row(normalise_messages(value["messages"], training=True), value.get("tools"))
+            found = [outcome(renderer, given) for renderer in (quick, plain)]
+            assert found[0] == found[1]
+
+
+def outcome(renderer: Renderer, given: ChatRow) -> list[Example] | str:
+    try:
+        return renderer.examples(given)
+    except RenderError as error:
+        return error.text
 
 
 def test_weight_switches_turns_off(rendering: Rendering) -> None:

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tunesmith.data.template import ChatTemplate, TemplateRefusedError
+from tunesmith.data.sandbox import TemplateRefusedError
+from tunesmith.data.template import ChatTemplate
 
 MESSAGES = [{"role": "user", "content": "caf\u00e9 <b>"}]
 
