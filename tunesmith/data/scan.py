@@ -167,7 +167,8 @@ class Scanner:
         for text in (*seen.texts, seen.rejected):
             part = text[:MAX_PRIVATE_CHARS]
             for span in privacy.spans(part):
-                yield span.code, f": holds what looks like a {span.kind}"
+                article = "an" if span.kind[0] in "AEIOUaeiou" else "a"
+                yield span.code, f": holds what looks like {article} {span.kind}"
             found = self._control.search(part)
             if found:
                 yield "special_tokens", f": holds {found[0]} in a text"
@@ -176,11 +177,13 @@ class Scanner:
         system = text_hash(seen.system)
         if system and len(self._systems) <= MAX_SYSTEMS and len(seen.system) <= MAX_SYSTEM_CHARS:
             self._systems.setdefault(system, seen.system)
-        extra = "" if kind in ("chat", "completions") else repr(row.value)
+        tools = _tools(row.value)
+        extra = tools if kind in ("chat", "completions") else repr(row.value)
         said = normal(seen.answer)
         content = f"{normal(seen.prompt)} {said} {normal(seen.rejected)}".strip()
+        asked = f"{seen.system}\0{normal(seen.prompt)}\0{tools}"
         whole = "\0".join((seen.system, seen.prompt, seen.answer, extra))
-        asked_in, answered_in = language.language(seen.asked), language.language(seen.answer)
+        asked_in, answered_in = language.of_pair(seen.asked, seen.answer)
         self._rows.append(
             {
                 "number": row.number,
@@ -188,7 +191,7 @@ class Scanner:
                 "offset": row.offset,
                 "whole": text_hash(whole) if seen.texts else 0,
                 "normal": text_hash(content),
-                "prompt": text_hash(f"{seen.system}\0{normal(seen.prompt)}") if seen.prompt else 0,
+                "prompt": text_hash(asked) if seen.prompt else 0,
                 "answer": text_hash(said),
                 "system": system,
                 "answer_chars": len(seen.answer),
@@ -236,6 +239,12 @@ class Scanner:
             num_bytes,
             self._figures,
         )
+
+
+def _tools(value: dict[str, Any]) -> str:
+    """What the row may call: the same prompt with other tools is another prompt."""
+    tools = value.get("tools") or value.get("functions")
+    return repr(tools) if tools else ""
 
 
 def _line_faults(row: RawRow) -> Iterator[tuple[str, str]]:

@@ -233,7 +233,8 @@ def write_completions(row: Record, options: Options) -> Record:
 
 def read_columns(record: Record, options: Options) -> list[Record]:
     """A table's row: which column is what is said by the options, or guessed by its name."""
-    cells = {name: record.get(_column(record, name, options) or "") for name in COLUMNS}
+    columns = {name: _column(record, name, options) for name in COLUMNS}
+    cells = {name: "" if key is None else record.get(key) for name, key in columns.items()}
     if not cells["prompt"] or cells["completion"] is None:
         raise ColumnError(
             f"which of the columns {', '.join(record)} is the prompt and which the answer? "

@@ -14,9 +14,22 @@ from numpy.typing import NDArray
 
 MAX_CHARS = 600
 MIN_LETTERS = 8
-MIN_STOP_WORDS = 3
+# Different ones, as a word that is repeated says no more than once; and their share of all words,
+# more of a text with few: a title in another language does not make the sentence one.
+MIN_STOP_WORDS, MIN_SHARE = 4, 1 / 8
+FEW_STOP_WORDS, FEW_SHARE = 3, 1 / 2
 
-WORD = re.compile(r"[^\W\d_]+")
+# Single letters are words of many languages, and letters in all.
+WORD = re.compile(r"[^\W\d_]{2,}")
+# Names, addresses and entities are in no language.
+NO_WORDS = re.compile(r"https?://\S+|[@#]\w+|&#?\w+;")
+# Where the prompt speaks of a language, answering in it is what was asked.
+OF_LANGUAGES = re.compile(
+    r"(?i)\b(?:translat|\u00fcbersetz|traduc|traduis|traduire|tradui|vertaal|in english\b|english\b"
+    r"|german\b|french\b|spanish\b|italian\b|portuguese\b|dutch\b|polish\b|swedish\b|turkish\b"
+    r"|chinese\b|mandarin\b|japanese\b|korean\b|russian\b|greek\b|arabic\b|hebrew\b|hindi\b|thai\b"
+    r"|latin\b)"
+)
 SCRIPTS = (
     ("ja", "\u3040", "\u30ff"),
     ("ko", "\uac00", "\ud7a3"),
@@ -66,17 +79,23 @@ def language(text: str) -> str:
         found = _by_script(text)
         if found is not None:
             return found
-    counts: Counter[str] = Counter()
-    num_words = 0
-    for word in WORD.findall(text.lower()):
-        num_words += 1
-        counts.update(LANGUAGES_OF.get(word, ()))
+    words = set(WORD.findall(NO_WORDS.sub(" ", text).lower()))
+    counts = Counter(name for word in words for name in LANGUAGES_OF.get(word, ()))
     if not counts:
         return ""
     (best, most), *rest = counts.most_common(2)
     second = rest[0][1] if rest else 0
-    sure = most >= MIN_STOP_WORDS and most >= 2 * second and most * 8 >= num_words
-    return best if sure else ""
+    share = most / len(words)
+    enough = most >= MIN_STOP_WORDS and share >= MIN_SHARE
+    enough = enough or (most >= FEW_STOP_WORDS and share >= FEW_SHARE)
+    return best if enough and most >= 2 * second else ""
+
+
+def of_pair(asked: str, answer: str) -> tuple[str, str]:
+    """The languages of a prompt and its answer; "" for the answer that was asked to change it."""
+    if OF_LANGUAGES.search(asked[:MAX_CHARS]):
+        return language(asked), ""
+    return language(asked), language(answer)
 
 
 def _by_script(text: str) -> str | None:

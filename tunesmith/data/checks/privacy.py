@@ -76,7 +76,27 @@ PHONE = re.compile(
     r"|0\d{2,4}[ /-]\d{3,4}[ -]?\d{3,4}"
     r")(?![\w-]|\.\d)"
 )
-CARD = re.compile(r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-]|\.\d)")
+# In one run or in the groups that cards show, with one separator; never a term of a calculation.
+CARD = re.compile(
+    r"(?<![\w.,<>=+*/%^$-])(?<![=+*/%^$] )"
+    r"(?:\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{4}([ -])\d{6}\2\d{4,5})"
+    r"(?![\w-]|[.,]\d| ?[=+*/%^<>])"
+)
+# (first digits from, to, lengths) of the networks.
+ISSUERS = (
+    ("4", "4", (13, 16, 19)),
+    ("51", "55", (16,)),
+    ("2221", "2720", (16,)),
+    ("34", "34", (15,)),
+    ("37", "37", (15,)),
+    ("300", "305", (14, 16)),
+    ("36", "36", (14, 16)),
+    ("38", "39", (14, 16)),
+    ("3528", "3589", (16,)),
+    ("6011", "6011", (16, 19)),
+    ("644", "659", (16, 19)),
+    ("62", "62", (16, 17, 18, 19)),
+)
 IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)")
 IBAN_START = re.compile(r"[A-Z]{2}\d{2} ?[A-Z0-9]{4}")
 IP = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
@@ -138,10 +158,13 @@ def _numbers(text: str) -> Iterator[Span]:
 
 
 def _is_card(text: str) -> bool:
-    """Luhn's check digit, and a first digit that card networks use."""
-    digits = [int(char) for char in text if char.isdecimal() and char.isascii()]
-    if not 13 <= len(digits) <= 19 or digits[0] not in (2, 3, 4, 5, 6) or len(set(digits)) < 2:
+    """Luhn's check digit, and the first digits and the length of a card network."""
+    plain = "".join(char for char in text if char.isdecimal() and char.isascii())
+    if len(set(plain)) < 2 or not any(
+        len(plain) in lengths and low <= plain[: len(low)] <= high for low, high, lengths in ISSUERS
+    ):
         return False
+    digits = [int(char) for char in plain]
     doubled = [digit * 2 - 9 * (digit > 4) for digit in digits[-2::-2]]
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
