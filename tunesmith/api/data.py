@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from tunesmith.api import files, models
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.services import Services, Svc
+from tunesmith.bases import BaseInfo
 from tunesmith.data import apart
 from tunesmith.errors import BadRequest, NotFound
 from tunesmith.store.repo.files import FileRow
@@ -16,7 +17,8 @@ from tunesmith.wire.data import ReportRequest
 
 router = APIRouter(prefix="/v1/tunesmith/data", route_class=JsonRoute)
 
-# Checked at once, in this process; larger files get one of their own.
+# Checked at once, in this process, which then keeps the tables of OpenAI's encodings (120 MB);
+# larger files get a process of their own.
 MAX_BYTES_HERE = 256 << 10
 TIMEOUT_S = 110.0
 
@@ -26,7 +28,7 @@ def make_report(body: ReportRequest, svc: Svc) -> dict[str, Any]:
     """The whole report, with a page of rows."""
     file = _file(svc, body.file, "file")
     valid = _file(svc, body.validation_file, "validation_file") if body.validation_file else None
-    base = models.find(svc, body.base)[0] if body.base else None
+    base = _base(svc, body.base) if body.base else None
     request = apart.Request(
         path=str(svc.blobs.path(file.id)),
         valid=str(svc.blobs.path(valid.id)) if valid else None,
@@ -50,7 +52,15 @@ def make_report(body: ReportRequest, svc: Svc) -> dict[str, Any]:
     found["file"] = file.id
     if valid is not None:
         found["validation"]["file"] = valid.id
-    return {"object": "tunesmith.data.report", **found}
+    about = {"object": "tunesmith.data.report", "base": body.base, "method": body.method}
+    return about | found
+
+
+def _base(svc: Services, name: str) -> BaseInfo:
+    try:
+        return models.find(svc, name)[0]
+    except NotFound as error:
+        raise NotFound(error.message, code=error.code, param="base") from None
 
 
 def _file(svc: Services, file_id: str, param: str) -> FileRow:

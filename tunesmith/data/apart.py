@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tunesmith.data.openai_tokens import ENCODINGS
 from tunesmith.data.raw import read_raw
 from tunesmith.data.render import Renderer
 from tunesmith.data.report import Report, report
@@ -52,6 +53,7 @@ def make(request: Request) -> dict[str, Any]:
         method=request.method,
         max_tokens=request.max_tokens,
         processes=1,
+        encodings=tuple(ENCODINGS),
     )
     rows = _rows(found, request)
     return {
@@ -75,7 +77,9 @@ def _rows(found: Report, request: Request) -> list[dict[str, Any]]:
         if row.number > last:
             break
         if row.number > request.after:
-            text = row.raw[: MAX_TEXT_CHARS * 4].decode("utf-8", "replace")
+            # Of an object spread over lines, `raw` is the first.
+            whole = json.dumps(row.value).encode() if row.num_lines > 1 else row.raw
+            text = whole[: MAX_TEXT_CHARS * 4].decode("utf-8", "replace")
             rows.append(
                 {
                     "number": row.number,

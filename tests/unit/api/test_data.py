@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.service import ROW, Service
+from tests.service import BASE, ROW, Service
 from tunesmith.api import data
+from tunesmith.bases import embedded_directory
 from tunesmith.data.apart import TooMuchError
+from tunesmith.data.openai_tokens import ENCODINGS
+from tunesmith.data.render import Renderer
+from tunesmith.data.report import report
 
 PATH = "/v1/tunesmith/data/report"
 
@@ -52,6 +57,22 @@ def test_a_validation_file(service: Service) -> None:
     assert body["validation"]["file"] == file
 
 
+def test_the_report_is_the_whole_one(service: Service, tmp_path: Path) -> None:
+    """What the command line prints as JSON, and a page of rows."""
+    file = upload(service, ROW * 12)
+    body = post(service, file=file, base=BASE, method="supervised").json()
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(ROW * 12)
+    renderer = Renderer.load(embedded_directory())
+    found = report(path, renderer=renderer, max_tokens=1024, encodings=tuple(ENCODINGS)).to_json()
+    assert {name: body[name] for name in found} == found | {"file": file}
+    assert (body["base"], body["method"]) == (BASE, "supervised")
+    assert body["notebook"]["errors"] == {}
+    assert body["notebook"]["num_total_tokens_per_example"]["max"] == 13
+    assert body["openai_tokens"] == {"cl100k_base": 156, "o200k_base": 156}
+    assert body["tokens"]["total"] > body["tokens"]["trained"] > 0
+
+
 def test_a_large_file_is_checked_in_a_process_of_its_own(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,6 +80,34 @@ def test_a_large_file_is_checked_in_a_process_of_its_own(
     here = post(service, file=file).json()
     monkeypatch.setattr(data, "MAX_BYTES_HERE", 0)
     assert post(service, file=file).json() == here
+
+
+def test_preference_rows_are_counted(service: Service) -> None:
+    pair = {
+        "input": {"messages": [{"role": "user", "content": "Hi"}]},
+        "preferred_output": [{"role": "assistant", "content": "Yo"}],
+        "non_preferred_output": [{"role": "assistant", "content": "No"}],
+    }
+    file = upload(service, json.dumps(pair).encode() + b"\n")
+    body = post(service, file=file, base=BASE).json()
+    assert body["kind"] == "preference" and body["notebook"] is None
+    assert body["tokens"]["trained"] > 0 and body["openai_tokens"]["o200k_base"] > 0
+
+
+def test_pages_of_rows_reach_the_end_once(service: Service) -> None:
+    spread = json.dumps(json.loads(ROW), indent=2).encode() + b"\n"
+    file = upload(service, ROW * 3 + spread + ROW * 3)
+    numbers: list[int] = []
+    has_more = True
+    while has_more:
+        page = post(service, file=file, after=numbers[-1] if numbers else 0, limit=2).json()
+        numbers += [row["number"] for row in page["rows"]]
+        has_more = page["has_more"]
+        for row in page["rows"]:
+            assert json.loads(row["text"]) == json.loads(ROW)
+            assert ("pretty_printed" in row["codes"]) == (row["number"] == 4)
+    assert numbers == list(range(1, 8))
+    assert post(service, file=file, limit=0).json()["rows"] == []
 
 
 def test_a_report_that_takes_too_long_is_refused(
@@ -77,7 +126,9 @@ def test_a_report_that_takes_too_long_is_refused(
     [
         ({"file": "file-missing"}, 404, "file"),
         ({"file": "FILE", "validation_file": "file-missing"}, 404, "validation_file"),
-        ({"file": "FILE", "base": "no-such-model"}, 404, "model"),
+        ({"file": "FILE", "base": "no-such-model"}, 404, "base"),
+        ({"file": "FILE", "after": -1}, 400, "after"),
+        ({"file": "../../etc/passwd"}, 404, "file"),
         ({"file": "FILE", "method": "magic"}, 400, "method"),
         ({"file": "FILE", "limit": 1000}, 400, "limit"),
         ({"file": 7}, 400, "file"),
