@@ -213,7 +213,9 @@ class Renderer:
 def _example(ids: list[int], weights: list[float], number: int) -> Example:
     """Ends after the last supervised id: what follows it teaches nothing."""
     weights[0] = 0.0
-    end = max((place + 1 for place, weight in enumerate(weights) if weight), default=0)
+    end = len(weights)
+    while end and not weights[end - 1]:
+        end -= 1
     if end == 0:
         raise RenderError("there is nothing to learn: the answer is empty")
     return Example(ids[:end], weights[:end], number)

@@ -179,9 +179,9 @@ class Scanner:
             self._systems.setdefault(system, seen.system)
         tools = _tools(row.value)
         extra = tools if kind in ("chat", "completions") else repr(row.value)
-        said = normal(seen.answer)
-        content = f"{normal(seen.prompt)} {said} {normal(seen.rejected)}".strip()
-        asked = f"{seen.system}\0{normal(seen.prompt)}\0{tools}"
+        prompt, said = normal(seen.prompt), normal(seen.answer)
+        content = f"{prompt} {said} {normal(seen.rejected)}".strip()
+        asked = f"{seen.system}\0{prompt}\0{tools}"
         whole = "\0".join((seen.system, seen.prompt, seen.answer, extra))
         asked_in, answered_in = language.of_pair(seen.asked, seen.answer)
         self._rows.append(

@@ -97,7 +97,7 @@ def measured(found: list[Sequence], max_tokens: int | None) -> Measured:
         is_cut = any(answer_start(each.example) >= max_tokens for each in found)
         name = "answer_cut" if is_cut else "too_long"
         faults = ((name, f": {longest} tokens where {max_tokens} fit; {lost} are too many"),)
-    num_trained = sum(weight > 0 for each in found for weight in each.example.weights)
+    num_trained = sum(len(each.example.weights) - each.example.weights.count(0.0) for each in found)
     num_tokens = sum(len(each.example.ids) - each.num_shared for each in found)
     return Measured(num_tokens, num_trained, longest, lost, lost_trained, faults)
 

@@ -149,10 +149,14 @@ class Skeleton:
 
     texts: list[str]
     numbers: list[int]
+    not_empty: list[int]
+    """Contents that have to be."""
     questions: list[Question]
 
     def filled(self, contents: Sequence[str]) -> str | None:
         """None where a content does not answer as expected."""
+        if not all(map(contents.__getitem__, self.not_empty)):
+            return None
         if not all(question.is_answered_by(contents) for question in self.questions):
             return None
         parts = [""] * (2 * len(self.numbers) + 1)
@@ -220,7 +224,12 @@ class Skeletons:
                     size += len(part)
             if size > MAX_CHARS or len(numbers) > MAX_CHARS:
                 raise InspectedError
-        return Skeleton(["".join(text) for text in texts], numbers, asked)
+        return Skeleton(
+            ["".join(text) for text in texts],
+            numbers,
+            [question.number for question in asked if question.method == "__len__"],
+            [question for question in asked if question.method != "__len__"],
+        )
 
 
 def _tracing() -> jinja2.Environment:
