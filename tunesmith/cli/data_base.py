@@ -58,8 +58,28 @@ class Target:
 
 
 def require_file(path: Path) -> Path:
-    if not path.is_file():
+    if path.is_dir():
+        raise CommandFailed(f"{path} is a directory. Name one file.")
+    if path.exists() and not path.is_file():
+        raise CommandFailed(f"{path} is no regular file. Write what comes from it to one first.")
+    if not path.exists():
         raise CommandFailed(f"{path}: no such file.")
+    return path
+
+
+def require_rows(path: Path) -> Path:
+    """A file that may hold rows: neither empty nor of a kind that is known to be something else."""
+    from tunesmith.data.formats import OTHER_KINDS
+    from tunesmith.data.raw import detect
+
+    found = detect(require_file(path))
+    if found.kind == "empty":
+        raise CommandFailed(f"{path.name} has no rows.")
+    if found.kind == "binary":
+        with path.open("rb") as file:
+            head = file.read(8)
+        name = next(name for start, name in OTHER_KINDS if head.startswith(start))
+        raise CommandFailed(f"{path.name} is {name}. Unpack it, or: {found.hint}")
     return path
 
 

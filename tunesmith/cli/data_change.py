@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunesmith.cli.data_base import Source, count, refuse_same, require_file
+from tunesmith.cli.data_base import Source, count, refuse_same, require_rows
 from tunesmith.cli.problem import CommandFailed
 from tunesmith.cli.screen import say, screen
 
@@ -54,7 +54,7 @@ def convert(
     from tunesmith.data.shapes import Options
     from tunesmith.data.tables import SUFFIXES
 
-    require_file(file)
+    require_rows(file)
     refuse_same(file, out)
     require_one("--from", read_as, READABLE)
     require_one("--to", write_as, WRITABLE)
@@ -118,7 +118,7 @@ def split(
     """Split into training and validation, duplicates on one side, labels evenly."""
     from tunesmith.data.split import split as run
 
-    require_file(file)
+    require_rows(file)
     train, valid = out if out and len(out) == 2 else default_names(file, out)
     for path in (train, valid):
         refuse_same(file, path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunesmith.cli.data_base import Source, count, refuse_same, require_file
+from tunesmith.cli.data_base import Source, count, refuse_same, require_rows
 from tunesmith.cli.problem import CommandFailed
 from tunesmith.cli.screen import say, screen
 
@@ -40,7 +40,7 @@ def fix(
     """Repair what is safe, and show every change."""
     from tunesmith.data.repair import Repaired, repair
 
-    require_file(file)
+    require_rows(file)
     codes = chosen(only)
     if dry_run == (out is not None):
         raise CommandFailed("Give either -o OUT for the repaired file or --dry-run.")
