@@ -25,7 +25,8 @@ from tunesmith.data.findings import Finding, by_weight, finding
 from tunesmith.data.formats import Limits
 from tunesmith.data.raw import FOREIGN_KINDS, ROW_KINDS, Detected, detect
 from tunesmith.data.render import Renderer
-from tunesmith.data.scan import Plan, Progress, Scan, scan
+from tunesmith.data.scan import Plan, Progress, scan
+from tunesmith.data.scanned import Scan
 
 METHOD_KINDS = {
     "supervised": ("chat", "completions"),

@@ -1,22 +1,20 @@
 """One pass over a data file: what is wrong with each row, and the few numbers kept of it.
 
 Of a row stay some hundred bytes, never its text. A large file is read in pieces by several
-processes; the pieces are put together in order, so the result is the same.
+processes.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tunesmith.data.checks import answers, duplicates, language, messages, privacy, shapes
 from tunesmith.data.checks.templates import control_pattern
@@ -28,74 +26,27 @@ from tunesmith.data.openai_tokens import load_encoding
 from tunesmith.data.raw import LIMITS, RawReader, RawRow, read_raw, row_kind
 from tunesmith.data.render import Renderer
 from tunesmith.data.rows import Row, prompt_row
+from tunesmith.data.scanned import (
+    TYPES,
+    Columns,
+    Fault,
+    Scan,
+    joined,
+    joined_columns,
+    shift,
+    stacked,
+)
 from tunesmith.data.sequences import Measured, measure
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read and the bytes of the file."""
-Columns = dict[str, NDArray[Any]]
 
-MAX_ROWS_A_CODE = 1_000_000
 MAX_SYSTEMS = 512
 MAX_SYSTEM_CHARS = 4096
 MAX_PRIVATE_CHARS = 1 << 18
 BATCH_ROWS = 256
 PIECE_BYTES = 8 << 20
 MIN_BYTES_FOR_PROCESSES = 16 << 20
-
-TYPES: dict[str, Any] = {
-    "number": np.uint32,
-    "line": np.uint32,
-    "offset": np.uint64,
-    "whole": np.uint64,
-    "normal": np.uint64,
-    "prompt": np.uint64,
-    "answer": np.uint64,
-    "system": np.uint64,
-    "answer_chars": np.uint32,
-    "rejected_chars": np.uint32,
-    "messages": np.uint16,
-    "tokens": np.uint32,
-    "longest": np.uint32,
-    "trained": np.uint32,
-    "lost": np.uint32,
-    "lost_trained": np.uint32,
-    "languages": np.uint16,
-    "flags": np.uint16,
-}
-"""What is kept of each row. Hashes are 0 where there is no text; `normal` ones leave out case,
-punctuation and spacing. `languages` holds the numbers of the prompt's and of the answer's."""
-
-
-@dataclass
-class Fault:
-    """The rows with one code."""
-
-    text: str
-    """Of the first."""
-    rows: array[int] = field(default_factory=lambda: array("I"))
-    lines: array[int] = field(default_factory=lambda: array("I"))
-    count: int = 0
-
-    def add(self, row: int, line: int) -> None:
-        self.count += 1
-        if len(self.rows) < MAX_ROWS_A_CODE and (not self.rows or self.rows[-1] != row):
-            self.rows.append(row)
-            self.lines.append(line)
-
-
-@dataclass
-class Scan:
-    """What a pass found."""
-
-    columns: Columns
-    bands: duplicates.Sketches
-    faults: dict[str, Fault]
-    systems: dict[int, str]
-    """The texts of system messages by their hash; empty if there are too many."""
-    num_rows: int
-    num_lines: int
-    num_bytes: int
-    figures: FigureCounter | None = None
 
 
 @dataclass(frozen=True)
@@ -224,14 +175,9 @@ class Scanner:
 
     def result(self, num_rows: int, num_lines: int, num_bytes: int) -> Scan:
         self._flush()
-        columns = {
-            name: np.concatenate([np.empty(0, kind), *(part[name] for part in self._parts)])
-            for name, kind in TYPES.items()
-        }
-        bands = np.concatenate([duplicates.sketch([]), *self._bands])
         return Scan(
-            columns,
-            bands,
+            joined_columns(self._parts),
+            stacked([duplicates.sketch([]), *self._bands]),
             self.faults,
             self._systems,
             num_rows,
@@ -321,9 +267,9 @@ def scan(plan: Plan, progress: Progress | None = None, processes: int | None = N
     with multiprocessing.get_context("fork").Pool(num_processes, _hold, (plan,)) as pool:
         for part in pool.imap(_scan_held, pieces):
             tell(part.num_bytes)
-            _shift(part, parts[-1].num_rows if parts else 0, parts[-1].num_lines if parts else 0)
+            shift(part, parts[-1].num_rows if parts else 0, parts[-1].num_lines if parts else 0)
             parts.append(part)
-    return _joined(parts)
+    return joined(parts)
 
 
 _held: list[Plan] = []
@@ -350,46 +296,6 @@ def _pieces(plan: Plan, size: int) -> Iterator[tuple[int, int]]:
                     break
             yield start, end
             start = end
-
-
-def _shift(part: Scan, num_rows: int, num_lines: int) -> None:
-    """Numbers that counted from the piece's beginning count from the file's."""
-    part.columns["number"] += np.uint32(num_rows)
-    part.columns["line"] += np.uint32(num_lines)
-    for fault in part.faults.values():
-        first = fault.rows[0]
-        rest = fault.text.removeprefix(f"Example {first}")
-        fault.text = f"Example {first + num_rows}{rest}"
-        fault.rows = array("I", [row + num_rows for row in fault.rows])
-        fault.lines = array("I", [line + num_lines for line in fault.lines])
-    part.num_rows += num_rows
-    part.num_lines += num_lines
-
-
-def _joined(parts: list[Scan]) -> Scan:
-    faults: dict[str, Fault] = {}
-    systems: dict[int, str] = {}
-    for part in parts:
-        systems |= part.systems
-        for code, fault in part.faults.items():
-            kept = faults.setdefault(code, Fault(fault.text))
-            kept.count += fault.count
-            room = MAX_ROWS_A_CODE - len(kept.rows)
-            kept.rows.extend(fault.rows[:room])
-            kept.lines.extend(fault.lines[:room])
-    for part in parts[1:]:
-        if parts[0].figures is not None and part.figures is not None:
-            parts[0].figures.join(part.figures)
-    return Scan(
-        {name: np.concatenate([part.columns[name] for part in parts]) for name in TYPES},
-        np.concatenate([part.bands for part in parts]),
-        faults,
-        systems,
-        parts[-1].num_rows,
-        parts[-1].num_lines,
-        sum(part.num_bytes for part in parts),
-        parts[0].figures,
-    )
 
 
 def text_reader(plan: Plan, columns: Columns) -> Callable[[int], str]:

@@ -20,7 +20,8 @@ from tunesmith.data.checks import (
     systems,
 )
 from tunesmith.data.findings import Finding, finding
-from tunesmith.data.scan import Plan, Scan, text_reader
+from tunesmith.data.scan import Plan, text_reader
+from tunesmith.data.scanned import Scan
 
 NO_ROWS = np.empty(0, np.int64)
 Columns = dict[str, NDArray[Any]]
