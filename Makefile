@@ -15,10 +15,12 @@ TORCH_FLAGS ?= $(shell command -v nvidia-smi >/dev/null || \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: help demo test lint types faults clients bench clean
+DATA ?= data
+
+.PHONY: help demo test lint types faults clients bench data-sets clean
 
 help:
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 demo: .venv/.installed ## tune the embedded model on real data and measure it
 	$(BIN)/tunesmith demo
@@ -28,6 +30,12 @@ test: .venv/.installed-dev ## unit, contract and integration tests
 
 faults: .venv/.installed-dev ## kill processes at random while jobs run; nothing may be lost
 	$(BIN)/python -m pytest tests/faults
+
+fuzz: .venv/.installed-dev ## 100,000 damaged files through all data tools; half an hour and more
+	$(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(if $(FILES),--files $(FILES))
+
+recall: .venv/.installed-dev ## plant faults into real rows (DATA=DIR: yours); all must be found
+	$(BIN)/python -m tests.recall $(if $(DATA),--data $(DATA))
 
 lint: .venv/.installed-dev ## style and format
 	$(BIN)/ruff check .
@@ -41,6 +49,9 @@ clients: .venv/.installed-dev ## every supported client version, against a real 
 
 bench: .venv/.installed-dev ## seconds from jobs.create to the tuned model's first answer
 	$(BIN)/python bench/job_latency.py
+
+data-sets: .venv/.installed-dev ## what the checks find in the public data sets under DATA
+	$(BIN)/python bench/data_sets.py $(DATA)
 
 clean: ## remove what the targets made
 	rm -rf .venv .clients tunesmith-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
