@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 DATA ?= data
 
-.PHONY: help demo test lint types faults clients bench data-sets clean
+.PHONY: help demo test lint types faults clients bench bench-data data-sets clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -49,6 +49,9 @@ clients: .venv/.installed-dev ## every supported client version, against a real 
 
 bench: .venv/.installed-dev ## seconds from jobs.create to the tuned model's first answer
 	$(BIN)/python bench/job_latency.py
+
+bench-data: .venv/.installed-dev ## MB/s of checking and tokenising a large chat file (MEGABYTES, PEER)
+	$(BIN)/python bench/data_check.py --megabytes $(or $(MEGABYTES),1000) $(if $(PEER),--peer $(PEER))
 
 data-sets: .venv/.installed-dev ## what the checks find in the public data sets under DATA
 	$(BIN)/python bench/data_sets.py $(DATA)

@@ -1,34 +1,31 @@
-"""How fast a large chat file is checked and tokenised, and in how much memory.
+"""How fast `tunesmith data check --base` reads, checks and tokenises a large chat file.
 
-    python bench/data_check.py --megabytes 1000 --rows ROWS.jsonl [--base DIR] [--peer PYTHON]
+    python bench/data_check.py [--megabytes 1000] [--runs 1] [--base DIR] [--peer PYTHON]
 
-Makes the file from real rows (a number is written into each, so that no two are the same), runs
-the report in a process of its own and prints MB/s and the peak memory of it and its children. With
-`--peer`, a Python that has `datasets` and `transformers` counts the same rows' tokens alone.
+Makes the file from real rows (words are mixed into each, so that no two are the same), runs the
+report in a process of its own, with a base and without, and prints MB/s by the clock and by CPU
+time, and the most memory of all its processes together. With `--peer`, a Python that has `datasets`
+and `transformers` counts the same rows' tokens alone, in turn with ours.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from tunesmith.bases import embedded_directory
 
-# Shared pages count once for each process, so this is an upper bound.
-PEAK = """
-import os, resource
-def peak_mb():
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return (own + most * len(os.sched_getaffinity(0))) // 1024
-"""
-REPORT = f"""{PEAK}
+REPORT = """
 import sys
 from pathlib import Path
 from tunesmith.data.render import Renderer
@@ -36,37 +33,60 @@ from tunesmith.data.report import report
 base = Path(sys.argv[2]) if sys.argv[2] else None
 renderer = Renderer.load(base) if base else None
 found = report(Path(sys.argv[1]), renderer=renderer, max_tokens=1 << 20)
-print(peak_mb(), found.num_rows, found.tokens["total"] if found.tokens else 0)
+print(found.num_rows, found.tokens["total"] if found.tokens else 0)
 """
-PEER = f"""{PEAK}
-import sys
+PEER = """
+import os, sys
 from datasets import load_dataset
 from transformers import AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])
 def count(batch):
     texts = tokenizer.apply_chat_template(batch["messages"], tokenize=False)
-    return {{"n": [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]}}
+    return {"n": [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]}
 rows = load_dataset("json", data_files=sys.argv[1], split="train", cache_dir=sys.argv[3])
 rows = rows.map(count, batched=True, num_proc=os.cpu_count(), remove_columns=rows.column_names)
-print(peak_mb(), len(rows), sum(rows["n"]))
+print(len(rows), sum(rows["n"]))
 """
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Run:
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+    """Of the process and its children, shared pages divided among them (PSS)."""
+    printed: str
+    """Rows and tokens."""
 
 
 def main() -> None:
     arguments = _arguments()
+    runs: dict[str, list[Run]] = {}
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "rows.jsonl"
         num_bytes = make_file(path, arguments.rows, arguments.megabytes * 1_000_000)
-        ours = measure(sys.executable, REPORT, path, arguments.base, directory)
-        plain = measure(sys.executable, REPORT, path, "", directory)
-        peer = arguments.peer and measure(arguments.peer, PEER, path, arguments.base, directory)
-    show("check and tokenise", ours, num_bytes)
-    show("check alone", plain, num_bytes)
-    if peer:
-        show("datasets + transformers, counting alone", peer, num_bytes)
-        print(f"ratio: {peer[0] / ours[0]:.2f}x their speed")
-    else:
-        print("datasets + transformers, counting alone: n/a")
+        todo = [("check and tokenise", sys.executable, REPORT, arguments.base)]
+        if not arguments.base_only:
+            todo.append(("check alone", sys.executable, REPORT, ""))
+        if arguments.peer:
+            name = "datasets + transformers, counting alone"
+            todo.append((name, arguments.peer, PEER, arguments.base))
+        for number in range(arguments.runs):
+            for name, python, code, base in todo:
+                cache = Path(directory) / f"cache-{number}"
+                run = measure([python, "-c", code, str(path), str(base), str(cache)])
+                runs.setdefault(name, []).append(run)
+                subprocess.run(["rm", "-rf", str(cache)], check=True)
+                show(name, run, num_bytes)
+    for name, found in runs.items():
+        wall_s, cpu_s = (median(getattr(run, key) for run in found) for key in ("wall_s", "cpu_s"))
+        print(f"median of {len(found)}: {name}: {wall_s:.1f} s, {cpu_s:.1f} CPU s")
+    if arguments.peer:
+        ours, *_, theirs = runs.values()
+        for key, word in (("wall_s", "by the clock"), ("cpu_s", "by CPU time")):
+            ratios = [getattr(b, key) / getattr(a, key) for a, b in zip(ours, theirs, strict=True)]
+            print(f"ratio {word}: {median(ratios):.2f}x their speed (each run: {ratios})")
 
 
 def make_file(path: Path, source: Path, num_bytes: int) -> int:
@@ -85,33 +105,64 @@ def make_file(path: Path, source: Path, num_bytes: int) -> int:
     return size
 
 
-def measure(python: str, code: str, path: Path, base: str, cache: str) -> tuple[float, str]:
-    """Seconds, and what it printed: the most memory (MB), rows, tokens."""
-    started = time.perf_counter()
-    done = subprocess.run(
-        [python, "-c", code, str(path), str(base), cache],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return time.perf_counter() - started, done.stdout.strip()
+def measure(command: list[str]) -> Run:
+    before, started = _cpu_s(), time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        peak = 0.0
+        while process.poll() is None:
+            peak = max(peak, sum(map(_pss_mb, _family(process.pid))))
+            time.sleep(POLL_S)
+        printed = process.stdout.read().strip() if process.stdout else ""
+    wall_s = time.perf_counter() - started
+    if process.returncode:
+        raise SystemExit(f"{command[0]} failed with {process.returncode}")
+    return Run(wall_s, _cpu_s() - before, peak, printed)
 
 
-def show(name: str, result: tuple[float, str], num_bytes: int) -> None:
-    seconds, printed = result
-    peak, rows, tokens = printed.split()
+def _cpu_s() -> float:
+    """Of all processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all below it."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        children = [int(each) for task in tasks for each in (task / "children").read_text().split()]
+    except OSError:  # it has ended
+        return []
+    return [pid, *(each for child in children for each in _family(child))]
+
+
+def _pss_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def show(name: str, run: Run, num_bytes: int) -> None:
+    rows, tokens = run.printed.split()
+    megabytes = num_bytes / 1e6
     print(
-        f"{name}: {num_bytes / 1e6 / seconds:.1f} MB/s ({seconds:.1f} s), "
-        f"peak at most {peak} MB, {rows} rows, {tokens} tokens"
+        f"{name}: {megabytes / run.wall_s:.2f} MB/s ({run.wall_s:.1f} s), "
+        f"{megabytes / run.cpu_s:.2f} MB per CPU second ({run.cpu_s:.1f} s), "
+        f"at most {run.peak_mb:.0f} MB, {rows} rows, {tokens} tokens; "
+        f"load {os.getloadavg()[0]:.1f}",
+        flush=True,
     )
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     root = Path(__file__).resolve().parents[1]
     parser.add_argument("--megabytes", type=int, default=1000)
+    parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--rows", type=Path, default=root / "tests" / "data" / "sgd_chat.jsonl")
     parser.add_argument("--base", default=str(embedded_directory()))
+    parser.add_argument("--base-only", action="store_true", help="leave out the check alone")
     parser.add_argument("--peer", help="a Python with datasets and transformers")
     return parser.parse_args()
 
