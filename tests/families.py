@@ -41,8 +41,8 @@ class Family:
 
     template: str
     kind: str
-    """"byte" (byte-level BPE), "legacy" (SentencePiece with a space before every section) or
-    "metaspace" (a space before the text only)."""
+    """"byte" (byte-level BPE), "legacy" (SentencePiece with a space before every section),
+    "metaspace" (a space before the text only) or "spaces" (no space before it)."""
     special: tuple[str, ...]
     stop: str
     plain: tuple[str, ...] = ()
@@ -53,6 +53,8 @@ class Family:
     nfc: bool = False
 
 
+GEMMA = ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>")
+G_NAMED = {"bos_token": "<bos>", "eos_token": "<eos>"}
 QWEN = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TAGS = ("<tool_call>", "</tool_call>", "<think>", "</think>")
 LLAMA = ("<s>", "</s>")
@@ -96,6 +98,8 @@ FAMILIES = {
         rstrip=("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
         named={"bos_token": "<s>", "eos_token": "<|endoftext|>"},
     ),
+    "gemma2": Family("gemma2", "spaces", GEMMA, "<end_of_turn>", named=G_NAMED),
+    "gemma3": Family("gemma3", "spaces", GEMMA, "<end_of_turn>", named=G_NAMED),
     "r1": Family(
         "r1",
         "byte",
@@ -176,14 +180,12 @@ def sentencepiece(family: Family) -> Tokenizer:
         tokenizer.normalizer = normalizers.Sequence(
             [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
         )
+    elif family.kind == "spaces":
+        tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
     else:
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace("\u2581", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    if family.kind != "spaces":
+        steps.append(decoders.Strip(" ", 1, 0))
+    tokenizer.decoder = decoders.Sequence(steps)
     return tokenizer

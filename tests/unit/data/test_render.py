@@ -30,7 +30,10 @@ DATA = Path(__file__).parents[2] / "data"
 ALL = [*FAMILIES, "ours"]
 WITH_TOOLS = ["qwen2.5", "qwen3", "llama3", "mistral-tools", "ours"]
 # Their template writes a conversation's earlier turns as it wrote them first.
-PRESERVING = ["qwen2.5", "llama3", "mistral-legacy", "mistral-metaspace", "smollm", "phi3", "ours"]
+PRESERVING = [
+    *("qwen2.5", "llama3", "mistral-legacy", "mistral-metaspace", "smollm", "phi3", "ours"),
+    *("gemma2", "gemma3"),
+]
 
 TALK = [
     {"role": "user", "content": "What is the weather in Oslo?"},
@@ -40,6 +43,8 @@ TALK = [
     {"role": "user", "content": "Thanks"},
     {"role": "assistant", "content": "Some more words follow."},
 ]
+# Mistral's template takes no other ids.
+NINE_CHARS = "yZ0123456"
 SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
 TOOLS = [
     {
@@ -151,7 +156,7 @@ def test_templates_without_tools_refuse_them(rendering: Rendering) -> None:
 def test_as_transformers(rendering: Rendering, family: str) -> None:
     directory, renderer = rendering(family)
     theirs = PreTrainedTokenizerFast.from_pretrained(directory)
-    heads = [[SYSTEM], []] if not family.startswith("mistral-") else [[]]
+    heads = [[SYSTEM], []] if not family.startswith(("mistral-", "gemma2")) else [[]]
     for head in heads:
         messages = [*head, *TALK]
         for count in (len(head) + 1, len(head) + 3, len(head) + 5):
@@ -168,13 +173,14 @@ def test_as_transformers(rendering: Rendering, family: str) -> None:
 
 
 def test_tools_as_transformers(rendering: Rendering) -> None:
-    for family in ("qwen2.5", "qwen3", "llama3", "ours"):
+    for family in WITH_TOOLS:
         directory, renderer = rendering(family)
         theirs = PreTrainedTokenizerFast.from_pretrained(directory)
-        messages = json.loads(json.dumps(TOOL_TALK[:3]))
+        messages = json.loads(json.dumps(TOOL_TALK[:3]).replace("call_yZ0123456789", NINE_CHARS))
         function = messages[1]["tool_calls"][0]["function"]
         function["arguments"] = json.loads(function["arguments"])
-        assert renderer.prompt(TOOL_TALK[:3], TOOLS) == theirs.apply_chat_template(
+        ours = json.loads(json.dumps(TOOL_TALK[:3]).replace("call_yZ0123456789", NINE_CHARS))
+        assert renderer.prompt(ours, TOOLS) == theirs.apply_chat_template(
             messages,
             tools=TOOLS,
             add_generation_prompt=True,
