@@ -8,9 +8,12 @@ the process.
 from __future__ import annotations
 
 import json
+import os
 import resource
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +46,8 @@ class TooMuchError(Exception):
     """The report took more time or memory than it may have."""
 
 
-def make(request: Request) -> dict[str, Any]:
-    """The report, with a page of rows and the codes of each."""
+def make(request: Request, processes: int | None = 1) -> dict[str, Any]:
+    """The report, with a page of rows and the codes of each; `processes` as for `report`."""
     base = Path(request.base) if request.base else None
     found = report(
         Path(request.path),
@@ -52,7 +55,7 @@ def make(request: Request) -> dict[str, Any]:
         renderer=Renderer.load(base) if base else None,
         method=request.method,
         max_tokens=request.max_tokens,
-        processes=1,
+        processes=processes,
         encodings=tuple(ENCODINGS),
     )
     rows = _rows(found, request)
@@ -94,19 +97,24 @@ def _rows(found: Report, request: Request) -> list[dict[str, Any]]:
 
 def make_apart(request: Request, timeout_s: float) -> dict[str, Any]:
     """The same in a process of its own. Raises TooMuchError."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "tunesmith.data.apart"],
-            input=json.dumps(asdict(request)).encode(),
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise TooMuchError(f"more than {timeout_s:g} s") from None
-    if done.returncode != 0:
+    # A session of its own, so that the processes that it starts end with it.
+    with subprocess.Popen(
+        [sys.executable, "-m", "tunesmith.data.apart"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            written, _ = process.communicate(json.dumps(asdict(request)).encode(), timeout_s)
+        except subprocess.TimeoutExpired:
+            raise TooMuchError(f"more than {timeout_s:g} s") from None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode != 0:
         raise TooMuchError("more memory or time than a report may have")
-    answer: dict[str, Any] = json.loads(done.stdout)
+    answer: dict[str, Any] = json.loads(written)
     return answer
 
 
@@ -114,7 +122,7 @@ def main() -> None:
     request = Request(**json.loads(sys.stdin.buffer.read()))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    json.dump(make(request), sys.stdout)
+    json.dump(make(request, processes=None), sys.stdout)
 
 
 if __name__ == "__main__":
