@@ -10,6 +10,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from tests.fuzz.mutations import load
@@ -135,9 +136,7 @@ def slow(surface: Surface, path: Path, sizes: tuple[int, ...], steps: list[str])
                 path.write_bytes(content)
                 took.append(measured(surface, path, step))
             per_byte = took[-1] / len(contents[-1])
-            ratios = [
-                now / before for before, now in zip(took, took[1:], strict=False) if before >= MIN_S
-            ]
+            ratios = [now / before for before, now in pairwise(took) if before >= MIN_S]
             text = f"{name}, {step}: {', '.join(f'{each:.2f}' for each in took)} s"
             if max(ratios, default=0) >= MAX_RATIO:
                 yield f"{text}: twice the bytes take {max(ratios):.1f} times the time"

@@ -16,16 +16,16 @@ from typing import Any
 from tunesmith.data.apart import Request, make
 from tunesmith.data.check import read_examples
 from tunesmith.data.convert import READABLE, convert
-from tunesmith.data.figures import FigureCounter
 from tunesmith.data.findings import CODES
 from tunesmith.data.forecast import forecast
-from tunesmith.data.formats import Place, chat_row, read_rows
-from tunesmith.data.openai_tokens import load_encoding
+from tunesmith.data.formats import read_rows
 from tunesmith.data.raw import read_raw
 from tunesmith.data.render import Renderer
 from tunesmith.data.repair import DEFAULT, REPAIRS, Repaired, repair
 from tunesmith.data.report import report
+from tunesmith.data.rows import as_row, file_kind, read_any
 from tunesmith.data.sarif import to_sarif
+from tunesmith.data.sequences import measure, sequences
 from tunesmith.data.shapes import Options
 from tunesmith.data.show import spans, tokens
 from tunesmith.data.split import split
@@ -62,7 +62,6 @@ class Surface:
             "stats": self.stats,
             "show": self.show,
             "estimate": self.estimate,
-            "figures": self.figures,
             "endpoint": self.endpoint,
         }
 
@@ -94,7 +93,14 @@ class Surface:
         method = rng.choice(METHODS)
         renderer = self._renderer if rng.random() < 0.5 else None
         valid = path if rng.random() < 0.2 else None
-        found = report(path, valid=valid, method=method, renderer=renderer, max_tokens=MAX_TOKENS)
+        found = report(
+            path,
+            valid=valid,
+            method=method,
+            renderer=renderer,
+            max_tokens=MAX_TOKENS,
+            encodings=rng.choice((None, (), ("o200k_base",))),
+        )
         json.dumps(found.to_json()).encode()
         json.dumps(to_sarif(found)).encode()
         for each in found.all_findings:
@@ -145,32 +151,27 @@ class Surface:
 
     def stats(self, path: Path, rng: random.Random) -> None:
         found = Stats()
-        for row in read_rows(path):
-            found.add({"messages": row.messages, "tools": row.tools}, rng.choice((None, 3)), 1)
-        for values in (found.turns, found.answer_chars):
+        for row in read_any(path, rng.choice(METHODS)):
+            size = measure(row, self._renderer, MAX_TOKENS)
+            found.add(row, size.num_tokens if size.longest else None, size.num_trained)
+        for values in (found.tokens, found.turns, found.answer_chars):
             assert sum(each.count for each in histogram(values)) == len(values)
         assert found.labels is None or found.labels
 
     def show(self, path: Path, rng: random.Random) -> None:
-        for row in read_raw(path):
-            if row.problem is not None or rng.random() < 0.5:
+        kind = file_kind(path, rng.choice(METHODS))
+        for raw in read_raw(path):
+            if rng.random() < 0.5:
                 continue
-            checked = chat_row(Place("training_file", row.number, row.line, "f"), row.value)
-            for example in self._renderer.examples(checked):
-                shown = spans(tokens(self._renderer, example, MAX_TOKENS))
+            for each in sequences(self._renderer, as_row(path, raw, kind)):
+                shown = spans(tokens(self._renderer, each.example, MAX_TOKENS))
                 ids = [id_ for span in shown for token in span.tokens for id_ in token.ids]
-                assert ids == example.ids
+                assert ids == each.example.ids
             return
 
     def estimate(self, path: Path, rng: random.Random) -> None:
-        forecast(path, self._renderer, MAX_TOKENS, {"n_epochs": rng.choice(("auto", 3))})
-
-    def figures(self, path: Path, rng: random.Random) -> None:
-        counter = FigureCounter(load_encoding("o200k_base") if rng.random() < 0.3 else None)
-        for row in read_raw(path):
-            if row.value is not None:
-                counter.add(row.value)
-        counter.figures()
+        wanted = {"n_epochs": rng.choice(("auto", 3))}
+        forecast(path, self._renderer, MAX_TOKENS, wanted, method=rng.choice(METHODS))
 
     def endpoint(self, path: Path, rng: random.Random) -> None:
         json.dumps(make(Request(str(path), method=rng.choice(METHODS), limit=3))).encode()

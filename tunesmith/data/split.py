@@ -114,7 +114,7 @@ def _good_rows(path: Path) -> Iterator[RawRow]:
     for row in read_raw(path):
         if row.problem is not None:
             raise SplitError(
-                f"{path.name}, line {row.line}: {row.problem.message.rstrip('.')}. Mend the file first: "
+                f"{path.name}, line {row.line}: {row.problem.message.rstrip('.')}. Mend it first: "
                 f"`tunesmith data fix {path} -o OUT`."
             )
         yield row
