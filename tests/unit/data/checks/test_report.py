@@ -34,10 +34,17 @@ def test_pieces_read_by_several_processes_give_the_same_report(
 ) -> None:
     path = planted(tmp_path)
     told: list[tuple[int, int]] = []
-    whole = report(path, processes=1)
+    counted = ("cl100k_base", "o200k_base")
+    whole = report(path, processes=1, encodings=counted)
     monkeypatch.setattr(scan, "PIECE_BYTES", 20_000)
     monkeypatch.setattr(scan, "MIN_BYTES_FOR_PROCESSES", 0)
-    pieces = report(path, processes=2, progress=lambda done, size: told.append((done, size)))
+    pieces = report(
+        path,
+        processes=2,
+        encodings=counted,
+        progress=lambda done, size: told.append((done, size)),
+    )
+    assert whole.notebook is not None and whole.openai_tokens is not None
     assert pieces.to_json() == whole.to_json()
     size = path.stat().st_size
     assert told[-1] == (size, size)
