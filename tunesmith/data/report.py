@@ -120,7 +120,7 @@ def report(
     other = check.file(valid, is_valid=True)
     if train.scan is None or other.scan is None:
         return train.report(other.report())
-    leaks = leak_findings(train.scan, train.plan, other.scan, other.plan)
+    leaks = leak_findings(train.scan, other.scan)
     return train.report(other.report(extra=leaks))
 
 

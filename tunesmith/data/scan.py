@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.data.checks import answers, duplicates, language, messages, privacy, shapes
+from tunesmith.data.checks import answers, language, messages, privacy, shapes
+from tunesmith.data.checks.sketches import Sketches, sketch
 from tunesmith.data.checks.templates import control_pattern
 from tunesmith.data.checks.view import View, normal, view
 from tunesmith.data.figures import FigureCounter
 from tunesmith.data.findings import CODES
 from tunesmith.data.formats import Limits, Place
 from tunesmith.data.openai_tokens import load_encoding
-from tunesmith.data.raw import LIMITS, RawReader, RawRow, read_raw, row_kind
+from tunesmith.data.raw import LIMITS, RawReader, RawRow, row_kind
 from tunesmith.data.render import Renderer
 from tunesmith.data.rows import Row, prompt_row
 from tunesmith.data.scanned import (
@@ -79,7 +80,7 @@ class Scanner:
         self._rows: list[dict[str, int]] = []
         self._texts: list[str] = []
         self._parts: list[Columns] = []
-        self._bands: list[duplicates.Sketches] = []
+        self._sketches: list[Sketches] = []
         self._systems: dict[int, str] = {}
         self.faults: dict[str, Fault] = {}
         self._figures = None if plan.encodings is None else FigureCounter(plan.kind, plan.encodings)
@@ -170,14 +171,14 @@ class Scanner:
                 for name, kind in TYPES.items()
             }
         )
-        self._bands.append(duplicates.sketch(self._texts))
+        self._sketches.append(sketch(self._texts))
         self._rows, self._texts = [], []
 
     def result(self, num_rows: int, num_lines: int, num_bytes: int) -> Scan:
         self._flush()
         return Scan(
             joined_columns(self._parts),
-            stacked([duplicates.sketch([]), *self._bands]),
+            stacked([sketch([]), *self._sketches]),
             self.faults,
             self._systems,
             num_rows,
@@ -296,18 +297,3 @@ def _pieces(plan: Plan, size: int) -> Iterator[tuple[int, int]]:
                     break
             yield start, end
             start = end
-
-
-def text_reader(plan: Plan, columns: Columns) -> Callable[[int], str]:
-    """Reads again the normal text of the row at a place of the columns."""
-
-    def read(place: int) -> str:
-        offset = int(columns["offset"][place])
-        row = next(read_raw(plan.path, start=offset, end=offset + 1, limits=plan.limits), None)
-        seen = view(row.value, plan.kind) if row else None
-        if seen is None:
-            return ""
-        parts = (normal(seen.prompt), normal(seen.answer), normal(seen.rejected))
-        return "{} {} {}".format(*parts).strip()
-
-    return read

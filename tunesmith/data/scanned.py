@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.data.checks import duplicates
+from tunesmith.data.checks.sketches import Sketches
 from tunesmith.data.figures import FigureCounter
 
 Columns = dict[str, NDArray[Any]]
@@ -62,7 +62,7 @@ class Scan:
     """What a pass found."""
 
     columns: Columns
-    bands: duplicates.Sketches
+    sketches: Sketches
     faults: dict[str, Fault]
     systems: dict[int, str]
     """The texts of system messages by their hash; empty if there are too many."""
@@ -101,12 +101,12 @@ def joined(parts: list[Scan]) -> Scan:
     for part in parts[1:]:
         if parts[0].figures is not None and part.figures is not None:
             parts[0].figures.join(part.figures)
-    bands = [part.bands for part in parts]
+    sketches = [part.sketches for part in parts]
     for part in parts:
-        part.bands = part.bands[:0].copy()
+        part.sketches = part.sketches[:0].copy()
     return Scan(
         joined_columns([part.columns for part in parts]),
-        stacked(bands),
+        stacked(sketches),
         faults,
         systems,
         parts[-1].num_rows,

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tunesmith.data.checks.duplicates import Groups, join_near, sketch
+from tunesmith.data.checks.duplicates import Groups, join_near
+from tunesmith.data.checks.sketches import sketch
 from tunesmith.data.checks.view import normal, view
 from tunesmith.data.raw import RawRow, detect, read_raw, row_kind
 from tunesmith.data.stats import label_of, labels
@@ -99,14 +100,9 @@ def _survey(path: Path) -> _Survey:
             texts = []
     sketches.append(sketch(texts))
     survey.groups = Groups(len(survey.firsts))
-    for place, first in enumerate(survey.firsts):
-        if first != place:
-            survey.groups.join(first, place)
-    join_near(
-        survey.groups,
-        np.concatenate(sketches),
-        lambda place: _read_text(path, survey, place, kind),
-    )
+    rows = np.arange(len(survey.firsts))
+    survey.groups.join(rows, np.array(survey.firsts, np.int64))
+    join_near(survey.groups, np.concatenate(sketches), rows)
     return survey
 
 
@@ -128,11 +124,6 @@ def _texts(row: RawRow, kind: str) -> tuple[str, str]:
         return whole, whole
     prompt = normal(seen.prompt)
     return prompt, f"{prompt}\n{normal(seen.answer)}"
-
-
-def _read_text(path: Path, survey: _Survey, place: int, kind: str) -> str:
-    row = next(read_raw(path, start=survey.offsets[place]))
-    return _texts(row, kind)[1]
 
 
 def _choose(survey: _Survey, ratio: float, seed: int) -> set[int]:

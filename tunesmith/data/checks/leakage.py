@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.data.checks.duplicates import Comparer, Sketches, pairs_between
+from tunesmith.data.checks.duplicates import alike, pairs_between
+from tunesmith.data.checks.sketches import Sketches
 
 
 def same(train: NDArray[np.uint64], valid: NDArray[np.uint64]) -> dict[int, int]:
@@ -20,22 +19,16 @@ def same(train: NDArray[np.uint64], valid: NDArray[np.uint64]) -> dict[int, int]
     return {int(row): int(first[places[row]]) for row in np.flatnonzero(found)}
 
 
-def near(
-    train: Sketches,
-    valid: Sketches,
-    train_text: Callable[[int], str],
-    valid_text: Callable[[int], str],
-) -> dict[int, int]:
+def near(train: Sketches, valid: Sketches) -> dict[int, int]:
     """For each validation row that is almost a training row, that row.
 
     Pairs are found and judged as near-duplicates are; only those across the files are looked at,
     so the cost does not grow with what is alike within the training file.
     """
-    comparer = Comparer(train_text, valid_text)
     found = np.full(len(valid), -1)
-    for left, right, equal in pairs_between(train, valid):
+    for left, right in pairs_between(train, valid):
         is_new = found[right] < 0
-        left, right, equal = left[is_new], right[is_new], equal[is_new]
-        alike = comparer.alike(left, right, equal)
-        found[right[alike]] = left[alike]
+        left, right = left[is_new], right[is_new]
+        same = alike(train, valid, left, right)
+        found[right[same]] = left[same]
     return {int(row): int(found[row]) for row in np.flatnonzero(found >= 0)}

@@ -20,7 +20,7 @@ from tunesmith.data.checks import (
     systems,
 )
 from tunesmith.data.findings import Finding, finding
-from tunesmith.data.scan import Plan, text_reader
+from tunesmith.data.scan import Plan
 from tunesmith.data.scanned import Scan
 
 NO_ROWS = np.empty(0, np.int64)
@@ -70,7 +70,7 @@ def file_findings(found: Scan, plan: Plan, is_valid: bool) -> Iterator[Finding]:
     rows, name = language.minorities(columns["languages"])
     yield from _found(found, "mixed_languages", rows, f"rows in another language than '{name}'")
     yield from _system_findings(found)
-    yield from _duplicate_findings(found, plan)
+    yield from _duplicate_findings(found)
     if plan.kind == "preference":
         text = preference.length_bias(columns)
         if text:
@@ -102,7 +102,7 @@ def _system_findings(found: Scan) -> Iterator[Finding]:
         yield from _found(found, "system_variants", places, text)
 
 
-def _duplicate_findings(found: Scan, plan: Plan) -> Iterator[Finding]:
+def _duplicate_findings(found: Scan) -> Iterator[Finding]:
     columns = found.columns
     used = np.flatnonzero(columns["whole"])
     groups = duplicates.exact(columns["whole"][used])
@@ -112,21 +112,19 @@ def _duplicate_findings(found: Scan, plan: Plan) -> Iterator[Finding]:
     left = np.ones(len(columns["whole"]), bool)
     left[copies] = False
     kept = np.flatnonzero(left & (columns["normal"] != 0))
-    read = text_reader(plan, columns)
-    near = duplicates.near(found.bands[kept], lambda row: read(int(kept[row])))
-    alike = [int(kept[row]) for rows in near.values() for row in rows]
+    near = duplicates.near(found.sketches, kept)
+    alike = [row for rows in near.values() for row in rows]
     text = f"rows in {len(near)} groups are almost the same"
     yield from _found(found, "near_duplicate", np.array(sorted(alike), np.int64), text)
 
 
-def leak_findings(train: Scan, train_plan: Plan, valid: Scan, plan: Plan) -> Iterator[Finding]:
+def leak_findings(train: Scan, valid: Scan) -> Iterator[Finding]:
     """Validation rows that are trained on; the rows named are those of the validation file."""
     left, right = train.columns, valid.columns
     found = leakage.same(left["normal"], right["normal"])
     for row, other in leakage.same(left["prompt"], right["prompt"]).items():
         found.setdefault(row, other)
-    texts = text_reader(train_plan, left), text_reader(plan, right)
-    near = leakage.near(train.bands, valid.bands, *texts)
+    near = leakage.near(train.sketches, valid.sketches)
     close = {row: other for row, other in near.items() if row not in found}
     for code, pairs, how in (("leakage", found, "also"), ("near_leakage", close, "almost")):
         if pairs:
