@@ -29,6 +29,8 @@ KEYS = {
     "tool": {"role", "content", "name", "tool_call_id"},
     "function": {"role", "content", "name"},
 }
+# In texts of these roles nothing can be wrong.
+PLAIN_ROLES = ("user", "assistant", "system", "developer")
 KNOWN_KEYS = set().union(*KEYS.values())
 # The most a request to the public service may hold; rendering costs its square.
 MAX_MESSAGES = 2048
@@ -59,6 +61,16 @@ class MessageError(ValueError):
         self.extra_key = extra_key
 
 
+def is_plain(message: Any) -> bool:
+    """Whether it is a text and no more, as nearly all messages are, and so in the form already."""
+    return (
+        type(message) is dict
+        and len(message) == 2
+        and message.get("role") in PLAIN_ROLES
+        and type(message.get("content")) is str
+    )
+
+
 def normalise_messages(messages: Any, *, training: bool = False) -> list[Message]:
     """The messages in the form above, or MessageError for the first that is wrong.
 
@@ -72,6 +84,9 @@ def normalise_messages(messages: Any, *, training: bool = False) -> list[Message
     call_ids: list[str] = []
     result = []
     for index, message in enumerate(messages):
+        if is_plain(message):
+            result.append({"role": message["role"], "content": message["content"]})
+            continue
         reader = _Reader(index, message, training)
         normal = reader.read(call_ids)
         call_ids += [call["id"] for call in normal.get("tool_calls", ())]

@@ -46,7 +46,7 @@ MAX_SYSTEMS = 512
 MAX_SYSTEM_CHARS = 4096
 MAX_PRIVATE_CHARS = 1 << 18
 BATCH_ROWS = 256
-PIECE_BYTES = 8 << 20
+PIECE_BYTES = 2 << 20
 MIN_BYTES_FOR_PROCESSES = 16 << 20
 
 
@@ -116,9 +116,13 @@ class Scanner:
         return None
 
     def _text_faults(self, seen: View) -> Iterator[tuple[str, str]]:
-        for text in (*seen.texts, seen.rejected):
-            part = text[:MAX_PRIVATE_CHARS]
-            for span in privacy.spans(part):
+        parts = [text[:MAX_PRIVATE_CHARS] for text in (*seen.texts, seen.rejected)]
+        whole = "\0".join(parts)
+        is_private, is_control = privacy.may_hold(whole), self._control.search(whole)
+        if not is_private and not is_control:
+            return
+        for part in parts:
+            for span in privacy.spans(part) if is_private else ():
                 article = "an" if span.kind[0] in "AEIOUaeiou" else "a"
                 yield span.code, f": holds what looks like {article} {span.kind}"
             found = self._control.search(part)

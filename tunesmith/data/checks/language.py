@@ -23,6 +23,7 @@ FEW_STOP_WORDS, FEW_SHARE = 3, 1 / 2
 WORD = re.compile(r"[^\W\d_]{2,}")
 # Names, addresses and entities are in no language.
 NO_WORDS = re.compile(r"https?://\S+|[@#]\w+|&#?\w+;")
+NO_WORDS_SIGNS = ("@", "#", "&", "://")
 # Where the prompt speaks of a language, answering in it is what was asked.
 OF_LANGUAGES = re.compile(
     r"(?i)\b(?:translat|\u00fcbersetz|traduc|traduis|traduire|tradui|vertaal|in english\b|english\b"
@@ -68,6 +69,7 @@ LANGUAGES_OF = {
     for words in STOP_WORDS.values()
     for word in words.split()
 }
+ALL_STOP_WORDS = frozenset(LANGUAGES_OF)
 NAMES = ("", *(name for name, _, _ in SCRIPTS), *STOP_WORDS)
 NUMBERS = {name: number for number, name in enumerate(NAMES)}
 
@@ -79,8 +81,10 @@ def language(text: str) -> str:
         found = _by_script(text)
         if found is not None:
             return found
-    words = set(WORD.findall(NO_WORDS.sub(" ", text).lower()))
-    counts = Counter(name for word in words for name in LANGUAGES_OF.get(word, ()))
+    if any(sign in text for sign in NO_WORDS_SIGNS):
+        text = NO_WORDS.sub(" ", text)
+    words = set(WORD.findall(text.lower()))
+    counts = Counter(name for word in words & ALL_STOP_WORDS for name in LANGUAGES_OF[word])
     if not counts:
         return ""
     (best, most), *rest = counts.most_common(2)

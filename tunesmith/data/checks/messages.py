@@ -13,7 +13,7 @@ from tunesmith.data.checks.tools import call_faults, calls_of, orphans
 from tunesmith.data.checks.view import dicts
 from tunesmith.data.findings import CODES
 from tunesmith.data.formats import ROW_KEYS, ChatRow, Place, chat_row
-from tunesmith.data.messages import KEYS, KNOWN_KEYS, ROLES
+from tunesmith.data.messages import KEYS, KNOWN_KEYS, ROLES, is_plain
 from tunesmith.errors import DataError
 
 Fault = tuple[str, str]
@@ -39,7 +39,11 @@ def _row_faults(row: dict[str, Any]) -> Iterator[Fault]:
     if not isinstance(messages, list) or not messages:
         yield "missing_messages", ": 'messages' must be a non-empty list"
         return
+    is_special = False
     for index, message in enumerate(messages, 1):
+        if is_plain(message) and message["content"].strip():
+            continue
+        is_special = True
         if isinstance(message, dict):
             for code, text in _message_faults(message):
                 yield code, f", message {index}: {text}"
@@ -48,8 +52,9 @@ def _row_faults(row: dict[str, Any]) -> Iterator[Fault]:
     found = dicts(messages)
     roles = [each.get("role") for each in found]
     yield from _whole_faults(found, roles)
-    yield from orphans(found)
-    yield from call_faults(row, found)
+    if is_special:
+        yield from orphans(found)
+        yield from call_faults(row, found)
 
 
 def _message_faults(message: dict[str, Any]) -> Iterator[Fault]:

@@ -55,6 +55,7 @@ SECRETS = tuple(
         ("://", "password in an address", r"\b[a-z][a-z0-9+.-]{1,20}://[^\s:/@]{1,64}:[^\s:/@]{6,128}@"),
     )
 )  # fmt: skip
+NEEDLES = tuple(needle for needle, _, _ in SECRETS)
 ASSIGNED_NAMES = ("key", "secret", "token", "passw", "pwd")
 ASSIGNED = re.compile(
     r"(?i)\b[\w-]{0,20}(?:api[_-]?key|secret|token|passw(?:or)?d|pwd)[\w-]{0,10}[\"']?\s{0,3}"
@@ -100,6 +101,18 @@ ISSUERS = (
 IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)")
 IBAN_START = re.compile(r"[A-Z]{2}\d{2} ?[A-Z0-9]{4}")
 IP = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
+
+
+def may_hold(text: str) -> bool:
+    """False where neither the text nor a part of it holds anything private; quick."""
+    lowered = text.lower()
+    return (
+        any(needle in text for needle in NEEDLES)
+        or any(name in lowered for name in ASSIGNED_NAMES)
+        or "@" in text
+        or DIGITS.search(text) is not None
+        or IBAN_START.search(text) is not None
+    )
 
 
 def spans(text: str) -> list[Span]:
