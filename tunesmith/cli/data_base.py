@@ -95,19 +95,23 @@ def refuse_same(file: Path, out: Path) -> None:
 
 @contextmanager
 def reading(file: Path, title: str, show: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr while a file is read; call it with the bytes read and all bytes."""
+    """A progress bar on stderr, if that is a terminal, while a file is read; call it with the bytes
+    read and all bytes."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+    console = Console(stderr=True)
+    if not show or not console.is_terminal:
+        # A bar that is disabled ends with a newline all the same.
+        yield lambda done, size: None
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, disable=not show
-    ) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(title, total=file.stat().st_size)
         yield lambda done, size: progress.update(task, completed=done, total=size)
 

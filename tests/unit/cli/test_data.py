@@ -55,6 +55,7 @@ def broken(tmp_path: Path) -> Path:
 def test_check_of_real_rows(run: Run) -> None:
     result = run("data", "check", TRAIN)
     assert result.exit_code == 0, result.output
+    assert result.stderr == ""  # no progress bar, nor what it leaves, where there is no terminal
     for text in (
         "1,204 rows, chat",
         "No errors found",
