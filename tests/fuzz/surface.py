@@ -15,8 +15,8 @@ from typing import Any
 
 from tunesmith.data.apart import Request, make
 from tunesmith.data.check import read_examples
+from tunesmith.data.codes import CODES
 from tunesmith.data.convert import READABLE, convert
-from tunesmith.data.findings import CODES
 from tunesmith.data.forecast import forecast
 from tunesmith.data.formats import read_rows
 from tunesmith.data.raw import read_raw

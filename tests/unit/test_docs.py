@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from tunesmith.api import app, failures
 from tunesmith.cli import data
 from tunesmith.config import Settings
-from tunesmith.data.findings import CODES
+from tunesmith.data.codes import CODES
 from tunesmith.train.spec import EventType
 
 ROOT = Path(__file__).resolve().parents[2]

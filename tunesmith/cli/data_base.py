@@ -70,7 +70,7 @@ def require_file(path: Path) -> Path:
 def require_rows(path: Path) -> Path:
     """A file that may hold rows: neither empty nor of a kind that is known to be something else."""
     from tunesmith.data.formats import OTHER_KINDS
-    from tunesmith.data.raw import detect
+    from tunesmith.data.kinds import detect
 
     found = detect(require_file(path))
     if found.kind == "empty":

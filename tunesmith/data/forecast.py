@@ -8,12 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tunesmith.data.codes import CODES
 from tunesmith.data.estimate import Hyperparameters, num_steps, resolve
-from tunesmith.data.findings import CODES
 from tunesmith.data.formats import Limits
 from tunesmith.data.render import Example, Renderer
 from tunesmith.data.rows import file_kind, read_any
-from tunesmith.data.scan import Plan, Progress, scan
+from tunesmith.data.scan import Progress, scan
+from tunesmith.data.scanner import Plan
 from tunesmith.data.sequences import sequences
 
 # Examples kept to measure with.

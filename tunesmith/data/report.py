@@ -23,10 +23,11 @@ from tunesmith.data.checks.whole import (
 from tunesmith.data.figures import Figures
 from tunesmith.data.findings import Finding, by_weight, finding
 from tunesmith.data.formats import Limits
-from tunesmith.data.raw import FOREIGN_KINDS, ROW_KINDS, Detected, detect
+from tunesmith.data.kinds import FOREIGN_KINDS, ROW_KINDS, Detected, detect
 from tunesmith.data.render import Renderer
-from tunesmith.data.scan import Plan, Progress, scan
+from tunesmith.data.scan import Progress, scan
 from tunesmith.data.scanned import Scan
+from tunesmith.data.scanner import Plan
 
 METHOD_KINDS = {
     "supervised": ("chat", "completions"),
@@ -50,7 +51,7 @@ HARMLESS = {"byte_order_mark", "crlf", "blank_lines"}
 class Report:
     path: Path
     kind: str
-    """As `raw.Detected.kind`."""
+    """As `kinds.Detected.kind`."""
     num_rows: int
     findings: tuple[Finding, ...]
     """The most serious first."""

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.data.checks import shapes
-from tunesmith.data.findings import CODES
+from tunesmith.data.codes import CODES
 from tunesmith.data.formats import ChatRow, Limits, Place, chat_row
+from tunesmith.data.kinds import ROW_KINDS, detect, row_kind
 from tunesmith.data.messages import Message, normalise_messages, normalise_tools
-from tunesmith.data.raw import ROW_KINDS, RawRow, detect, read_raw, row_kind
+from tunesmith.data.raw import RawRow, read_raw
 
 ANSWERS = {"preferred": "preferred_output", "rejected": "non_preferred_output"}
 PROMPT_KEYS = {"messages", "tools"}

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import __version__
-from tunesmith.data.findings import CODES, Finding
+from tunesmith.data.codes import CODES
+from tunesmith.data.findings import Finding
 from tunesmith.data.report import Report
 
 LEVELS = {"error": "error", "warning": "warning", "info": "note"}

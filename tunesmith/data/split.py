@@ -20,7 +20,8 @@ import numpy as np
 from tunesmith.data.checks.duplicates import Groups, join_near
 from tunesmith.data.checks.sketches import sketch
 from tunesmith.data.checks.view import normal, view
-from tunesmith.data.raw import RawRow, detect, read_raw, row_kind
+from tunesmith.data.kinds import detect, row_kind
+from tunesmith.data.raw import RawRow, read_raw
 from tunesmith.data.stats import label_of, labels
 from tunesmith.errors import TunesmithError
 

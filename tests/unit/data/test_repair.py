@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith.data import repair as module
-from tunesmith.data.findings import CODES
+from tunesmith.data.codes import CODES
 from tunesmith.data.mend import mend
 from tunesmith.data.repair import DEFAULT, REPAIRS, Change, Repaired, repair
 

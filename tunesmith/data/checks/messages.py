@@ -1,4 +1,4 @@
-"""Chat rows: everything that is wrong with one, under the codes of findings.CODES.
+"""Chat rows: everything that is wrong with one, under the codes of codes.CODES.
 
 A row is an error here exactly where `formats.chat_row` refuses it: the faults are found one by one,
 and what is left over is named by the refusal itself.
@@ -11,7 +11,7 @@ from typing import Any
 
 from tunesmith.data.checks.tools import call_faults, calls_of, orphans
 from tunesmith.data.checks.view import dicts
-from tunesmith.data.findings import CODES
+from tunesmith.data.codes import CODES
 from tunesmith.data.formats import ROW_KEYS, ChatRow, Place, chat_row
 from tunesmith.data.messages import KEYS, KNOWN_KEYS, ROLES, is_plain
 from tunesmith.errors import DataError

@@ -20,8 +20,8 @@ from tunesmith.data.checks import (
     systems,
 )
 from tunesmith.data.findings import Finding, finding
-from tunesmith.data.scan import Plan
 from tunesmith.data.scanned import Scan
+from tunesmith.data.scanner import Plan
 
 NO_ROWS = np.empty(0, np.int64)
 Columns = dict[str, NDArray[Any]]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.unit.data.checks.plants import dump, load
 from tunesmith.bases import embedded_directory
-from tunesmith.data.findings import CODES
+from tunesmith.data.codes import CODES
 from tunesmith.data.formats import read_rows
 from tunesmith.data.render import Renderer
 from tunesmith.data.report import report

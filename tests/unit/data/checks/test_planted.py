@@ -25,7 +25,8 @@ from tests.unit.data.checks.plants import (
     write,
 )
 from tunesmith.bases import embedded_directory
-from tunesmith.data.findings import CODES, Finding
+from tunesmith.data.codes import CODES
+from tunesmith.data.findings import Finding
 from tunesmith.data.formats import read_rows
 from tunesmith.data.render import Renderer
 from tunesmith.data.report import Report, report

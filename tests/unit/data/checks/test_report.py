@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.data.checks.plants import CHAT, ROOT, dump, load, write
 from tunesmith.data import scan
-from tunesmith.data.findings import CODES, SEVERITIES
+from tunesmith.data.codes import CODES, SEVERITIES
 from tunesmith.data.raw import read_raw
 from tunesmith.data.report import report, warnings
 from tunesmith.data.sarif import to_sarif

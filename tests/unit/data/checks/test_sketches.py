@@ -42,7 +42,7 @@ def test_the_share_of_words_is_told_and_hardly_ever_less(num_words: int, changed
         errors.append(told(*pair) - share(*pair))
     if num_words <= 512 and changed < 1 / 6:  # no sample, and no fewer in common than are asked for
         assert np.mean(np.array(errors) > -1e-9) > 0.95
-    assert min(errors) > -0.03
+    assert min(errors) > -0.05
     assert np.quantile(errors, 0.9) < 0.1
     if num_words == 20:
         assert np.median(np.abs(errors)) < 1e-9
