@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tunesmith.errors import BaseModelError
-from tunesmith.model.decoder import EMBEDDING, HEAD, weight_shapes
 from tunesmith.model.families import DecoderConfig
+from tunesmith.model.shapes import EMBEDDING, HEAD, weight_shapes
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
