@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,26 @@ def continued(requested: Mapping[str, Any], directory: Path) -> dict[str, Any]:
                 param=f"hyperparameters.{name}",
             )
     return {**requested, **shape}
+
+
+def targeted(names: Iterable[str], wanted: str | Sequence[str]) -> list[str]:
+    """Those of the linears that `lora_targets` means, in their order. Raises JobError."""
+    names = list(names)
+    attention = [name for name in names if "attn" in name or "attention" in name]
+    words = {"all": names, "attention": attention}
+    words["mlp"] = [name for name in names if name not in attention]
+    if isinstance(wanted, str):
+        return words[wanted]
+    there = {name.rpartition(".")[2] for name in names}
+    unknown = sorted(set(wanted) - there)
+    if unknown:
+        raise JobError(
+            f"The base model has no linear layers called '{unknown[0]}'. It has "
+            f"{', '.join(sorted(there))}; or say all, attention or mlp.",
+            code="invalid_hyperparameters",
+            param="hyperparameters.lora_targets",
+        )
+    return [name for name in names if name.rpartition(".")[2] in wanted]
 
 
 def targets(directory: Path) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Set
 from tunesmith.errors import JobError
 from tunesmith.model.lora import Adapter
 from tunesmith.train.batches import Corpus
-from tunesmith.train.step import Means
+from tunesmith.train.objective import Means
 
 
 def check_stops(corpus: Corpus, stop_ids: Set[int]) -> None:

@@ -14,7 +14,7 @@ from tunesmith.data.check import Dataset
 from tunesmith.data.render import Renderer
 from tunesmith.errors import JobError
 from tunesmith.ids import SystemClock
-from tunesmith.model.adapter_files import LoraSpec
+from tunesmith.model.adapter_files import targeted
 from tunesmith.model.load import CausalModel, load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.train import attention
@@ -22,7 +22,9 @@ from tunesmith.train import spec as files
 from tunesmith.train.batches import Corpus, Order
 from tunesmith.train.checkpoint import Standing
 from tunesmith.train.checks import check_stops
+from tunesmith.train.insight import RowLosses
 from tunesmith.train.job import Job
+from tunesmith.train.objective import Objective
 from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import Plan, decide, fit_memory, num_fitting_tokens
 from tunesmith.train.rows import rendered
@@ -40,16 +42,27 @@ class Run:
     optimizer: AdamW
     train: Corpus
     valid: Corpus | None
-    stop_ids: frozenset[int]
+    renderer: Renderer
+    row_losses: RowLosses
     saved: Standing | None
     """Of the newest checkpoint."""
     metrics: dict[str, float]
     """Of the last step."""
     saved_at_s: float = field(default_factory=time.monotonic)
+    num_timed: int = 0
+    step_s: float = 0.0
+    """How long a step takes: the mean of this process's."""
+    objective: Objective = field(init=False)
+    """On `train`; set by `preference.aim`."""
+    valid_objective: Objective = field(init=False)
 
     @property
     def forward(self) -> Forward:
         return Forward(self.model, self.plan.attention)
+
+    def time_step(self, taken_s: float) -> None:
+        self.num_timed += 1
+        self.step_s += (taken_s - self.step_s) / self.num_timed
 
 
 def prepare(job: Job) -> Run:
@@ -76,15 +89,15 @@ def prepare(job: Job) -> Run:
     done = range(1, job.progress.step + 1)
     job.progress.trained_tokens = sum(train.num_tokens(order.rows(step)) for step in done)
     if not is_resumed:
-        # The adapter a job starts from keeps its shape.
-        plan = replace(plan, lora_rank=adapter.spec.rank, lora_alpha=adapter.spec.alpha)
         plan = fit_memory(_with_attention(job, plan, model), model)
         files.write(plan, job.dir / files.PLAN_FILE)
     _announce(job, base, plan, adapter, found)
     _warn_of_memory(job, found.max_tokens, num_fitting_tokens(model, plan.torch_dtype))
     metrics = saved.metrics if saved else {}
     corpora = (train, valid if valid.num_rows else None)
-    return Run(plan, order, model, adapter, optimizer, *corpora, renderer.stop_ids, saved, metrics)
+    row_losses = RowLosses(job.dir, train.num_rows, plan.n_epochs)
+    parts = (model, adapter, optimizer, *corpora, renderer, row_losses)
+    return Run(plan, order, *parts, saved, metrics)
 
 
 def _with_attention(job: Job, plan: Plan, model: CausalModel) -> Plan:
@@ -123,10 +136,10 @@ def _take_up(job: Job, model: CausalModel, plan: Plan) -> tuple[Adapter, AdamW, 
         job.journal.message(f"warn:{path.name}:{job.spec.fence}", text, "warn")
         job.checkpoints.discard(path)
     if not good:
-        adapter = _fresh_adapter(job, model, plan)
+        adapter = _start_adapter(job, model, plan)
         return adapter, AdamW(adapter.parameters()), None
     newest = good[-1]
-    adapter = _load(newest.path, model)
+    adapter = load_adapter(newest.path, model).train()
     optimizer = AdamW(adapter.parameters())
     optimizer.load_state(newest.moments())
     job.progress.step = newest.standing.step
@@ -135,19 +148,34 @@ def _take_up(job: Job, model: CausalModel, plan: Plan) -> tuple[Adapter, AdamW, 
     return adapter, optimizer, newest.standing
 
 
-def _fresh_adapter(job: Job, model: CausalModel, plan: Plan) -> Adapter:
+def _start_adapter(job: Job, model: CausalModel, plan: Plan) -> Adapter:
     if job.spec.start_adapter is None:
-        shape = LoraSpec(plan.lora_rank, plan.lora_alpha, plan.lora_dropout)
-        adapter = Adapter.create(model.linears, shape, job.spec.seed)
-        return adapter.to(torch.float32, model.device).train()
-    adapter = _load(job.spec.start_adapter, model)
+        return fresh_adapter(model, plan, job.spec.seed)
+    adapter = load_adapter(job.spec.start_adapter, model).train()
     adapter.spec = replace(adapter.spec, dropout=plan.lora_dropout)
     return adapter
 
 
-def _load(directory: Path, model: CausalModel) -> Adapter:
-    adapter = Adapter.load(directory, model.linears, untrained_ok=True, device=model.device)
-    return adapter.train()
+def fresh_adapter(model: CausalModel, plan: Plan, seed: int) -> Adapter:
+    """Raises JobError where the base has no such adapter."""
+    shape = plan.lora
+    if shape.dora and getattr(model, "transposed", False):
+        raise JobError(
+            "DoRA is not offered for this family of models, whose weights are transposed. Use the "
+            "finetuning_type 'lora'.",
+            code="invalid_hyperparameters",
+            param="hyperparameters.finetuning_type",
+        )
+    linears = {name: model.linears[name] for name in targeted(model.linears, plan.lora_targets)}
+    adapter = Adapter.create(linears, shape, seed, model.weights)
+    return adapter.to(torch.float32, model.device).train()
+
+
+def load_adapter(directory: Path, model: CausalModel) -> Adapter:
+    """In fp32, for the job to go on with. Raises AdapterError."""
+    return Adapter.load(
+        directory, model.linears, untrained_ok=True, device=model.device, weights=model.weights
+    )
 
 
 def _announce(job: Job, base: BaseInfo, plan: Plan, adapter: Adapter, found: Dataset) -> None:

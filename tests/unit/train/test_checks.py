@@ -19,9 +19,9 @@ from tunesmith.train import memory, plan, probe
 from tunesmith.train.batches import Corpus
 from tunesmith.train.checks import check_finite, check_gradients, check_stops
 from tunesmith.train.memory import available_bytes, is_out_of_memory
+from tunesmith.train.objective import Means
 from tunesmith.train.process import run
 from tunesmith.train.smoke import greedy, shortest_answer, smoke
-from tunesmith.train.step import Means
 
 STOP = 7
 
@@ -73,14 +73,16 @@ def test_greedy_decoding_with_a_cache_is_that_without() -> None:
     model = load_model(tiny_base())
     adapter = Adapter.create(model.linears, LoraSpec(2, 4.0), 0)
     prompt = [1, 4, 60, 61, 62, 7, 5]
-    found = greedy(model, adapter, prompt, 12, set())
+    # Together with a shorter and a longer prompt.
+    others = [prompt[:3], [*prompt, 70, 71, 72]]
+    _, found, _ = greedy(model, adapter, [others[0], prompt, others[1]], 12, set())
     ids = list(prompt)
     with torch.no_grad():
         for _ in range(12):
             hidden = model.hidden(torch.tensor([ids]), lora=adapter)
             ids.append(int(model.logits(hidden[0, -1]).argmax()))
     assert found == ids[len(prompt) :]
-    stopped = greedy(model, adapter, prompt, 12, {found[4]})
+    [stopped] = greedy(model, adapter, [prompt], 12, {found[4]})
     assert stopped == found[: found.index(found[4]) + 1]
 
 
