@@ -60,6 +60,8 @@ class BaseInfo:
     """False: the template rewrites earlier turns, so a conversation trains turn by turn."""
     has_tools: bool
     created_at: int
+    sha256: str | None = None
+    """Of a model whose weights were all trained: what its directory is called."""
 
 
 def embedded_directory() -> Path:
