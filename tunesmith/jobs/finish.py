@@ -38,6 +38,12 @@ CSV_COLUMNS = {
     "valid_loss": "valid_loss",
     "valid_mean_token_accuracy": "valid_mean_token_accuracy",
 }
+# Of preferences, after the published ones.
+REWARD_COLUMNS = {
+    f"{phase}_reward_{name}": f"{phase}_reward_{name}"
+    for phase in ("train", "valid")
+    for name in ("chosen", "rejected", "margin", "accuracy")
+}
 
 _EVENTS = {
     "succeeded": Event.SUCCEEDED,
@@ -229,9 +235,12 @@ def _result_file(context: Context, job_id: str) -> FileRow:
 
 def metrics_csv(metrics: Sequence[EventRow]) -> str:
     """One row a step, empty cells where nothing was measured."""
+    columns = dict(CSV_COLUMNS)
+    if any("train_reward_margin" in event.data for event in metrics):
+        columns |= REWARD_COLUMNS
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(CSV_COLUMNS)
+    table.writerow(columns)
     for event in sorted(metrics, key=lambda event: event.data.get("step", 0)):
-        table.writerow([event.data.get(field, "") for field in CSV_COLUMNS.values()])
+        table.writerow([event.data.get(field, "") for field in columns.values()])
     return text.getvalue()

@@ -79,8 +79,10 @@ class RowLoss:
         return self.last_loss - self.first_loss
 
 
-def page(losses: NDArray[np.float32], by: By, after: int, limit: int) -> tuple[list[RowLoss], bool]:
-    """`limit` rows after the first `after` of the order, and whether more follow.
+def page(
+    losses: NDArray[np.float32], by: By, after: int | None, limit: int
+) -> tuple[list[RowLoss], bool]:
+    """`limit` rows that follow row `after` in the order, and whether there are more.
 
     "loss": the highest last loss first (the first loss where there is no last); "change": the rows
     that were learned least, or unlearned, first. Rows without the figure come last.
@@ -88,9 +90,10 @@ def page(losses: NDArray[np.float32], by: By, after: int, limit: int) -> tuple[l
     first, last = losses[:, 0], losses[:, 1]
     figure = np.where(np.isnan(last), first, last) if by == "loss" else last - first
     order = np.argsort(np.where(np.isnan(figure), np.inf, -figure), kind="stable")
-    chosen = order[after : after + limit]
+    start = 0 if after is None else int(np.flatnonzero(order == after - 1)[0]) + 1
+    chosen = order[start : start + limit]
     rows = [RowLoss(int(row) + 1, _number(first[row]), _number(last[row])) for row in chosen]
-    return rows, after + limit < len(order)
+    return rows, start + limit < len(order)
 
 
 def _number(value: np.float32) -> float | None:
