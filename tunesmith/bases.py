@@ -185,6 +185,8 @@ def _read_headers(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def _weight_files(directory: Path) -> list[str]:
+    if (directory / SINGLE).is_file():
+        return [SINGLE]
     index = directory / INDEX
     if index.exists():
         try:
@@ -201,8 +203,6 @@ def _weight_files(directory: Path) -> list[str]:
                 f"{missing[0]}. Finish the download."
             )
         return names
-    if (directory / SINGLE).is_file():
-        return [SINGLE]
     if any(found for pattern in PICKLED for found in directory.glob(pattern)):
         raise BaseModelError(
             f"{directory} has its weights only as pickled files (*.bin, *.pt), which can run code "

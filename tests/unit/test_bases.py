@@ -114,6 +114,7 @@ def test_models_that_also_see_are_told_apart(directory: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd"])
 def test_an_index_does_not_lead_out_of_its_directory(directory: Path, name: str) -> None:
+    (directory / "model.safetensors").unlink()
     index = {"weight_map": {"a": name}}
     (directory / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(BaseModelError, match="outside its directory"):
@@ -175,7 +176,7 @@ def adapter(directory: Path) -> None:
         (lambda path: (path / "model.safetensors").write_bytes(b"x" * 99), "not a whole"),
         (lambda path: (path / "model.safetensors").write_bytes(b""), "not a whole"),
         (
-            lambda path: (path / "model.safetensors.index.json").write_text("{}"),
+            lambda path: (path / "model.safetensors").rename(path / "model.safetensors.index.json"),
             "not a safetensors index",
         ),
         (lambda path: (path / "tokenizer.json").unlink(), "has no tokenizer.json. Write it"),

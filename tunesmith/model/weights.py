@@ -38,11 +38,17 @@ def load_weights(
     stored: dict[str, Tensor] = {}
     for path in weight_files(directory):
         try:
-            stored.update(_read(path, device))
+            found = _read(path, device)
         except (SafetensorError, OSError) as error:
             raise BaseModelError(
                 f"{path.name} cannot be read ({error}). Copy or download the file again."
             ) from error
+        if twice := stored.keys() & found.keys():
+            raise BaseModelError(
+                f"{path.name} holds {min(twice)}, which is in another file too. "
+                "Copy or download the whole directory again."
+            )
+        stored.update(found)
     _check(stored, config)
     dtype = dtype or stored[EMBEDDING].dtype
     return {name: stored[name].to(dtype) for name in weight_shapes(config)}
