@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunesmith.model.decoder import AttentionRule, attend, seen
+from tunesmith.model.decoder import AttentionRule, Decoder, attend, seen
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
 from tunesmith.model.transformers_path import TransformersModel
@@ -95,8 +95,13 @@ def greedy(
     padding_B1 = torch.tensor(num_padding, device=model.device)[:, None]
     cache = GrowingCache(num_padding)
     new_BT = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts])
+    ids_BT = new_BT
+    short = model.short_positions if isinstance(model, Decoder) else None
     answers: list[list[int]] = [[] for _ in prompts]
     for end in range(width, min(width + limit, model.max_positions)):
+        if end > width and short is not None and any(end - n == short + 1 for n in num_padding):
+            # What was kept of a shorter text is of no use to one that outgrew the short factors.
+            cache, new_BT = GrowingCache(num_padding), ids_BT
         places_T = torch.arange(end - new_BT.shape[1], end, device=model.device)
         hidden_BTE = model.hidden(
             new_BT.to(model.device),
@@ -105,6 +110,7 @@ def greedy(
             lora=adapter,
         )
         new_BT = model.logits(hidden_BTE[:, -1]).argmax(-1, keepdim=True)
+        ids_BT = torch.cat((ids_BT, new_BT.cpu()), 1)
         for answer, number in zip(answers, new_BT[:, 0].tolist(), strict=True):
             if not answer or answer[-1] not in stop_ids:
                 answer.append(number)
