@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tunesmith.model.families import DecoderConfig
+from tunesmith.model.passes import rms_norm
 from tunesmith.model.rope_rules import LongScaling, Rope
 from tunesmith.model.rotation import Rotation, rotate
 from tunesmith.model.shapes import EMBEDDING, HEAD, linear_shapes
@@ -53,12 +54,10 @@ class Attention(Protocol):
 
 
 class LowRankUpdate(Protocol):
-    """What an adapter makes of the outputs of linear layers."""
+    """What an adapter makes of linear layers."""
 
-    def adapt(
-        self, names: tuple[str, ...], x_BTE: Tensor, outputs: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
-        """The outputs with the update of each: `names` are the linears that x went through."""
+    def adapt(self, names: tuple[str, ...], x_BTE: Tensor, products: Linears) -> tuple[Tensor, ...]:
+        """The outputs of the linears `names` for input x, each with its update."""
         ...
 
 
@@ -68,6 +67,17 @@ class Linears(Protocol):
     def __call__(self, names: tuple[str, ...], x_BTE: Tensor) -> tuple[Tensor, ...]:
         """The outputs of several linears ("model.layers.0.mlp.up_proj") for one input."""
         ...
+
+
+class PlainLinears:
+    """The products as torch has them, over `weights` by Hugging Face names."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        self.weights = weights
+
+    def __call__(self, names: tuple[str, ...], x_BTE: Tensor) -> tuple[Tensor, ...]:
+        w = self.weights
+        return tuple(F.linear(x_BTE, w[f"{name}.weight"], w.get(f"{name}.bias")) for name in names)
 
 
 class Decoder:
@@ -83,7 +93,7 @@ class Decoder:
     ) -> None:
         self.config = config
         self.weights = weights
-        self._products = linears or self._plain_products
+        self._products = linears or PlainLinears(weights)
         self._rotations = {
             kind.rope: Rotation(kind.rope, config.head_dim, self.device)
             for kind in config.kinds
@@ -209,12 +219,9 @@ class Decoder:
     def _linear(
         self, names: tuple[str, ...], x_BTE: Tensor, lora: LowRankUpdate | None
     ) -> tuple[Tensor, ...]:
-        outputs = self._products(names, x_BTE)
-        return outputs if lora is None else lora.adapt(names, x_BTE, outputs)
-
-    def _plain_products(self, names: tuple[str, ...], x_BTE: Tensor) -> tuple[Tensor, ...]:
-        w = self.weights
-        return tuple(F.linear(x_BTE, w[f"{name}.weight"], w.get(f"{name}.bias")) for name in names)
+        if lora is None:
+            return self._products(names, x_BTE)
+        return lora.adapt(names, x_BTE, self._products)
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
         weight, eps = self.weights[name], self.config.norm_eps
@@ -295,10 +302,3 @@ def _attend_capped(
     weights = scores_BKGTS.softmax(-1).to(v_BKSD.dtype)
     out_BKGTD = (weights.flatten(2, 3) @ v_BKSD).view(B, K, -1, T, D)
     return out_BKGTD.permute(0, 3, 1, 2, 4).reshape(B, T, H, D)
-
-
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Root-mean-square norm (Zhang and Sennrich 2019), computed in fp32 and cast back."""
-    wide = x.float()
-    wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return weight * wide.to(x.dtype)

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from tunesmith.model.passes import turn
 from tunesmith.model.rope_rules import LinearScaling, Llama3Scaling, LongScaling, Rope, YarnScaling
 
 
@@ -61,8 +62,7 @@ def rotate(x_BTHD: Tensor, cos_BT1D: Tensor, sin_BT1D: Tensor) -> Tensor:
     if dims < x_BTHD.shape[-1]:
         turned = rotate(x_BTHD[..., :dims], cos_BT1D, sin_BT1D)
         return torch.cat((turned, x_BTHD[..., dims:]), dim=-1)
-    first, second = x_BTHD.chunk(2, dim=-1)
-    return x_BTHD * cos_BT1D + torch.cat((-second, first), dim=-1) * sin_BT1D
+    return turn(x_BTHD, cos_BT1D, sin_BT1D)
 
 
 def _lengths(positions_BT: Tensor) -> Tensor:

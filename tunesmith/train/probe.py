@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from tunesmith.model.decoder import rms_norm
+from tunesmith.model.passes import rms_norm
 
 WIDENING = 3
 """Inner width over hidden width, about as in Llama."""

@@ -16,6 +16,7 @@ from tunesmith.data.render import Example
 from tunesmith.model.load import load_model
 from tunesmith.train import attention
 from tunesmith.train.batches import Corpus, Order
+from tunesmith.train.memory import keep_freed_memory
 from tunesmith.train.objective import Supervised
 from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import decide, fit_memory
@@ -50,6 +51,7 @@ def rehearse(
 
     Raises JobError or BaseModelError; nothing is written.
     """
+    keep_freed_memory()
     corpus = Corpus(examples)
     nothing = FileRef("", Path())
     spec = Spec(
