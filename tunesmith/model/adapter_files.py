@@ -119,8 +119,12 @@ def read_spec(directory: Path) -> LoraSpec:
 def continued(requested: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """The hyperparameters of a job that goes on with an adapter: its shape, and what was asked.
 
+    Full fine-tuning takes the adapter into the weights it starts from; nothing is left to shape.
+
     Raises AdapterError, and JobError where another shape was asked for.
     """
+    if requested.get("finetuning_type") == "full":
+        return dict(requested)
     spec = read_spec(directory)
     shape: dict[str, Any] = {
         "finetuning_type": "dora" if spec.dora else "lora",

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 from tunesmith.train.advice import tell_best, tell_if_rising
 from tunesmith.train.checkpoint import Standing
-from tunesmith.train.checks import check_finite, check_gradients
+from tunesmith.train.checks import check_finite, check_gradients, check_reference
+from tunesmith.train.full import FullWeights
 from tunesmith.train.job import Job
 from tunesmith.train.objective import Means, longest_unit
 from tunesmith.train.optimizer import learning_rate
@@ -29,7 +32,7 @@ VALIDATE_EVERY = 10
 
 
 def train(job: Job) -> Result:
-    """Tunes an adapter by the job's spec, from its newest good checkpoint if it has any.
+    """Tunes a model by the job's spec, from its newest good checkpoint if it has any.
 
     Raises DataError, JobError, BaseModelError or AdapterError for what no retry would change, and
     Fenced where another trainer has taken over.
@@ -52,7 +55,7 @@ def train(job: Job) -> Result:
         if epoch and epoch >= first_servable:
             save(job, run, servable=True)
             take_samples(job, run, step, epoch)
-        elif time.monotonic() - run.saved_at_s >= job.spec.save_every_s:
+        elif time.monotonic() - run.saved_at_s >= run.save_every_s(job.spec):
             save(job, run, servable=False)
     report_answer(job, run)
     result = job.result("succeeded")
@@ -66,15 +69,17 @@ def learn(job: Job, run: Run, step: int) -> None:
     began_s = time.monotonic()
 
     def forwards_and_backwards(max_tokens: int) -> Means:
-        if run.adapter.spec.dropout:
+        if run.plan.lora_dropout:
             seed_step(job.spec.seed, step)
-        return accumulate(run.forward, run.adapter, run.optimizer, run.objective, rows, max_tokens)
+        return accumulate(run.forward, run.trained, run.optimizer, run.objective, rows, max_tokens)
 
     longest = longest_unit(run.objective, rows)
     means = within_memory(job, run, longest, forwards_and_backwards)
     check_finite(means, step, run.plan.total_steps)
     if step == 1:
-        check_gradients(run.adapter)
+        check_gradients(run.trained)
+        if not run.plan.lora_dropout:
+            check_reference(run.objective, rows, means, run.plan.dtype)
     run.optimizer.update(learning_rate(run.plan.learning_rate, step, run.plan.total_steps))
     run.metrics = means.named("train")
     run.row_losses.record((step - 1) * run.plan.batch_size, rows, means.row_losses)
@@ -99,7 +104,7 @@ def score(job: Job, run: Run, phase: str, rows: Sequence[int]) -> None:
     """Adds the figures of these rows of the validation file to the run's."""
 
     def forwards(max_tokens: int) -> Means:
-        return evaluate(run.forward, run.adapter, run.valid_objective, rows, max_tokens)
+        return evaluate(run.forward, run.trained, run.valid_objective, rows, max_tokens)
 
     means = within_memory(job, run, longest_unit(run.valid_objective, rows), forwards)
     run.metrics |= means.named(phase)
@@ -123,17 +128,25 @@ def save(job: Job, run: Run, *, servable: bool) -> None:
     job.journal.sync()
     run.row_losses.save()
     standing = Standing(step, run.order.epoch_ended_by(step), servable, dict(run.metrics))
+    began_s = time.monotonic()
     despite_full_disk(
         lambda: job.checkpoints.save(
-            standing,
-            run.adapter,
-            run.optimizer.state(),
-            base_name=job.spec.base.name,
-            transposed=getattr(run.model, "transposed", False),
+            standing, partial(write_weights, job, run), run.optimizer.state()
         )
     )
     job.checkpoints.prune(max(1, job.spec.keep_checkpoints))
     run.saved, run.saved_at_s = standing, time.monotonic()
+    run.save_s = run.saved_at_s - began_s
+
+
+def write_weights(job: Job, run: Run, directory: Path) -> None:
+    """What is served of a checkpoint: an adapter's two files, or a whole model."""
+    base = job.spec.base
+    if isinstance(run.trained, FullWeights):
+        run.trained.save(directory, base.path, run.renderer.stop_ids)
+    else:
+        transposed = getattr(run.model, "transposed", False)
+        run.trained.save(directory, base.name, transposed=transposed)
 
 
 def rehearse(job: Job, run: Run) -> None:
@@ -146,7 +159,7 @@ def rehearse(job: Job, run: Run) -> None:
 
         def forwards_and_backwards(max_tokens: int) -> Means:
             return accumulate(
-                run.forward, run.adapter, run.optimizer, run.objective, rows, max_tokens
+                run.forward, run.trained, run.optimizer, run.objective, rows, max_tokens
             )
 
         within_memory(job, run, longest_unit(run.objective, rows), forwards_and_backwards)
@@ -154,7 +167,7 @@ def rehearse(job: Job, run: Run) -> None:
 
 def report_answer(job: Job, run: Run) -> None:
     """Says whether the tuned model answers a training prompt and stops."""
-    seen = smoke(run.model, run.adapter, run.train, run.renderer.stop_ids)
+    seen = smoke(run.model, run.trained, run.train, run.renderer.stop_ids)
     if seen.stops:
         text = f"answers a training prompt and stops ({seen.num_tokens} tokens)"
         job.journal.message("smoke", f"Smoke test: the tuned model {text}")

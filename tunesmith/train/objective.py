@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -60,6 +60,9 @@ class Sums:
 class Objective(Protocol):
     """What is lowered on the rows of one corpus."""
 
+    looks_at_losses: ClassVar[bool]
+    """Whether the coefficients depend on them."""
+
     @property
     def corpus(self) -> Corpus: ...
 
@@ -81,6 +84,7 @@ class Objective(Protocol):
 @dataclass(frozen=True)
 class Supervised:
     corpus: Corpus
+    looks_at_losses: ClassVar[bool] = False
 
     def units(self, rows: Sequence[int]) -> list[list[int]]:
         return [[sequence] for sequence in self.corpus.sequences(rows)]
@@ -111,6 +115,7 @@ class Preference:
     reference_S: Tensor
     """Summed log-probability of each sequence's answer before the job, float64, on the CPU."""
     beta: float
+    looks_at_losses: ClassVar[bool] = True
 
     def units(self, rows: Sequence[int]) -> list[list[int]]:
         return [self.corpus.sequences([row]) for row in rows]

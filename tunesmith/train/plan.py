@@ -79,11 +79,13 @@ class Plan:
     def text(self, num_trainable: int) -> str:
         """For the user."""
         where = "GPU" if self.device == "cuda" else f"CPU, {_count(self.threads, 'thread')}"
-        kind = "DoRA" if self.finetuning_type == "dora" else "LoRA"
+        kind = {"lora": "LoRA parameters", "dora": "DoRA parameters", "full": "weights"}
+        shape = f"rank {self.lora_rank}, alpha {self.lora_alpha:g}"
+        shape = "the whole model" if self.finetuning_type == "full" else shape
         on_pairs = "" if self.beta is None else f" on preferences (beta {self.beta:g})"
         return (
-            f"Training {num_trainable:,} {kind} parameters (rank {self.lora_rank}, alpha "
-            f"{self.lora_alpha:g}){on_pairs} in {self.dtype} on {where}: "
+            f"Training {num_trainable:,} {kind[self.finetuning_type]} ({shape}){on_pairs} "
+            f"in {self.dtype} on {where}: "
             f"{_count(self.n_epochs, 'epoch')}, batch size {self.batch_size}, "
             f"{_count(self.total_steps, 'step')}, learning rate {self.learning_rate:.2g}"
         )

@@ -26,8 +26,8 @@ from tunesmith.train.batches import Corpus
 from tunesmith.train.job import Job
 from tunesmith.train.objective import Preference, Sums, Supervised, longest_unit
 from tunesmith.train.shortage import within_memory
-from tunesmith.train.start import Run, load_adapter
-from tunesmith.train.step import sums
+from tunesmith.train.start import Run, load_start
+from tunesmith.train.step import Forward, sums
 from tunesmith.train.watch import Request
 
 # Rows between two looks at the clock and at what is asked of the job.
@@ -43,11 +43,10 @@ def aim(job: Job, run: Run) -> Request | None:
         run.objective = Supervised(run.train)
         run.valid_objective = Supervised(run.valid or run.train)
         return None
-    start = job.spec.start_adapter
-    lora = None if start is None else load_adapter(start, run.model)
+    forward, lora = load_start(job, run)
     found = []
     for name, corpus in (("train", run.train), ("valid", run.valid or Corpus([]))):
-        reference = Reference(job, run, name, corpus)
+        reference = Reference(job, run, forward, name, corpus)
         if asked := reference.ask(lora):
             return asked
         found.append(Preference(corpus, reference.logp_S, run.plan.beta))
@@ -58,9 +57,10 @@ def aim(job: Job, run: Run) -> Request | None:
 class Reference:
     """The log-probabilities of one corpus's sequences."""
 
-    def __init__(self, job: Job, run: Run, name: str, corpus: Corpus) -> None:
+    def __init__(self, job: Job, run: Run, forward: Forward, name: str, corpus: Corpus) -> None:
         self._job = job
         self._run = run
+        self._forward = forward
         self._name = name
         self._corpus = corpus
         self._path = job.dir / f"reference-{name}.safetensors"
@@ -97,7 +97,7 @@ class Reference:
         pairs = Preference(self._corpus, torch.empty(0), 1.0)
 
         def forwards(max_tokens: int) -> Sums:
-            return sums(self._run.forward, lora, pairs, rows, max_tokens)
+            return sums(self._forward, lora, pairs, rows, max_tokens)
 
         found = within_memory(self._job, self._run, longest_unit(pairs, rows), forwards)
         logp = [-found.loss[sequence] for sequence in self._corpus.sequences(rows)]

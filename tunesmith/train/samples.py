@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from typing import Literal
 
-from tunesmith.model.lora import Adapter
+from tunesmith.model.decoder import LowRankUpdate
+from tunesmith.model.load import CausalModel
 from tunesmith.train.batches import Corpus
 from tunesmith.train.insight import Answer, Prompt, Sample, Samples, read_samples, write_samples
 from tunesmith.train.job import Job
 from tunesmith.train.smoke import greedy
-from tunesmith.train.start import Run, load_adapter
+from tunesmith.train.start import Run, load_start
 
 NUM_PROMPTS = 5
 MAX_ANSWER_TOKENS = 64
@@ -38,9 +39,9 @@ def take_samples(job: Job, run: Run, step: int, epoch: int) -> None:
     began_s = time.monotonic()
     samples = before.samples
     if not samples:
-        start = job.spec.start_adapter
-        lora = None if start is None else load_adapter(start, run.model).to(run.model.dtype)
-        samples = [Sample(0, 0, _answers(run, lora, chosen))]
+        start, lora = load_start(job, run)
+        lora = None if lora is None else lora.to(start.model.dtype)
+        samples = [Sample(0, 0, _answers(run, start.model, lora, chosen))]
         # Each take costs about as much; there is one for each checkpoint that is kept.
         expected_s = (time.monotonic() - began_s) * (1 + max(1, job.spec.keep_checkpoints))
         if expected_s > max(FREE_S, SHARE * run.step_s * run.plan.total_steps):
@@ -51,7 +52,7 @@ def take_samples(job: Job, run: Run, step: int, epoch: int) -> None:
             )
             job.journal.message("samples:skipped", text)
             return
-    answers = _answers(run, run.adapter.to(run.model.dtype), chosen)
+    answers = _answers(run, run.model, run.trained.to(run.model.dtype), chosen)
     prompts = [_prompt(run, param, *each) for each in chosen]
     write_samples(job.dir, Samples(prompts, [*samples, Sample(step, epoch, answers)]))
     stopped = sum(answer.stops for answer in answers)
@@ -75,11 +76,14 @@ def choose(corpus: Corpus) -> list[tuple[int, list[int], list[int]]]:
 
 
 def _answers(
-    run: Run, lora: Adapter | None, chosen: list[tuple[int, list[int], list[int]]]
+    run: Run,
+    model: CausalModel,
+    lora: LowRankUpdate | None,
+    chosen: list[tuple[int, list[int], list[int]]],
 ) -> list[Answer]:
     stop_ids = run.renderer.stop_ids
     prompts = [prompt for _, prompt, _ in chosen]
-    found = greedy(run.model, lora, prompts, MAX_ANSWER_TOKENS, stop_ids)
+    found = greedy(model, lora, prompts, MAX_ANSWER_TOKENS, stop_ids)
     return [
         Answer(run.renderer.decode(ids), len(ids), bool(ids) and ids[-1] in stop_ids)
         for ids in found

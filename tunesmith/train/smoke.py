@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunesmith.model.decoder import AttentionRule, Decoder, attend, seen
+from tunesmith.model.decoder import AttentionRule, Decoder, LowRankUpdate, attend, seen
 from tunesmith.model.load import CausalModel
-from tunesmith.model.lora import Adapter
 from tunesmith.model.transformers_path import TransformersModel
 from tunesmith.train.batches import Corpus
+from tunesmith.train.step import Trained
 
 # Tokens beyond the length of the answer in the file before the model counts as not stopping.
 GRACE_TOKENS = 16
@@ -56,11 +56,11 @@ class GrowingCache:
         return seen(places_T[None], S, rule) & ((stored_S >= padding_B11) | itself_1TS)
 
 
-def smoke(model: CausalModel, adapter: Adapter, corpus: Corpus, stop_ids: Set[int]) -> Smoke:
+def smoke(model: CausalModel, trained: Trained, corpus: Corpus, stop_ids: Set[int]) -> Smoke:
     """Answers greedily the prompt whose answer in the file is the shortest."""
     prompt, num_expected = shortest_answer(corpus)
     limit = min(num_expected + GRACE_TOKENS, max(MAX_ANSWER_TOKENS, num_expected))
-    [answer] = greedy(model, adapter.to(model.dtype), [prompt], limit, stop_ids)
+    [answer] = greedy(model, trained.to(model.dtype), [prompt], limit, stop_ids)
     return Smoke(answer[-1] in stop_ids, len(answer))
 
 
@@ -82,7 +82,7 @@ def shortest_answer(corpus: Corpus) -> tuple[list[int], int]:
 @torch.no_grad()
 def greedy(
     model: CausalModel,
-    adapter: Adapter | None,
+    adapter: LowRankUpdate | None,
     prompts: list[list[int]],
     limit: int,
     stop_ids: Set[int],
@@ -121,7 +121,7 @@ def greedy(
 
 def _one_by_one(
     model: TransformersModel,
-    adapter: Adapter | None,
+    adapter: LowRankUpdate | None,
     prompt: list[int],
     limit: int,
     stop_ids: Set[int],

@@ -18,8 +18,12 @@ from tunesmith.model.lora import Adapter
 from tunesmith.train import loss
 from tunesmith.train.attention import Kind, hidden
 from tunesmith.train.batches import MicroBatch, micro_batches
+from tunesmith.train.full import FullWeights
 from tunesmith.train.objective import Means, Objective, Sums
 from tunesmith.train.optimizer import AdamW
+
+# What a job changes: an adapter beside the frozen weights, or the weights.
+Trained = Adapter | FullWeights
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,13 @@ class Forward:
 
     model: CausalModel
     attention: Kind
+    head_gradient: Tensor | None = None
+    """Where the gradient of the model's head adds up, if the head is trained."""
 
     @property
     def head(self) -> loss.Head:
-        return loss.Head(self.model.logits, self.model.vocab_size)
+        weight = None if self.head_gradient is None else self.model.head
+        return loss.Head(self.model.logits, self.model.vocab_size, weight, self.head_gradient)
 
     def supervised(self, batch: MicroBatch, lora: LowRankUpdate | None) -> Tensor:
         """Hidden states of the supervised positions (N, E)."""
@@ -41,7 +48,7 @@ class Forward:
 
 def accumulate(
     forward: Forward,
-    adapter: Adapter,
+    trained: Trained,
     optimizer: AdamW,
     objective: Objective,
     rows: Sequence[int],
@@ -59,8 +66,14 @@ def accumulate(
         def coefficients(loss_S: Tensor, batch: MicroBatch = batch) -> Tensor:
             return objective.coefficients(batch, loss_S) / divisor
 
-        states_NE = forward.supervised(batch, adapter)
-        found.append((batch, loss.backward(forward.head, states_NE, batch, coefficients)))
+        scores = loss.backward(
+            forward.head,
+            forward.supervised(batch, trained),
+            batch,
+            coefficients,
+            are_constant=not objective.looks_at_losses,
+        )
+        found.append((batch, scores))
     norm = optimizer.clip()
     means = objective.means(rows, _sums(found))
     return replace(means, gradient_norm=float(norm))
@@ -84,14 +97,14 @@ def sums(
 
 
 def evaluate(
-    forward: Forward, adapter: Adapter, objective: Objective, rows: Sequence[int], max_tokens: int
+    forward: Forward, trained: Trained, objective: Objective, rows: Sequence[int], max_tokens: int
 ) -> Means:
     """Loss and accuracy on the rows, without dropout."""
-    training, adapter.training = adapter.training, False
+    training, trained.training = trained.training, False
     try:
-        return objective.means(rows, sums(forward, adapter, objective, rows, max_tokens))
+        return objective.means(rows, sums(forward, trained, objective, rows, max_tokens))
     finally:
-        adapter.training = training
+        trained.training = training
 
 
 def seed_step(seed: int, step: int) -> None:
