@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +279,33 @@ def test_the_validate_phase_decides_beta(tmp_path: Path) -> None:
     assert found.hyperparameters["beta"] == 0.1
     assert (found.num_examples, found.num_valid_examples) == (10, 4)
     assert found.total_steps == 25  # 10 epochs of 10 pairs, four at a time
+
+
+def test_a_reference_that_is_not_the_start_fails_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the base stands in for the adapter that is continued."""
+    original = preference.sums
+
+    def of_something_else(*args: Any) -> Any:
+        found = original(*args)
+        return replace(found, loss={each: loss * 1.01 for each, loss in found.loss.items()})
+
+    monkeypatch.setattr(preference, "sums", of_something_else)
+    job_dir = pair_job(tmp_path / "job")
+    assert run("train", job_dir) == DONE
+    error = result_of(job_dir).error
+    assert error is not None
+    assert error.code == "reference_differs"
+    assert "please report it" in error.message
+
+
+def test_dropout_moves_the_first_margins_and_that_is_no_fault(tmp_path: Path) -> None:
+    hyper = HYPER | {"lora_dropout": 0.5, "n_epochs": 1}
+    start = pair_job(tmp_path / "start", hyperparameters=HYPER)
+    assert run("train", start) == DONE
+    adapter = start / result_of(start).checkpoints[-1].path
+    job_dir = pair_job(tmp_path / "job", hyperparameters=hyper, start_adapter=adapter)
+    assert run("train", job_dir) == DONE
+    assert result_of(job_dir).status == "succeeded"
+    assert abs(metrics_of(job_dir)["step:1"]["train_reward_chosen"]) > 1e-3
