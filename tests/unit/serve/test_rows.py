@@ -60,8 +60,11 @@ def test_an_answer_that_outgrows_the_short_factors_equals_the_definition(
         greedy(phi3, list(range(3, 35)), 5, adapter=adapter),
         greedy(phi3, list(range(3, 40)), 20, n=2),
         greedy(phi3, [4], 33),
+        # The last of these begins while the others are past the border.
+        greedy(phi3, [7], 12),
+        greedy(phi3, list(range(60, 88)), 20, n=6),
     ]
-    with running_engine(max_batch=3) as harness:
+    with running_engine(max_batch=4) as harness:
         tickets = [harness.submit(request) for request in requests]
         answers = harness.wait(*tickets)
     for request, answer in zip(requests, answers, strict=True):

@@ -18,6 +18,7 @@ def test_prompts_of_any_length_are_answered_as_if_alone(kind: str, tmp_path: Pat
     build(kind).save_pretrained(tmp_path)
     model = load_model(tmp_path)
     prompts = [list(range(3, 3 + length)) for length in (4, 20, 31, 40)]
+    prompts += [list(range(start, start + 30)) for start in range(10, 60, 5)]
     for prompt, answer in zip(prompts, greedy(model, None, prompts, 20, set()), strict=True):
         ids = list(prompt)
         with torch.no_grad():
