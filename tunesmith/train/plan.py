@@ -17,7 +17,7 @@ from tunesmith.data import estimate
 from tunesmith.errors import JobError
 from tunesmith.model.adapter_files import LoraSpec, continued
 from tunesmith.model.load import CausalModel
-from tunesmith.train import probe
+from tunesmith.train import precision
 from tunesmith.train.attention import Kind
 from tunesmith.train.batches import Corpus
 from tunesmith.train.memory import available_bytes
@@ -92,7 +92,7 @@ class Plan:
 
 
 def decide(spec: Spec, base: BaseInfo, corpus: Corpus) -> Plan:
-    """Resolves "auto" and measures the machine; sets the number of threads."""
+    """Resolves "auto" and looks at the machine."""
     requested = spec.hyperparameters
     if spec.start_adapter is not None:
         requested = continued(requested, spec.start_adapter)
@@ -100,11 +100,11 @@ def decide(spec: Spec, base: BaseInfo, corpus: Corpus) -> Plan:
     device = pick_device(spec.device)
     threads = spec.threads or len(os.sched_getaffinity(0))
     if device == "cuda":
-        dtype = probe.choose_cuda()
+        dtype = precision.choose_cuda()
     else:
         mean_tokens = corpus.num_tokens(range(corpus.num_rows)) // corpus.num_rows
         num_tokens = min(hyper.batch_size * mean_tokens, MAX_MICRO_TOKENS[device])
-        dtype, threads = probe.choose_cpu(num_tokens, base.hidden_size, threads)
+        dtype, threads = precision.choose_cpu(num_tokens, base.hidden_size, threads)
     return Plan(
         device=device,
         dtype="bfloat16" if dtype == torch.bfloat16 else "float32",
