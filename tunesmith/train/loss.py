@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tunesmith.train.batches import MicroBatch
@@ -35,6 +34,8 @@ class Head:
     """(V, E): what the scores are formed with, where it is trained."""
     gradient: Tensor | None = None
     """(V, E), at least fp32: what its gradient is added to."""
+    plain: Tensor | None = None
+    """(V, E), where the scores are the product with it and nothing else: no graph is needed."""
 
     def chunks(self, hidden_NE: Tensor) -> list[slice]:
         size = max(1, CHUNK_ELEMENTS[hidden_NE.device.type] // self.vocab_size)
@@ -58,8 +59,7 @@ def scores(head: Head, hidden_NE: Tensor, batch: MicroBatch) -> Scores:
     with torch.no_grad():
         for rows in head.chunks(hidden_NE):
             logits_NV = _widen(head.logits(hidden_NE[rows]))
-            nll_N = F.cross_entropy(logits_NV, batch.targets_N[rows], reduction="none")
-            is_right_N = logits_NV.argmax(-1) == batch.targets_N[rows]
+            nll_N, is_right_N, _ = _softmax_(logits_NV, batch.targets_N[rows])
             found.append((batch.weights_N[rows] * nll_N, is_right_N))
     return _by_sequence(found, batch)
 
@@ -75,23 +75,18 @@ def backward(
     """Adds a gradient to everything `hidden_NE` came from: that of sum(c * loss_S), where
     c = coefficients(loss_S) counts as constant; `are_constant` says that it looks at no loss."""
     ahead_N = _spread_ahead(head, hidden_NE, batch, coefficients, are_constant)
+    factors_N = batch.weights_N if ahead_N is None else batch.weights_N * ahead_N
     found = []
     gradient_NE = torch.empty_like(hidden_NE)
     for rows in head.chunks(hidden_NE):
-        leaf_NE = hidden_NE[rows].detach().requires_grad_()
-        with torch.enable_grad():
-            logits_NV = _widen(head.logits(leaf_NE))
-            nll_N = F.cross_entropy(logits_NV, batch.targets_N[rows], reduction="none")
-            weighed_N = batch.weights_N[rows] * nll_N
-        if head.weight is None or ahead_N is None:
-            (gradient_NE[rows],) = torch.autograd.grad(weighed_N.sum(), leaf_NE)
-        else:
-            total = (weighed_N * ahead_N[rows]).sum()
-            gradient_NE[rows], of_head_VE = torch.autograd.grad(total, (leaf_NE, head.weight))
-            assert head.gradient is not None, "a trained head has a gradient"
-            head.gradient.add_(of_head_VE)
-        is_right_N = logits_NV.detach().argmax(-1) == batch.targets_N[rows]
-        found.append((weighed_N.detach(), is_right_N))
+        nll_N, is_right_N = _learn(
+            head,
+            hidden_NE.detach()[rows],
+            batch.targets_N[rows],
+            factors_N[rows],
+            gradient_NE[rows],
+        )
+        found.append((batch.weights_N[rows] * nll_N, is_right_N))
     sums = _by_sequence(found, batch)
     if ahead_N is None:
         spread_N = _spread(coefficients(sums.loss_S), batch)
@@ -100,6 +95,60 @@ def backward(
     # import sympy first (0.3 s).
     torch.autograd.backward((hidden_NE * gradient_NE).sum())
     return sums
+
+
+@torch.no_grad()
+def _learn(
+    head: Head, hidden_NE: Tensor, targets_N: Tensor, factors_N: Tensor, gradient_NE: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Loss and rightness of each position; the gradient of sum(factors * nll) into `gradient_NE`
+    and the head's.
+
+    For logits z that is factors * (softmax(z) - one at the target), formed where z stood.
+    """
+    leaf_NE = hidden_NE.requires_grad_(head.plain is None)
+    with torch.set_grad_enabled(head.plain is None):
+        narrow_NV = head.logits(leaf_NE)
+    logits_NV = _widen(narrow_NV.detach())
+    if head.plain is None and logits_NV.dtype == narrow_NV.dtype:
+        logits_NV = logits_NV.clone()
+    nll_N, is_right_N, toward_NV = _softmax_(logits_NV, targets_N)
+    toward_NV *= factors_N[:, None]
+    toward_NV = toward_NV.to(narrow_NV.dtype)
+    if head.plain is not None:
+        torch.mm(toward_NV, head.plain, out=gradient_NE)
+        if head.gradient is not None:
+            _add_product_(head.gradient, toward_NV.T, hidden_NE)
+        return nll_N, is_right_N
+    # A head that is more than one product: autograd goes through what it does to the logits.
+    inputs = [leaf_NE] if head.weight is None else [leaf_NE, head.weight]
+    with torch.enable_grad():
+        weighed = (narrow_NV * toward_NV).sum()
+    of_hidden_NE, *of_head = torch.autograd.grad(weighed, inputs)
+    gradient_NE.copy_(of_hidden_NE)
+    if head.gradient is not None:
+        head.gradient.add_(of_head[0])
+    return nll_N, is_right_N
+
+
+def _softmax_(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, rightness and softmax(z) - one at the target, which takes the place of the logits."""
+    places_N1 = targets_N[:, None]
+    highest_N = logits_NV.amax(-1)
+    target_N = logits_NV.gather(1, places_N1)[:, 0]
+    total = torch.softmax(logits_NV, -1, out=logits_NV)
+    # From the largest probability, which cannot round to zero as the target's can.
+    log_total_N = highest_N - total.amax(-1).log()
+    total.scatter_add_(1, places_N1, torch.full_like(target_N, -1.0)[:, None])
+    return log_total_N - target_N, target_N == highest_N, total
+
+
+def _add_product_(sum_VE: Tensor, left_VN: Tensor, right_NE: Tensor) -> None:
+    """sum += left @ right, whatever the types."""
+    if left_VN.dtype == sum_VE.dtype:
+        sum_VE.addmm_(left_VN, right_NE)
+    else:
+        sum_VE.add_(left_VN @ right_NE)
 
 
 def _spread_ahead(

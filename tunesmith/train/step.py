@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from tunesmith.model.decoder import LowRankUpdate
+from tunesmith.model.decoder import Decoder, LowRankUpdate
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
 from tunesmith.train import loss
@@ -37,8 +37,11 @@ class Forward:
 
     @property
     def head(self) -> loss.Head:
-        weight = None if self.head_gradient is None else self.model.head
-        return loss.Head(self.model.logits, self.model.vocab_size, weight, self.head_gradient)
+        model = self.model
+        weight = None if self.head_gradient is None else model.head
+        is_plain = isinstance(model, Decoder) and model.config.logit_softcap is None
+        plain = model.head.detach() if is_plain else None
+        return loss.Head(model.logits, model.vocab_size, weight, self.head_gradient, plain)
 
     def supervised(self, batch: MicroBatch, lora: LowRankUpdate | None) -> Tensor:
         """Hidden states of the supervised positions (N, E)."""

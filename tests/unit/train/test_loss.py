@@ -54,14 +54,22 @@ def naive(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> tup
     return mean.detach(), gradient
 
 
+def head_of(weight: Tensor, plain: bool = True, gradient: Tensor | None = None) -> Head:
+    """`plain` or not, the same scores."""
+    trained = None if gradient is None else weight.requires_grad_()
+    matrix = weight.detach() if plain else None
+    return Head(lambda rows: rows @ weight.T, VOCAB, trained, gradient, matrix)
+
+
+@pytest.mark.parametrize("plain", [True, False])
 @pytest.mark.parametrize("chunk_rows", [1, 7, NUM, 1000])
 def test_chunks_give_the_loss_and_gradient_of_full_logits(
-    chunk_rows: int, monkeypatch: pytest.MonkeyPatch
+    chunk_rows: int, plain: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(loss.CHUNK_ELEMENTS, "cpu", chunk_rows * VOCAB)
     hidden, weight, targets, weights = problem()
     expected, gradient = naive(hidden, weight, targets, weights)
-    head = Head(lambda rows: rows @ weight.T, VOCAB)
+    head = head_of(weight, plain)
     leaf = hidden.clone().requires_grad_()
     total = float(weights.sum())
     batch = batch_of(targets, weights, (5, 0, NUM - 5))
@@ -80,7 +88,7 @@ def test_chunks_give_the_loss_and_gradient_of_full_logits(
 
 def test_what_a_sequence_counts_may_depend_on_its_loss() -> None:
     hidden, weight, targets, weights = problem(3)
-    head = Head(lambda rows: rows @ weight.T, VOCAB)
+    head = head_of(weight)
     leaf = hidden.clone().requires_grad_()
     batch = batch_of(targets, weights, (9, NUM - 9))
     backward(head, leaf * 1, batch, lambda loss_S: 2 * loss_S)
@@ -95,7 +103,7 @@ def test_what_a_sequence_counts_may_depend_on_its_loss() -> None:
 def test_accumulated_parts_equal_the_whole() -> None:
     hidden, weight, targets, weights = problem(1)
     _, gradient = naive(hidden, weight, targets, weights)
-    head = Head(lambda rows: rows @ weight.T, VOCAB)
+    head = head_of(weight)
     leaf = hidden.clone().requires_grad_()
     total = float(weights.sum())
     # Parts of very different sizes: a mean of means would be far off.
@@ -124,9 +132,40 @@ def test_logits_never_exist_for_more_than_a_chunk(monkeypatch: pytest.MonkeyPatc
 def test_a_weight_of_zero_takes_a_token_out() -> None:
     hidden, weight, targets, weights = problem(2)
     weights[3] = 0.0
-    head = Head(lambda rows: rows @ weight.T, VOCAB)
+    head = head_of(weight)
     leaf = hidden.clone().requires_grad_()
     backward(head, leaf * 1, batch_of(targets, weights), over(float(weights.sum())))
     assert leaf.grad is not None
     assert not leaf.grad[3].any()
     assert leaf.grad[4].any()
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("are_constant", [True, False])
+def test_a_trained_head_gets_its_gradient_too(plain: bool, are_constant: bool) -> None:
+    hidden, weight, targets, weights = problem(3)
+    expected_head = weight.clone().requires_grad_()
+    nll = F.cross_entropy(hidden @ expected_head.T, targets, reduction="none")
+    ((weights * nll).sum() / weights.sum()).backward()  # type: ignore[no-untyped-call]
+    gradient = torch.zeros_like(weight)
+    backward(
+        head_of(weight, plain, gradient),
+        hidden.requires_grad_() * 1,
+        batch_of(targets, weights),
+        over(float(weights.sum())),
+        are_constant=are_constant,
+    )
+    assert expected_head.grad is not None
+    assert (gradient - expected_head.grad).abs().max() <= 1e-12
+
+
+def test_a_target_that_is_all_but_impossible_has_a_finite_loss() -> None:
+    hidden = torch.tensor([[200.0], [-300.0]])
+    weight = torch.tensor([[1.0], [-1.0]])
+    found = scores(
+        Head(lambda rows: rows @ weight.T, 2),
+        hidden,
+        batch_of(torch.tensor([1, 1]), torch.ones(2), (1, 1)),
+    )
+    assert found.loss_S.tolist() == [400.0, 0.0]
+    assert found.correct_S.tolist() == [0.0, 1.0]
