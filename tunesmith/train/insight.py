@@ -134,7 +134,9 @@ class Samples:
     prompts: list[Prompt] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     skipped: bool = False
-    """Whether checkpoints went without, because answering would have taken too long."""
+    """Whether some checkpoints go without, because answering would take too long."""
+    first_epoch: int | None = None
+    """Checkpoints from its end on answer; None until that is decided."""
 
     def at(self, step: int) -> bool:
         return any(sample.step == step for sample in self.samples)

@@ -1,12 +1,13 @@
 """Answers to the same few prompts, by the model the job starts from and at each kept checkpoint.
 
-Answering may take a small share of the job's time. Where it would take more, the checkpoints go
-without, and an event says so.
+Answering may take a small share of the job's time. Where it would take more, the earlier
+checkpoints go without, or all of them, and an event says so.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Literal
 
 from tunesmith.model.decoder import LowRankUpdate
@@ -31,33 +32,46 @@ def take_samples(job: Job, run: Run, step: int, epoch: int) -> None:
 
     What was taken before a resume stays.
     """
-    before = read_samples(job.dir)
-    if before.skipped or before.at(step):
-        return
-    param: Param = "validation_file" if run.valid else "training_file"
+    found = read_samples(job.dir)
     chosen = choose(run.valid or run.train)
-    began_s = time.monotonic()
-    samples = before.samples
-    if not samples:
-        start, lora = load_start(job, run)
-        lora = None if lora is None else lora.to(start.model.dtype)
-        samples = [Sample(0, 0, _answers(run, start.model, lora, chosen))]
-        # Each take costs about as much; there is one for each checkpoint that is kept.
-        expected_s = (time.monotonic() - began_s) * (1 + max(1, job.spec.keep_checkpoints))
-        if expected_s > max(FREE_S, SHARE * run.step_s * run.plan.total_steps):
-            write_samples(job.dir, Samples(skipped=True))
-            text = (
-                f"No sample answers at the checkpoints: they would take about {expected_s:.0f} s, "
-                f"more than {SHARE:.0%} of the training time. The checkpoints can be asked later"
-            )
-            job.journal.message("samples:skipped", text)
-            return
+    if found.first_epoch is None:
+        found = _begin(job, run, epoch, chosen)
+    assert found.first_epoch is not None, "it was just decided"
+    if epoch < found.first_epoch or found.at(step):
+        return
     answers = _answers(run, run.model, run.trained.to(run.model.dtype), chosen)
-    prompts = [_prompt(run, param, *each) for each in chosen]
-    write_samples(job.dir, Samples(prompts, [*samples, Sample(step, epoch, answers)]))
+    sample = Sample(step, epoch, answers)
+    write_samples(job.dir, replace(found, samples=[*found.samples, sample]))
     stopped = sum(answer.stops for answer in answers)
     text = f"Sample answers at step {step}: {stopped} of {len(answers)} end by themselves"
     job.journal.message(f"samples:{step}", text)
+
+
+def _begin(
+    job: Job, run: Run, epoch: int, chosen: list[tuple[int, list[int], list[int]]]
+) -> Samples:
+    """The answers of the start, and from which epoch on the checkpoints answer as well."""
+    began_s = time.monotonic()
+    start, lora = load_start(job, run)
+    lora = None if lora is None else lora.to(start.model.dtype)
+    sample = Sample(0, 0, _answers(run, start.model, lora, chosen))
+    # Every further answering costs about as much.
+    taken_s = time.monotonic() - began_s
+    budget_s = max(FREE_S, SHARE * run.step_s * run.plan.total_steps)
+    num_affordable = max(0, int(budget_s / taken_s) - 1)
+    first_epoch = max(epoch, run.plan.n_epochs - num_affordable + 1)
+    param: Param = "validation_file" if run.valid else "training_file"
+    prompts = [_prompt(run, param, *each) for each in chosen] if num_affordable else []
+    samples = Samples(prompts, [sample] if num_affordable else [], first_epoch > epoch, first_epoch)
+    write_samples(job.dir, samples)
+    if samples.skipped:
+        which = f"before epoch {first_epoch}" if num_affordable else "at the checkpoints"
+        text = (
+            f"No sample answers {which}: each time takes about {taken_s:.1f} s, and together they "
+            f"may take {SHARE:.0%} of the training time. The checkpoints can be asked later"
+        )
+        job.journal.message("samples:skipped", text)
+    return samples
 
 
 def choose(corpus: Corpus) -> list[tuple[int, list[int], list[int]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -94,16 +95,29 @@ def test_samples_are_as_before_after_a_resume(
     assert read_samples(halved) == read_samples(whole)
 
 
-def test_samples_that_take_too_long_are_skipped_and_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("num_affordable", "steps", "says"),
+    [(0, [], "at the checkpoints"), (1, [0, 14], "before epoch 4"), (9, [0, 7, 10, 14], None)],
+)
+def test_samples_that_take_too_long_are_left_out_and_that_is_said(
+    num_affordable: int,
+    steps: list[int],
+    says: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(samples, "FREE_S", 0.0)
-    monkeypatch.setattr(samples, "SHARE", 1e-9)
+    # The start's answers take one second of this clock.
+    clock = iter(range(1000))
+    monkeypatch.setattr(samples, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(samples, "SHARE", 0.0)
+    monkeypatch.setattr(samples, "FREE_S", 1.0 + num_affordable)
     job_dir = make_job(tmp_path / "job", with_validation=False)
     assert run("train", job_dir) == DONE
-    assert read_samples(job_dir).skipped
-    told = [event.message for event in events_of(job_dir) if event.key.startswith("samples:")]
-    assert len(told) == 1 and told[0].startswith("No sample answers at the checkpoints")
+    found = read_samples(job_dir)
+    assert [sample.step for sample in found.samples] == steps
+    assert found.skipped == (says is not None)
+    told = [event.message for event in events_of(job_dir) if event.key == "samples:skipped"]
+    assert [says in text for text in told if says] == [True] * (says is not None)
 
 
 def losing(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
