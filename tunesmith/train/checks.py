@@ -7,8 +7,11 @@ to stop, an adapter that gets no gradient, a loss of NaN in a job that "succeeds
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from typing import Any
 
 from tunesmith.errors import JobError
+from tunesmith.model.adapter_files import targeted
+from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
 from tunesmith.train.batches import Corpus
 from tunesmith.train.full import FullWeights
@@ -24,6 +27,20 @@ def check_stops(corpus: Corpus, stop_ids: Set[int]) -> None:
             "model: it would learn to go on for ever. The chat template of the base has to close "
             "each assistant turn with a stop token, and generation_config.json has to name it.",
             code="answer_without_stop",
+        )
+
+
+def check_targets(adapter: Adapter, model: CausalModel, asked: Any) -> None:
+    """An adapter that is continued adapts what was asked for. A list was compared before."""
+    if asked not in ("all", "attention", "mlp"):
+        return
+    if set(targeted(model.linears, asked)) != set(adapter.a):
+        there = ", ".join(sorted({name.rpartition(".")[2] for name in adapter.a}))
+        raise JobError(
+            f"The model to be continued has adapted {there}, so lora_targets {asked} would be "
+            "another adapter. Leave lora_targets out, or start from the base model.",
+            code="invalid_hyperparameters",
+            param="hyperparameters.lora_targets",
         )
 
 

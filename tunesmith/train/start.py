@@ -21,7 +21,7 @@ from tunesmith.train import attention, full
 from tunesmith.train import spec as files
 from tunesmith.train.batches import Corpus, Order
 from tunesmith.train.checkpoint import Checkpoint, Standing
-from tunesmith.train.checks import check_stops
+from tunesmith.train.checks import check_stops, check_targets
 from tunesmith.train.full import FullWeights
 from tunesmith.train.insight import RowLosses
 from tunesmith.train.job import Job
@@ -205,6 +205,7 @@ def _start_adapter(job: Job, model: CausalModel, plan: Plan) -> Adapter:
     if job.spec.start_adapter is None:
         return fresh_adapter(model, plan, job.spec.seed)
     adapter = load_adapter(job.spec.start_adapter, model).train()
+    check_targets(adapter, model, job.spec.hyperparameters.get("lora_targets"))
     adapter.spec = replace(adapter.spec, dropout=plan.lora_dropout)
     return adapter
 
