@@ -78,7 +78,13 @@ class LlamaCpp:
     def __init__(self, path: Path, num_positions: int) -> None:
         library: Any = importlib.import_module("llama_cpp")
         self._model: Any = library.Llama(
-            model_path=str(path), n_ctx=num_positions, logits_all=True, verbose=False
+            model_path=str(path),
+            n_ctx=num_positions,
+            logits_all=True,
+            # Keys and values in fp32: what shows is the file, not the engine's usual savings.
+            type_k=0,
+            type_v=0,
+            verbose=False,
         )
 
     def log_probs(self, rows: Sequence[Example]) -> list[Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from tunesmith.errors import ExportError
 from tunesmith.model.adapter_files import FILES as ADAPTER_FILES
 from tunesmith.model.compare import Difference, LlamaCpp, has_llama_cpp, log_probs
 from tunesmith.model.directory import TensorPlan, write_directory
-from tunesmith.model.gguf_file import write_gguf
-from tunesmith.model.load import CausalModel, load_model
+from tunesmith.model.gguf_file import context_length, write_gguf
+from tunesmith.model.load import CausalModel, load_model, read_config
 from tunesmith.model.lora import Adapter
 from tunesmith.model.merge import MergedWeights, merge
 from tunesmith.model.probe import MAX_FP32_PARAMETERS
@@ -122,6 +122,8 @@ class _Export:
         self._dtype = torch.float32 if size <= MAX_FP32_PARAMETERS else model.dtype
 
     def run(self, format: str) -> Comparison:
+        if format == "gguf":
+            self._leave_out_long_rows()
         expected = log_probs(self._load(), self._tuned.rows, self._adapter)
         merged = None
         if self._adapter is not None:
@@ -145,6 +147,16 @@ class _Export:
         )
         check(comparison)
         return comparison
+
+    def _leave_out_long_rows(self) -> None:
+        limit = context_length(read_config(self._tuned.base))
+        rows = [row for row in self._tuned.rows if len(row.ids) <= limit]
+        if not rows:
+            raise ExportError(
+                f"Every row is longer than the {limit} tokens that llama.cpp computes of this "
+                "model as it was trained. Give shorter ones with --rows FILE."
+            )
+        self._tuned = replace(self._tuned, rows=rows)
 
     def _load(self, directory: Path | None = None) -> CausalModel:
         return load_model(directory or self._tuned.base, dtype=self._dtype)

@@ -20,12 +20,22 @@ from torch import Tensor
 
 from tunesmith.errors import BaseModelError
 from tunesmith.model.directory import new_rule
+from tunesmith.model.families import decoder_config
 from tunesmith.model.gguf_vocab import Vocabulary, read_vocabulary
 from tunesmith.model.load import read_config
 from tunesmith.model.merge import MergedWeights
 
 # Option -> GGUF's type of matrices; vectors are always fp32.
 TYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}
+# Of a YaRN rule; llama.cpp takes them by other names and defaults.
+YARN_DETAILS = {
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+}
 BLOCK = 32
 """Elements that share a scale in q8_0."""
 
@@ -111,10 +121,6 @@ def _architecture(config: Mapping[str, Any]) -> Architecture:
     scalar = config.get("query_pre_attn_scalar")
     if scalar is not None and scalar != _scale_of_llama_cpp(config):
         raise _differs("the scale of its attention scores", scalar)
-    if kind in ("llama", "mistral") and config.get("layer_types") not in (None, []):
-        kinds = set(config["layer_types"])
-        if kinds != {"full_attention"}:
-            raise _differs("layers of several kinds", kinds)
     return found
 
 
@@ -138,7 +144,7 @@ def _describe(
     num_heads, head_size = config["num_attention_heads"], _head_size(config)
     rule = _rule(config)
     writer.add_name(name)
-    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_context_length(context_length(config))
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_feed_forward_length(config["intermediate_size"])
@@ -150,12 +156,7 @@ def _describe(
     share = rule.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0
     writer.add_rope_dimension_count(int(head_size * share))
     writer.add_rope_freq_base(rule["rope_theta"])
-    kind = rule["rope_type"]
-    if kind == "linear":
-        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(rule["factor"])
-    elif kind not in ("default", "llama3"):
-        raise _differs("a rotation rule", kind)
+    _describe_scaling(writer, rule, gguf)
     if (cap := config.get("attn_logit_softcapping")) is not None:
         writer.add_attn_logit_softcapping(cap)
     if (cap := config.get("final_logit_softcapping")) is not None:
@@ -165,20 +166,53 @@ def _describe(
     _describe_windows(writer, config, architecture)
 
 
+def _describe_scaling(writer: Any, rule: Mapping[str, Any], gguf: Any) -> None:
+    kind = rule["rope_type"]
+    if kind == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(rule["factor"])
+    elif kind == "yarn" and not YARN_DETAILS & rule.keys():
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rule["factor"])
+        writer.add_rope_scaling_orig_ctx_len(rule["original_max_position_embeddings"])
+    elif kind not in ("default", "llama3"):
+        raise _differs("a rotation rule", kind)
+
+
 def _describe_windows(writer: Any, config: Mapping[str, Any], architecture: Architecture) -> None:
     period, window = architecture.window_period, config.get("sliding_window")
     if period is None or window is None:
         return
     writer.add_sliding_window(window)
-    num_layers = config["num_hidden_layers"]
-    usual = [bool((layer + 1) % period) for layer in range(num_layers)]
-    kinds = config.get("layer_types")
-    if kinds and [kind == "sliding_attention" for kind in kinds] != usual:
-        writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in kinds])
+    usual = [bool((layer + 1) % period) for layer in range(config["num_hidden_layers"])]
+    slides = [each is not None for each in _windows(config)]
+    if slides != usual:
+        writer.add_sliding_window_pattern(slides)
     sliding = (config.get("rope_parameters") or {}).get("sliding_attention") or {}
     local = sliding.get("rope_theta") or config.get("rope_local_base_freq")
     if local is not None:
         writer.add_rope_freq_base_swa(local)
+
+
+def context_length(config: Mapping[str, Any]) -> int:
+    """As far as llama.cpp computes what was trained: where it knows no windows, to their end.
+
+    Raises BaseModelError for a model that it would not compute so at all.
+    """
+    period = _architecture(config).window_period
+    positions = int(config["max_position_embeddings"])
+    if period is not None:
+        return positions
+    return min([positions, *(window for window in _windows(config) if window is not None)])
+
+
+def _windows(config: Mapping[str, Any]) -> list[int | None]:
+    """What each layer sees; None: everything before it."""
+    decoder = decoder_config(config)
+    num_layers = config["num_hidden_layers"]
+    if decoder is None:
+        return [None] * num_layers
+    return [decoder.kind(layer).window for layer in range(num_layers)]
 
 
 def _rule(config: Mapping[str, Any]) -> dict[str, Any]:
