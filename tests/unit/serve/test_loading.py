@@ -86,15 +86,18 @@ def test_the_device_is_as_set() -> None:
     assert device_for("auto") in ("cpu", "cuda")
 
 
-def test_files_that_are_not_the_adapter_asked_for_are_not_served(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dora", [False, True])
+def test_an_adapter_is_served_as_it_was_trained_or_not_at_all(dora: bool, tmp_path: Path) -> None:
     model = load_model(write_tiny_base(tmp_path / "base"))
-    adapter = Adapter.create(model.linears, LoraSpec(2, 2), 0)
-    for b in adapter.b.values():
-        b.fill_(0.1)
+    adapter = Adapter.create(model.linears, LoraSpec(2, 2, dora=dora), 0, model.weights)
+    for parameter in adapter.parameters():
+        parameter.add_(0.1)
     (tmp_path / "adapter").mkdir()
     sha256 = adapter.save(tmp_path / "adapter", "base")
     ref = AdapterRef(sha256, tmp_path / "adapter")
-    assert load_adapter(ref, model).spec == adapter.spec
+    ids_BT = torch.arange(12)[None]
+    served = model.hidden(ids_BT, lora=load_adapter(ref, model))
+    torch.testing.assert_close(served, model.hidden(ids_BT, lora=adapter), rtol=0, atol=1e-5)
     (tmp_path / "adapter" / CONFIG).write_text("{}")
     with pytest.raises(AdapterError, match="are not the adapter"):
         load_adapter(ref, model)

@@ -331,11 +331,10 @@ def test_a_job_goes_on_from_an_adapter_and_keeps_its_shape(finished: Path, tmp_p
 
 def test_an_adapter_cannot_change_its_shape_on_the_way(finished: Path, tmp_path: Path) -> None:
     start = finished / result_of(finished).checkpoints[-1].path
-    for hyper, param in (
-        ({"lora_rank": 2}, "lora_rank"),
-        ({"lora_targets": ["x"]}, "lora_targets"),
-    ):
-        job_dir = make_job(tmp_path / param, start_adapter=start, hyperparameters=hyper)
+    asked = [("lora_rank", 2), ("lora_targets", ["x"]), ("lora_targets", "mlp")]
+    for number, (param, value) in enumerate(asked):
+        hyper = {param: value}
+        job_dir = make_job(tmp_path / f"{number}", start_adapter=start, hyperparameters=hyper)
         assert run("train", job_dir) == DONE
         error = result_of(job_dir).error
         assert error is not None
