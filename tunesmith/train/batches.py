@@ -196,19 +196,23 @@ class Order:
         return -(-epoch * self.num_rows // self.batch_size)
 
 
+def longest_first(corpus: Corpus, units: Iterable[Sequence[int]]) -> list[Sequence[int]]:
+    """Units of sequences by the positions they take."""
+    return sorted(units, key=lambda unit: sum(map(corpus.length, unit)), reverse=True)
+
+
 def micro_batches(
     corpus: Corpus, units: Iterable[Sequence[int]], max_tokens: int
 ) -> Iterator[MicroBatch]:
     """The sequences of the units in rows of at most `max_tokens`; a unit stays in one row.
 
-    The longest units come first, so that a step that does not fit into memory fails at once, and
-    neighbours are of like length. A unit longer than the budget has a row of its own.
+    With the longest units first a step that does not fit into memory fails at once, and neighbours
+    are of like length. A unit longer than the budget has a row of its own.
     """
-    sized = [(sum(map(corpus.length, unit)), unit) for unit in units]
-    sized.sort(key=lambda pair: pair[0], reverse=True)
     group: list[int] = []
     room = max_tokens
-    for num_tokens, unit in sized:
+    for unit in units:
+        num_tokens = sum(map(corpus.length, unit))
         if group and num_tokens > room:
             yield pack(corpus, group)
             group, room = [], max_tokens

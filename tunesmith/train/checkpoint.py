@@ -107,7 +107,7 @@ class Checkpoints:
         self._fence = fence
         self.directory = job_dir / CHECKPOINTS_DIR
         if not self.directory.exists():
-            self.directory.mkdir()
+            self.directory.mkdir(exist_ok=True)
             fsync_dir(job_dir)
 
     def save(

@@ -27,16 +27,17 @@ from tunesmith.model.lora import Adapter
 from tunesmith.model.merge import merge, stored_tensors
 from tunesmith.train.checkpoint import MASTERS_FILE, MODEL_DIR
 from tunesmith.train.optimizer import AdamW
+from tunesmith.train.world import ALONE, World
 
 
 class FullWeights:
     """All weights of a model, in training. `model` computes with them; `optimizer` moves them."""
 
-    def __init__(self, start: Decoder, dtype: torch.dtype) -> None:
+    def __init__(self, start: Decoder, dtype: torch.dtype, world: World = ALONE) -> None:
         """`start` is in fp32 (in tests in float64); its weights are copied."""
         self.training = True
         self.masters = {name: weight.detach() for name, weight in start.weights.items()}
-        self.optimizer = AdamW(list(self.masters.values()))
+        self.optimizer = AdamW(list(self.masters.values()), world)
         weights: Mapping[str, Tensor] = self.masters
         if dtype != start.dtype:
             weights = self._copies(self.optimizer.mirror(dtype))
@@ -45,9 +46,7 @@ class FullWeights:
     def parameters(self) -> list[Tensor]:
         return list(self.masters.values())
 
-    def adapt(
-        self, names: tuple[str, ...], x: Tensor, products: Linears
-    ) -> tuple[Tensor, ...]:
+    def adapt(self, names: tuple[str, ...], x: Tensor, products: Linears) -> tuple[Tensor, ...]:
         """Nothing is beside the weights."""
         return products(names, x)
 
@@ -112,7 +111,9 @@ def _narrowed(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return weight.detach().to("cpu", dtype)
 
 
-def fresh(base: Path, dtype: torch.dtype, device: str, adapter: Path | None) -> FullWeights:
+def fresh(
+    base: Path, dtype: torch.dtype, device: str, adapter: Path | None, world: World = ALONE
+) -> FullWeights:
     """The weights of a base, with an adapter's update in them where the job continues one.
 
     Raises JobError for a family without a decoder of ours.
@@ -132,10 +133,10 @@ def fresh(base: Path, dtype: torch.dtype, device: str, adapter: Path | None) -> 
         merged = merge(start, update)
         assert isinstance(merged, Decoder), "a decoder merged is a decoder"
         start = merged
-    return FullWeights(start, dtype)
+    return FullWeights(start, dtype, world)
 
 
-def resumed(checkpoint: Path, dtype: torch.dtype, device: str) -> FullWeights:
+def resumed(checkpoint: Path, dtype: torch.dtype, device: str, world: World = ALONE) -> FullWeights:
     """The weights of a verified checkpoint, bit for bit as they were."""
     start = load_model(checkpoint / MODEL_DIR, dtype=torch.float32, device=device)
     assert isinstance(start, Decoder), "fresh() refuses the others"
@@ -144,7 +145,7 @@ def resumed(checkpoint: Path, dtype: torch.dtype, device: str) -> FullWeights:
         wide = load_file(masters, device=device)
         # In the model's order: it is that of the optimizer's vectors.
         start = Decoder(start.config, {name: wide[name] for name in start.weights})
-    return FullWeights(start, dtype)
+    return FullWeights(start, dtype, world)
 
 
 def check_disk(where: Path, base: Path, num_kept: int) -> None:
@@ -172,9 +173,13 @@ def free_bytes(where: Path) -> int:
     return shutil.disk_usage(where).free
 
 
-def check_memory(num_parameters: int, dtype: torch.dtype, available_bytes: int) -> None:
-    """Raises JobError where weights, gradients and moments alone are more than there is."""
-    needed = num_parameters * (16 + (0 if dtype == torch.float32 else dtype.itemsize))
+def check_memory(
+    num_parameters: int, dtype: torch.dtype, available_bytes: int, num_processes: int = 1
+) -> None:
+    """Raises JobError where weights, gradients and moments alone are more than there is for one
+    of so many processes, which share the moments."""
+    copies = 0 if dtype == torch.float32 else dtype.itemsize
+    needed = num_parameters * (8 + 8 / num_processes + copies)
     if needed > available_bytes:
         raise JobError(
             f"Training all {num_parameters:,} weights needs {needed / 1e9:.1f} GB of memory "

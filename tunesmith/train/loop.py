@@ -54,10 +54,12 @@ def train(job: Job) -> Result:
             tell_if_rising(job, epoch)
         if epoch and epoch >= first_servable:
             save(job, run, servable=True)
-            take_samples(job, run, step, epoch)
-        elif time.monotonic() - run.saved_at_s >= run.save_every_s(job.spec):
+            if job.world.is_first:
+                take_samples(job, run, step, epoch)
+        elif is_save_due(job, run):
             save(job, run, servable=False)
-    report_answer(job, run)
+    if job.world.is_first:
+        report_answer(job, run)
     result = job.result("succeeded")
     tell_best(job, result.checkpoints)
     return result
@@ -70,7 +72,8 @@ def learn(job: Job, run: Run, step: int) -> None:
 
     def forwards_and_backwards(max_tokens: int) -> Means:
         if run.plan.lora_dropout:
-            seed_step(job.spec.seed, step)
+            # Of several processes each drops other positions.
+            seed_step(job.spec.seed, step * job.world.size + job.world.rank)
         return accumulate(run.forward, run.trained, run.optimizer, run.objective, rows, max_tokens)
 
     longest = longest_unit(run.objective, rows)
@@ -119,22 +122,28 @@ def stop(job: Job, run: Run, asked: Request) -> Result:
     return job.result("paused" if asked == "pause" else "interrupted")
 
 
+def is_save_due(job: Job, run: Run) -> bool:
+    """By the clock of the first process, for all."""
+    since_s = time.monotonic() - run.saved_at_s
+    return bool(job.world.agree(since_s >= run.save_every_s(job.spec)))
+
+
 def save(job: Job, run: Run, *, servable: bool) -> None:
     """A checkpoint after the last step, unless there is one; removes those it makes superfluous."""
     step = job.progress.step
     if run.saved and run.saved.step == step and (run.saved.servable or not servable):
         return
     job.watch.check_fence()
-    job.journal.sync()
-    run.row_losses.save()
-    standing = Standing(step, run.order.epoch_ended_by(step), servable, dict(run.metrics))
     began_s = time.monotonic()
-    despite_full_disk(
-        lambda: job.checkpoints.save(
-            standing, partial(write_weights, job, run), run.optimizer.state()
+    standing = Standing(step, run.order.epoch_ended_by(step), servable, dict(run.metrics))
+    moments = run.optimizer.state()
+    if job.world.is_first:
+        job.journal.sync()
+        run.row_losses.save()
+        despite_full_disk(
+            lambda: job.checkpoints.save(standing, partial(write_weights, job, run), moments)
         )
-    )
-    job.checkpoints.prune(max(1, job.spec.keep_checkpoints))
+        job.checkpoints.prune(max(1, job.spec.keep_checkpoints))
     run.saved, run.saved_at_s = standing, time.monotonic()
     run.save_s = run.saved_at_s - began_s
 

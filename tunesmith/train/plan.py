@@ -22,6 +22,7 @@ from tunesmith.train.attention import Kind
 from tunesmith.train.batches import Corpus
 from tunesmith.train.memory import available_bytes
 from tunesmith.train.spec import SCHEMA, Spec
+from tunesmith.train.world import ALONE, World
 
 # Positions of a micro-batch at most: beyond it nothing gets faster.
 MAX_MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}
@@ -58,6 +59,8 @@ class Plan:
     """Of preferences."""
     attention: Kind = "split"
     """How sequences in one row are kept apart; proven on the loaded model."""
+    processes: int = 1
+    """That train the job together, each with so many threads and rows of so many positions."""
     schema: int = SCHEMA
 
     @property
@@ -79,6 +82,8 @@ class Plan:
     def text(self, num_trainable: int) -> str:
         """For the user."""
         where = "GPU" if self.device == "cuda" else f"CPU, {_count(self.threads, 'thread')}"
+        if self.processes > 1:
+            where = f"{self.processes} processes ({where} each)"
         kind = {"lora": "LoRA parameters", "dora": "DoRA parameters", "full": "weights"}
         shape = f"rank {self.lora_rank}, alpha {self.lora_alpha:g}"
         shape = "the whole model" if self.finetuning_type == "full" else shape
@@ -91,19 +96,19 @@ class Plan:
         )
 
 
-def decide(spec: Spec, base: BaseInfo, corpus: Corpus) -> Plan:
+def decide(spec: Spec, base: BaseInfo, corpus: Corpus, world: World = ALONE) -> Plan:
     """Resolves "auto" and looks at the machine."""
     requested = spec.hyperparameters
     if spec.start_adapter is not None:
         requested = continued(requested, spec.start_adapter)
     hyper = estimate.resolve(requested, corpus.num_rows, spec.method)
     device = pick_device(spec.device)
-    threads = spec.threads or len(os.sched_getaffinity(0))
+    threads = max(1, (spec.threads or len(os.sched_getaffinity(0))) // world.local_size)
     if device == "cuda":
         dtype = precision.choose_cuda()
     else:
         mean_tokens = corpus.num_tokens(range(corpus.num_rows)) // corpus.num_rows
-        num_tokens = min(hyper.batch_size * mean_tokens, MAX_MICRO_TOKENS[device])
+        num_tokens = min(hyper.batch_size * mean_tokens // world.size, MAX_MICRO_TOKENS[device])
         dtype, threads = precision.choose_cpu(num_tokens, base.hidden_size, threads)
     return Plan(
         device=device,
@@ -128,20 +133,23 @@ def decide(spec: Spec, base: BaseInfo, corpus: Corpus) -> Plan:
         lora_rslora=hyper.lora_rslora,
         finetuning_type=hyper.finetuning_type,
         beta=hyper.beta,
+        processes=world.size,
     )
 
 
 def fit_memory(plan: Plan, model: CausalModel) -> Plan:
     """The plan with a micro-batch that should fit into the memory the model left."""
-    fitting = num_fitting_tokens(model, plan.torch_dtype)
+    fitting = num_fitting_tokens(model, plan.torch_dtype, plan.processes)
     return replace(plan, micro_tokens=max(1, min(plan.micro_tokens, fitting)))
 
 
-def num_fitting_tokens(model: CausalModel, dtype: torch.dtype) -> int:
-    """About how many positions can be learned at once in the memory that is free now."""
+def num_fitting_tokens(model: CausalModel, dtype: torch.dtype, num_processes: int) -> int:
+    """About how many positions one of so many processes can learn at once in the memory that is
+    free now; on a CPU they share it."""
     widths = sum(outputs + inputs for outputs, inputs in model.linears.values())
     per_token = widths * dtype.itemsize * ACTIVATION_OVERHEAD
-    return int(MEMORY_SHARE * available_bytes(model.device) / per_token)
+    sharing = num_processes if model.device.type == "cpu" else 1
+    return int(MEMORY_SHARE * available_bytes(model.device) / sharing / per_token)
 
 
 def pick_device(wanted: str) -> Literal["cpu", "cuda"]:

@@ -65,7 +65,9 @@ class Reference:
         self._corpus = corpus
         self._path = job.dir / f"reference-{name}.safetensors"
         self._key = _key(job, run, corpus)
-        self.logp_S = _read(self._path, self._key)
+        own = _read(self._path, self._key)
+        # What the first process has, all have: the file is being written by it alone.
+        self.logp_S = job.world.same(own)
 
     def ask(self, lora: LowRankUpdate | None) -> Request | None:
         """Goes through the rows that are missing; returns early when something is asked."""
@@ -104,6 +106,8 @@ class Reference:
         return torch.tensor(logp, dtype=torch.float64)
 
     def _save(self) -> None:
+        if not self._job.world.is_first:
+            return
         metadata = {"key": self._key, "sha256": _sha256(self.logp_S)}
         files.write_atomic(self._path, save({"logp": self.logp_S}, metadata))
 

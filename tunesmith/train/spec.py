@@ -85,6 +85,8 @@ class Spec:
     save_every_s: float = 30.0
     threads: int = 0
     """CPU threads; 0 = all the process may use."""
+    processes: int = 1
+    """That train the job together, on this machine; torchrun's number goes before it."""
     max_tokens: int | None = None
     """Longest example; None = the context of the base."""
     max_line_bytes: int | None = None

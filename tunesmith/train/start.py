@@ -19,6 +19,12 @@ from tunesmith.model.load import CausalModel, load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.train import attention, full
 from tunesmith.train import spec as files
+from tunesmith.train.agreement import (
+    agreed,
+    check_same_inputs,
+    check_same_values,
+    take_gpu,
+)
 from tunesmith.train.batches import Corpus, Order
 from tunesmith.train.checkpoint import Checkpoint, Standing
 from tunesmith.train.checks import check_stops, check_targets
@@ -32,6 +38,7 @@ from tunesmith.train.plan import Plan, decide, fit_memory, num_fitting_tokens
 from tunesmith.train.rows import rendered
 from tunesmith.train.spec import Spec
 from tunesmith.train.step import Forward, Trained
+from tunesmith.train.world import World
 
 # Of the job's time, what writing safety copies may take.
 SAVE_SHARE = 0.05
@@ -50,6 +57,7 @@ class Run:
     valid: Corpus | None
     renderer: Renderer
     row_losses: RowLosses
+    world: World
     saved: Standing | None
     """Of the newest checkpoint."""
     metrics: dict[str, float]
@@ -67,7 +75,7 @@ class Run:
     @property
     def forward(self) -> Forward:
         gradient = self.trained.head_gradient if isinstance(self.trained, FullWeights) else None
-        return Forward(self.model, self.plan.attention, gradient)
+        return Forward(self.model, self.plan.attention, gradient, self.world)
 
     def save_every_s(self, spec: Spec) -> float:
         """Seconds between safety copies; of whole models more, where writing one takes long."""
@@ -84,7 +92,8 @@ def prepare(job: Job) -> Run:
 
     Raises DataError, JobError, BaseModelError, AdapterError.
     """
-    spec = job.spec
+    spec, world = job.spec, job.world
+    take_gpu(spec, world)
     base = bases.describe(spec.base.path, spec.base.name, SystemClock())
     renderer = Renderer.load(base.path)
     max_tokens = min(spec.max_tokens or base.context_length, base.context_length)
@@ -92,9 +101,10 @@ def prepare(job: Job) -> Run:
     train = Corpus(rendered(spec, "training_file", renderer, max_tokens, found))
     valid = Corpus(rendered(spec, "validation_file", renderer, max_tokens, Dataset()))
     check_stops(train, renderer.stop_ids)
-    plan = _old_plan(job, base)
-    is_resumed = plan is not None
-    plan = plan or decide(spec, base, train)
+    check_same_inputs(world, base, train, valid)
+    plan = _old_plan(job, base) if world.is_first else None
+    is_resumed = world.agree(plan is not None)
+    plan = agreed(world, plan or decide(spec, base, train, world))
     torch.set_num_threads(plan.threads)
     order = Order(spec.seed, train.num_rows, plan.batch_size, plan.n_epochs)
     job.progress.total_steps = plan.total_steps
@@ -103,14 +113,19 @@ def prepare(job: Job) -> Run:
     job.progress.trained_tokens = sum(train.num_tokens(order.rows(step)) for step in done)
     if not is_resumed:
         plan = fit_memory(_with_attention(job, plan, model), model)
+        plan = replace(plan, micro_tokens=world.least(plan.micro_tokens))
+        plan = agreed(world, plan)
+    if world.is_first:
         files.write(plan, job.dir / files.PLAN_FILE)
     _announce(job, base, plan, trained, found)
-    _warn_of_memory(job, found.max_tokens, num_fitting_tokens(model, plan.torch_dtype))
+    _warn_of_memory(
+        job, found.max_tokens, num_fitting_tokens(model, plan.torch_dtype, plan.processes)
+    )
     metrics = saved.metrics if saved else {}
     corpora = (train, valid if valid.num_rows else None)
     row_losses = RowLosses(job.dir, train.num_rows, plan.n_epochs)
     parts = (model, trained, optimizer, *corpora, renderer, row_losses)
-    return Run(plan, order, *parts, saved, metrics)
+    return Run(plan, order, *parts, world, saved, metrics)
 
 
 def _with_attention(job: Job, plan: Plan, model: CausalModel) -> Plan:
@@ -137,6 +152,13 @@ def _old_plan(job: Job, base: BaseInfo) -> Plan | None:
         text = "The GPU this job started on is gone; it goes on on the CPU."
         job.journal.message(f"warn:device:{job.spec.fence}", text, "warn")
         return None
+    if plan.processes != job.world.size:
+        text = (
+            f"The job was trained by {plan.processes} processes and goes on with {job.world.size}: "
+            "the last digits of what it learns may differ from those of an undisturbed one."
+        )
+        job.journal.message(f"warn:processes:{job.spec.fence}", text, "warn")
+        plan = replace(plan, processes=job.world.size)
     return plan
 
 
@@ -144,15 +166,10 @@ def _take_up(
     job: Job, base: BaseInfo, plan: Plan
 ) -> tuple[CausalModel, Trained, AdamW, Standing | None]:
     """Model and optimizer of the newest good checkpoint, with where it stood, or fresh ones."""
-    job.checkpoints.sweep()
-    good, bad = job.checkpoints.verified()
-    for path, problem in bad:
-        text = f"The checkpoint {path.name} cannot be used: {problem}. An older state is taken."
-        job.journal.message(f"warn:{path.name}:{job.spec.fence}", text, "warn")
-        job.checkpoints.discard(path)
-    newest = max((each for each in good if each.resumable), key=_step, default=None)
+    newest = _newest(job)
     take_up = _take_up_weights if plan.finetuning_type == "full" else _take_up_adapter
     model, trained, optimizer = take_up(job, base, plan, newest)
+    check_same_values(job.world, optimizer.values)
     if newest is None:
         return model, trained, optimizer, None
     optimizer.load_state(newest.moments())
@@ -160,6 +177,23 @@ def _take_up(
     text = f"Resuming after step {newest.standing.step}/{plan.total_steps}"
     job.journal.message(f"resume:{job.spec.fence}", text)
     return model, trained, optimizer, newest.standing
+
+
+def _newest(job: Job) -> Checkpoint | None:
+    """The checkpoint to go on from; the first process picks it and removes the bad ones."""
+    if not job.world.is_first:
+        step = job.world.agree(0)
+        found = (each for each in job.checkpoints.verified()[0] if _step(each) == step)
+        return next(found, None)
+    job.checkpoints.sweep()
+    good, bad = job.checkpoints.verified()
+    for path, problem in bad:
+        text = f"The checkpoint {path.name} cannot be used: {problem}. An older state is taken."
+        job.journal.message(f"warn:{path.name}:{job.spec.fence}", text, "warn")
+        job.checkpoints.discard(path)
+    newest = max((each for each in good if each.resumable), key=_step, default=None)
+    job.world.agree(0 if newest is None else _step(newest))
+    return newest
 
 
 def _step(checkpoint: Checkpoint) -> int:
@@ -181,13 +215,15 @@ def _take_up_weights(
     job: Job, base: BaseInfo, plan: Plan, newest: Checkpoint | None
 ) -> tuple[CausalModel, Trained, AdamW]:
     free_bytes = available_bytes(torch.device(plan.device))
-    full.check_memory(base.num_parameters, plan.torch_dtype, free_bytes)
+    if plan.device == "cpu":
+        free_bytes //= job.world.local_size
+    full.check_memory(base.num_parameters, plan.torch_dtype, free_bytes, job.world.size)
     if newest is None:
         full.check_disk(job.dir, base.path, max(1, job.spec.keep_checkpoints))
         start = job.spec.start_adapter
-        weights = full.fresh(base.path, plan.torch_dtype, plan.device, start)
+        weights = full.fresh(base.path, plan.torch_dtype, plan.device, start, job.world)
     else:
-        weights = full.resumed(newest.path, plan.torch_dtype, plan.device)
+        weights = full.resumed(newest.path, plan.torch_dtype, plan.device, job.world)
     return weights.model, weights, weights.optimizer
 
 
@@ -198,7 +234,7 @@ def load_start(job: Job, run: Run) -> tuple[Forward, Adapter | None]:
         model = load_model(job.spec.base.path, dtype=plan.torch_dtype, device=plan.device)
     start = job.spec.start_adapter
     adapter = None if start is None else load_adapter(start, model)
-    return Forward(model, plan.attention), adapter
+    return Forward(model, plan.attention, world=run.world), adapter
 
 
 def _start_adapter(job: Job, model: CausalModel, plan: Plan) -> Adapter:

@@ -17,10 +17,11 @@ from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
 from tunesmith.train import loss
 from tunesmith.train.attention import Kind, hidden
-from tunesmith.train.batches import MicroBatch, micro_batches
+from tunesmith.train.batches import MicroBatch, longest_first, micro_batches
 from tunesmith.train.full import FullWeights
 from tunesmith.train.objective import Means, Objective, Sums
 from tunesmith.train.optimizer import AdamW
+from tunesmith.train.world import ALONE, World
 
 # What a job changes: an adapter beside the frozen weights, or the weights.
 Trained = Adapter | FullWeights
@@ -34,6 +35,8 @@ class Forward:
     attention: Kind
     head_gradient: Tensor | None = None
     """Where the gradient of the model's head adds up, if the head is trained."""
+    world: World = ALONE
+    """Each process takes its part of the rows; the figures are those of all rows."""
 
     @property
     def head(self) -> loss.Head:
@@ -59,26 +62,29 @@ def accumulate(
 ) -> Means:
     """Leaves the clipped gradient of the rows' mean loss in the optimizer.
 
+    Every process knows the divisor: it has all rows, and computes its share of them.
     Waits for the device once, at its end.
     """
     optimizer.zero_gradient()
     divisor = objective.divisor(rows)
     found = []
-    for batch in _on_device(forward.model, objective, rows, max_tokens):
+    with forward.world.in_memory():
+        for batch in _own_batches(forward, objective, rows, max_tokens):
 
-        def coefficients(loss_S: Tensor, batch: MicroBatch = batch) -> Tensor:
-            return objective.coefficients(batch, loss_S) / divisor
+            def coefficients(loss_S: Tensor, batch: MicroBatch = batch) -> Tensor:
+                return objective.coefficients(batch, loss_S) / divisor
 
-        scores = loss.backward(
-            forward.head,
-            forward.supervised(batch, trained),
-            batch,
-            coefficients,
-            are_constant=not objective.looks_at_losses,
-        )
-        found.append((batch, scores))
+            scores = loss.backward(
+                forward.head,
+                forward.supervised(batch, trained),
+                batch,
+                coefficients,
+                are_constant=not objective.looks_at_losses,
+            )
+            found.append((batch, scores))
+    forward.world.sum_(optimizer.gradient)
     norm = optimizer.clip()
-    means = objective.means(rows, _sums(found))
+    means = objective.means(rows, _sums(forward, objective, rows, found))
     return replace(means, gradient_norm=float(norm))
 
 
@@ -91,12 +97,12 @@ def sums(
     max_tokens: int,
 ) -> Sums:
     """Loss and right tokens of each of the rows' sequences."""
-    return _sums(
-        [
+    with forward.world.in_memory():
+        found = [
             (batch, loss.scores(forward.head, forward.supervised(batch, lora), batch))
-            for batch in _on_device(forward.model, objective, rows, max_tokens)
+            for batch in _own_batches(forward, objective, rows, max_tokens)
         ]
-    )
+    return _sums(forward, objective, rows, found)
 
 
 def evaluate(
@@ -116,23 +122,37 @@ def seed_step(seed: int, step: int) -> None:
     torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def _on_device(
-    model: CausalModel, objective: Objective, rows: Sequence[int], max_tokens: int
+def _own_batches(
+    forward: Forward, objective: Objective, rows: Sequence[int], max_tokens: int
 ) -> list[MicroBatch]:
-    batches = micro_batches(objective.corpus, objective.units(rows), max_tokens)
-    return [batch.to(model.device) for batch in batches]
+    """This process's part of the rows, on its device.
+
+    Units are dealt out by length, the longest first, so that all parts are about as long.
+    """
+    units = longest_first(objective.corpus, objective.units(rows))
+    batches = micro_batches(objective.corpus, forward.world.share(units), max_tokens)
+    return [batch.to(forward.model.device) for batch in batches]
 
 
-def _sums(found: list[tuple[MicroBatch, loss.Scores]]) -> Sums:
-    """What micro-batches gave, brought to the CPU at once."""
-    sequences = [sequence for batch, _ in found for sequence in batch.sequences]
-    values_2S = torch.stack(
-        [
-            torch.cat([scores.loss_S for _, scores in found]),
-            torch.cat([scores.correct_S for _, scores in found]),
-        ]
-    )
-    losses, corrects = values_2S.tolist()
+def _sums(
+    forward: Forward,
+    objective: Objective,
+    rows: Sequence[int],
+    found: list[tuple[MicroBatch, loss.Scores]],
+) -> Sums:
+    """What micro-batches gave, of all processes, brought to the CPU at once."""
+    device = forward.model.device
+    # Where two epochs meet, a step may have a row twice.
+    sequences = list(dict.fromkeys(objective.corpus.sequences(rows)))
+    places = {sequence: place for place, sequence in enumerate(sequences)}
+    values_3S = torch.zeros(3, len(sequences), dtype=torch.float64, device=device)
+    if found:
+        own = [places[sequence] for batch, _ in found for sequence in batch.sequences]
+        values_3S[0, own] = torch.cat([scores.loss_S for _, scores in found])
+        values_3S[1, own] = torch.cat([scores.correct_S for _, scores in found])
+        values_3S[2, own] = 1.0
+    loss_S, correct_S, num_S = forward.world.sum_(values_3S)
+    losses, corrects = torch.stack([loss_S / num_S, correct_S / num_S]).tolist()
     return Sums(
         dict(zip(sequences, losses, strict=True)), dict(zip(sequences, corrects, strict=True))
     )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tunesmith.data.render import Example
 from tunesmith.errors import JobError
-from tunesmith.train.batches import Corpus, Order, epoch_order, micro_batches, pack
+from tunesmith.train.batches import Corpus, Order, epoch_order, longest_first, micro_batches, pack
 
 orders = st.builds(
     Order,
@@ -59,7 +59,7 @@ def test_micro_batches_hold_every_sequence_once_within_the_budget(
 ) -> None:
     corpus = Corpus(example(number, length) for number, length in enumerate(lengths, 1))
     units = [[sequence] for sequence in corpus.sequences(range(len(lengths)))]
-    batches = list(micro_batches(corpus, units, max_tokens))
+    batches = list(micro_batches(corpus, longest_first(corpus, units), max_tokens))
     firsts = [batch.ids_1T[0, batch.positions_1T[0] == 0] for batch in batches]
     assert sorted(torch.cat(firsts).tolist()) == [1000 * n for n in range(1, len(lengths) + 1)]
     for batch in batches:

@@ -125,6 +125,7 @@ class Flat(AdamW):
 
     def __init__(self, adapter: Adapter) -> None:
         self._parameters = adapter.parameters()
+        self.gradient = torch.empty(0)
         for parameter in self._parameters:
             parameter.grad = None
 
