@@ -110,6 +110,7 @@ def metrics_of(job_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 def adapter_bytes(job_dir: Path) -> bytes:
-    """The final model's weights."""
+    """The final model's weights; of a whole model the list of its files with their hashes."""
     last = result_of(job_dir).checkpoints[-1]
-    return (job_dir / last.path / "adapter_model.safetensors").read_bytes()
+    name = "files.json" if last.form == "model" else "adapter_model.safetensors"
+    return (job_dir / last.path / name).read_bytes()

@@ -50,6 +50,9 @@ def export(
 ) -> None:
     """Write a tuned model for other programs, and compare it with what was trained."""
     require_torch()
+    from tunesmith.train.threads import sleep_when_idle
+
+    sleep_when_idle()
     settings, db = existing_store(data)
     tuned = find(settings, db, model, rows)
     from tunesmith.model.export import export as write

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import torch
 
 from tunesmith.errors import AdapterError, BaseModelError
 from tunesmith.model.adapter_files import WEIGHTS, content_hash
+from tunesmith.model.listing import problem_of
 from tunesmith.model.load import CausalModel, load_model, read_config
 from tunesmith.model.lora import Adapter
 from tunesmith.serve.precision import compute_dtype
@@ -20,6 +22,8 @@ Signature = tuple[tuple[str, int, int], ...]
 # One id on its own and several at once take different paths through the kernels.
 WARM_UP = ([[1] * 8], [[1]])
 CUDA_SHARE = 0.85
+# The name of a directory that is known by its content.
+PUBLISHED = re.compile(r"[0-9a-f]{64}")
 
 
 def device_for(setting: str) -> str:
@@ -71,7 +75,18 @@ def plan_base(base: Path, device: str) -> tuple[int, torch.dtype | None]:
 
 
 def load_base(base: Path, device: str, dtype: torch.dtype | None) -> CausalModel:
-    """The model, after a first pass through it: mapped pages are read and kernels chosen."""
+    """The model, after a first pass through it: mapped pages are read and kernels chosen.
+
+    A published whole model has to be the one that its directory is named after; what would read
+    gigabytes again is left to `tunesmith doctor`.
+    """
+    if PUBLISHED.fullmatch(base.name):
+        problem = problem_of(base, base.name, deep=False)
+        if problem is not None:
+            raise BaseModelError(
+                f"The files in {base} are not the model that was trained: {problem}. Restore them "
+                "from a backup or train again."
+            )
     model = load_model(base, dtype=dtype, device=device)
     with torch.inference_mode():
         rows = rows_of(model, max_rows=1)

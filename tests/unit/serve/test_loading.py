@@ -13,12 +13,14 @@ import torch
 from tests.tiny_base import write_tiny_base
 from tunesmith.errors import AdapterError, BaseModelError
 from tunesmith.model.adapter_files import CONFIG, LoraSpec
+from tunesmith.model.listing import write_listing
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.serve import precision
 from tunesmith.serve.loading import (
     device_for,
     load_adapter,
+    load_base,
     memory_budget,
     plan_base,
     signature,
@@ -101,3 +103,17 @@ def test_an_adapter_is_served_as_it_was_trained_or_not_at_all(dora: bool, tmp_pa
     (tmp_path / "adapter" / CONFIG).write_text("{}")
     with pytest.raises(AdapterError, match="are not the adapter"):
         load_adapter(ref, model)
+
+
+def test_a_whole_model_is_served_as_it_was_trained_or_not_at_all(tmp_path: Path) -> None:
+    sha256 = write_listing(write_tiny_base(tmp_path / "new"))
+    base = (tmp_path / "new").rename(tmp_path / sha256)
+    load_base(base, "cpu", None)
+    weights = (base / "model.safetensors").read_bytes()
+    (base / "model.safetensors").write_bytes(weights[:-1])
+    with pytest.raises(BaseModelError, match="has another size"):
+        load_base(base, "cpu", None)
+    (base / "model.safetensors").write_bytes(weights)
+    (base / "files.json").write_text("{}")
+    with pytest.raises(BaseModelError, match="not the one that names it"):
+        load_base(base, "cpu", None)
