@@ -35,10 +35,10 @@ REFERENCE_WIDTH = 2000
 WIDTH_EXPONENT = 0.781
 # What other ways to train take of it; docs/training.md says where each comes from.
 TYPE_SHARES: Mapping[str, float] = {"lora": 1.0, "dora": 1.0, "full": 0.1}
-METHOD_SHARES: Mapping[str, float] = {"supervised": 1.0, "dpo": 0.1}
+METHOD_SHARES: Mapping[str, float] = {"supervised": 1.0, "dpo": 0.05}
 AUTO_BETA = 0.1
 # Pairs a step at least: the gradient of one pair is mostly noise.
-MIN_PAIRS = 4
+MIN_PAIRS = 8
 # The scale of an update at rank 16 is 2 by either rule.
 AUTO_ALPHA = 32.0
 AUTO_RSLORA_ALPHA = 8.0

@@ -42,9 +42,9 @@ def test_steps() -> None:
 
 def test_learning_rate_falls_with_width() -> None:
     assert learning_rate(2000, 1.0) == pytest.approx(5e-4)
-    assert learning_rate(2000, 1.0, "dpo") == pytest.approx(5e-5)
+    assert learning_rate(2000, 1.0, "dpo") == pytest.approx(2.5e-5)
     assert learning_rate(2000, 1.0, "supervised", "full") == pytest.approx(5e-5)
-    assert learning_rate(2000, 1.0, "dpo", "dora") == pytest.approx(5e-5)
+    assert learning_rate(2000, 1.0, "dpo", "full") == pytest.approx(2.5e-6)
     assert learning_rate(4096, 2.0) == pytest.approx(2 * 5e-4 * (2000 / 4096) ** 0.781)
 
 
@@ -74,7 +74,7 @@ def test_rank_stabilised_scaling_begins_where_the_plain_one_does() -> None:
 
 def test_pairs_have_a_beta_and_larger_batches() -> None:
     found = resolve({}, 10, "dpo")
-    assert (found.beta, found.batch_size, found.n_epochs) == (0.1, 4, 10)
+    assert (found.beta, found.batch_size, found.n_epochs) == (0.1, 8, 10)
     assert resolve({"beta": 2, "batch_size": 1}, 10, "dpo").beta == 2
     assert resolve({}, 10_000, "dpo").batch_size == 20
 

@@ -35,7 +35,7 @@ from tunesmith.train.step import Forward, accumulate, evaluate
 
 BETA = 0.3
 STEPS = 7  # ceil(10 pairs * 2 epochs / 3)
-HYPER = {"n_epochs": 2, "batch_size": 3, "lora_rank": 4, "learning_rate_multiplier": 20}
+HYPER = {"n_epochs": 2, "batch_size": 3, "lora_rank": 4, "learning_rate_multiplier": 40}
 
 
 def corpus() -> Corpus:
@@ -279,7 +279,7 @@ def test_the_validate_phase_decides_beta(tmp_path: Path) -> None:
     assert found is not None and found.ok
     assert found.hyperparameters["beta"] == 0.1
     assert (found.num_examples, found.num_valid_examples) == (10, 4)
-    assert found.total_steps == 25  # 10 epochs of 10 pairs, four at a time
+    assert found.total_steps == 13  # 10 epochs of 10 pairs, eight at a time
 
 
 def test_a_reference_that_is_not_the_start_fails_the_job(
