@@ -93,10 +93,15 @@ def _shards(tensors: Mapping[str, TensorPlan], max_shard_bytes: int) -> Sequence
 
 
 def copy_companions(base: Path, target: Path) -> None:
+    """Tokenizer and template as they are; the template also where older readers look for it."""
     for name in COMPANIONS:
         if (base / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(base / name, target / name)
+    template, config = base / "chat_template.jinja", target / "tokenizer_config.json"
+    if template.is_file() and config.is_file():
+        text = template.read_text("utf-8")
+        _write_json(config, {**_read_json(config), "chat_template": text})
 
 
 def portable_config(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:

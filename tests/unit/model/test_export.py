@@ -174,6 +174,9 @@ def test_a_merged_directory_is_read_by_transformers_and_by_us(
         expected = loaded(ids_BT).logits
         torch.testing.assert_close(ours.logits(ours.hidden(ids_BT)), expected, rtol=0, atol=1e-3)
     assert set(loaded.generation_config.eos_token_id) >= renderer.stop_ids
+    # Where transformers before 4.49 looks for it.
+    older = json.loads((out / "tokenizer_config.json").read_text())
+    assert older["chat_template"] == (base / "chat_template.jinja").read_text()
     with pytest.raises(ExportError, match="exists already"):
         export(model, "merged", out)
 
