@@ -88,6 +88,7 @@ def _spec(context: Context, job: JobRow, fence: int, base: BaseRef) -> Spec:
         hyperparameters=job.requested,
         save_every_s=settings.save_every_s,
         threads=settings.train_threads,
+        processes=settings.train_processes,
         max_line_bytes=settings.max_line_bytes,
         device=settings.device,
     )
