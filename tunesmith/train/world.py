@@ -73,9 +73,10 @@ class World:
         if self.size > 1:
             import torch.distributed as dist
 
-            parts = list(values.chunk(self.size))
+            # In place: gathering would hold the vector a second time.
             with _together():
-                dist.all_gather(parts, parts[self.rank].clone())
+                for rank, part in enumerate(values.chunk(self.size)):
+                    dist.broadcast(part, rank)
 
     def collect(self, part: Tensor) -> Tensor:
         """The parts of all processes in one vector on the CPU, at the first; elsewhere nothing."""

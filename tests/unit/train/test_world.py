@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.trainer_job import (
     adapter_bytes,
@@ -22,8 +27,11 @@ from tunesmith.train import agreement, loop
 from tunesmith.train import spec as files
 from tunesmith.train import step as steps
 from tunesmith.train.checkpoint import MODEL_DIR
+from tunesmith.train.group import Place, run_forked
+from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import Plan
 from tunesmith.train.process import ABANDONED, DONE, FENCED, run
+from tunesmith.train.world import Abandoned, join
 
 FULL = {"n_epochs": 4, "batch_size": 3, "finetuning_type": "full"}
 KINDS: dict[str, dict[str, Any]] = {
@@ -218,11 +226,41 @@ def test_processes_that_read_other_files_are_refused(
     assert "do not read the same files" in error.message
 
 
+def test_each_process_keeps_the_moments_of_its_part() -> None:
+    values = torch.arange(1000.0).view(10, 100)
+
+    def work(place: Place) -> int:
+        world = join(place)
+        alone, shared = AdamW([values.clone()]), AdamW([values.clone()], world)
+        for optimizer in (alone, shared):
+            optimizer.gradient[:1000] = torch.linspace(-1, 1, 1000)
+            optimizer.update(0.1)
+        assert shared._mean.numel() == shared._square.numel() == 512
+        assert torch.equal(shared.values[:1000], alone.values[:1000])
+        state = shared.state()
+        if world.is_first:
+            assert torch.equal(state["square"], alone.state()["square"])
+        world.leave()
+        return DONE
+
+    assert run_forked(2, work) == DONE
+
+
+def test_a_process_that_hangs_is_given_up() -> None:
+    def work(place: Place) -> int:
+        world = join(place, timeout=timedelta(seconds=1))
+        if world.rank == 1:
+            time.sleep(60)
+        with pytest.raises(Abandoned, match="has ended or hangs"):
+            world.sum_(torch.zeros(1))
+        world.leave()
+        return ABANDONED
+
+    assert run_forked(2, work) == ABANDONED
+
+
 def test_torchrun_gives_the_same_bytes(pair: Path, tmp_path: Path) -> None:
     """The entry point by hand, with another launcher."""
-    import subprocess
-    import sys
-
     job_dir = make_job(tmp_path / "job", hyperparameters=DROPOUT)
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
     subprocess.run(
