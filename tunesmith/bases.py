@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from tunesmith.data.render import TOKENIZER_FILES, Renderer
 from tunesmith.errors import BaseModelError
 from tunesmith.ids import Clock
 from tunesmith.model.families import OTHER, decoder_config, family_name
+from tunesmith.model.nf4_files import is_nf4, is_quantised_otherwise, num_parameters
 
 EMBEDDED_NAME = "tunesmith-nano"
 INDEX = "model.safetensors.index.json"
@@ -96,7 +96,7 @@ def describe(directory: Path, name: str, clock: Clock) -> BaseInfo:
         slow=dimensions is None,
         context_length=dimensions.max_positions if dimensions else _dimension(config, CONTEXT_KEYS),
         hidden_size=dimensions.hidden_size if dimensions else _dimension(config, HIDDEN_KEYS),
-        num_parameters=sum(_num_parameters(header) for header in headers.values()),
+        num_parameters=sum(num_parameters(header) for header in headers.values()),
         vocab_size=vocab_size,
         fingerprint=_fingerprint(directory, headers),
         preserves_history=renderer.preserves_history,
@@ -145,12 +145,18 @@ def _refuse_unusable(config: Mapping[str, Any]) -> None:
             "in config.json). Save its language model on its own, as docs/guide.md shows in "
             "section 5, and register that."
         )
-    if config.get("quantization_config"):
+    if is_quantised_otherwise(config):
         raise BaseModelError(
-            "The weights are quantised. Register the unquantised model (bf16, fp16 or fp32)."
+            "The weights are quantised in a form that is not read here. Register the unquantised "
+            "model (bf16, fp16 or fp32); `tunesmith base add --quantize nf4` makes it small."
         )
     if family_name(config) != OTHER:
         return
+    if is_nf4(config):
+        raise BaseModelError(
+            "Quantised weights are read only for families with a decoder here, and this one runs "
+            "through transformers. Register the unquantised model."
+        )
     kind = str(config.get("model_type"))
     spec = importlib.util.find_spec("transformers")
     if spec is None or spec.origin is None:
@@ -236,10 +242,6 @@ def _read_header(path: Path) -> dict[str, Any]:
     if path.stat().st_size != 8 + num_header_bytes + end:
         raise BaseModelError(broken)
     return dict(header)
-
-
-def _num_parameters(header: Mapping[str, Any]) -> int:
-    return sum(math.prod(tensor["shape"]) for tensor in header.values())
 
 
 def _fingerprint(directory: Path, headers: Mapping[str, dict[str, Any]]) -> str:

@@ -5,7 +5,7 @@ Gemma 2 and 3. A family is a handful of switches in `DecoderConfig`; `families.p
 a Hugging Face config. Weights keep their Hugging Face names, so that a checkpoint is the same file
 everywhere.
 
-Left out on purpose: dropout in the base, quantised weights.
+Left out on purpose: dropout in the base. Quantised weights are in `nf4.py`.
 
 Shape suffixes: B sequences, T new positions, S positions attended to, E hidden, H query heads,
 K key/value heads, D head size, V vocabulary.

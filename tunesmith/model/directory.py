@@ -107,6 +107,8 @@ def copy_companions(base: Path, target: Path) -> None:
 def portable_config(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     """A config.json with the old and the new names of rotation and type."""
     result = {**config, "torch_dtype": dtype, "dtype": dtype}
+    # The weights are written in full.
+    result.pop("quantization_config", None)
     rule = config.get("rope_parameters") or {}
     if any(isinstance(value, dict) for value in rule.values()):
         # One rotation a kind of layer: the old names know that of Gemma 3.

@@ -117,7 +117,7 @@ class _Export:
         self._adapter = None if tuned.adapter is None else _adapter(tuned.adapter, model)
         transposed = getattr(model, "transposed", False)
         self._weights = MergedWeights(tuned.base, self._adapter, transposed=transposed)
-        size = sum(weight.numel() for weight in model.weights.values())
+        size = sum(tensor.num_elements for tensor in self._weights.tensors.values())
         self._stored = model.dtype
         self._dtype = torch.float32 if size <= MAX_FP32_PARAMETERS else model.dtype
 

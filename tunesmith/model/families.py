@@ -18,6 +18,7 @@ from typing import Any
 
 from tunesmith.errors import BaseModelError
 from tunesmith.model.keys import NotOursError, count, number
+from tunesmith.model.nf4_files import is_quantised_otherwise
 from tunesmith.model.rope_rules import (
     MAX_POSITIONS,
     PLAIN_ROPE,
@@ -220,7 +221,7 @@ def decoder_config(config: Mapping[str, Any]) -> DecoderConfig | None:
 
 
 def _read(config: Mapping[str, Any], family: Family) -> DecoderConfig:
-    if config.get("quantization_config") or config.get("use_bidirectional_attention"):
+    if is_quantised_otherwise(config) or config.get("use_bidirectional_attention"):
         raise NotOursError
     num_heads = count(config, "num_attention_heads")
     hidden_size = count(config, "hidden_size")

@@ -2,13 +2,15 @@
 
 Tensors come from the base's own files, one at a time, and keep their names, their order and, unless
 another type is asked for, their stored type: what a job did not change is the same bytes again.
+Where the base is kept in NF4, an update is put on what its bytes mean, the model that it was
+learned beside, and the result has the type of before.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +21,9 @@ from tunesmith.errors import AdapterError
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
-from tunesmith.model.weights import DTYPES, weight_files
+from tunesmith.model.nf4 import Nf4Tensor, read_state
+from tunesmith.model.nf4_files import ABSMAX, LEVEL_TABLE, STATE
+from tunesmith.model.weights import BYTES, DTYPES, weight_files
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,9 @@ class StoredTensor:
     file: Path
     shape: tuple[int, ...]
     dtype: torch.dtype
+    """That it is given out in."""
+    scales_file: Path | None = None
+    """Of a matrix in NF4: where the sizes of its blocks are."""
 
     @property
     def num_elements(self) -> int:
@@ -52,8 +59,7 @@ class MergedWeights:
     def get(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
         """One tensor, as `dtype` (None: as it is stored)."""
         stored = self.tensors[name]
-        with safe_open(stored.file, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
+        tensor = _read(stored, name)
         linear = self._linears.get(name)
         if linear is not None and self._adapter is not None:
             wide = tensor.float().T if self._transposed else tensor.float()
@@ -92,13 +98,33 @@ def merged(adapter: Adapter, linear: str, weight: Tensor) -> Tensor:
 
 def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
     """What the weight files of a model directory hold, without reading the tensors."""
+    types = {**DTYPES, BYTES: torch.uint8}
     found: dict[str, StoredTensor] = {}
     for path in weight_files(directory):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118
                 part = file.get_slice(name)
-                found[name] = StoredTensor(path, tuple(part.get_shape()), DTYPES[part.get_dtype()])
+                dtype = types[part.get_dtype()]
+                found[name] = StoredTensor(path, tuple(part.get_shape()), dtype)
+    for key in [name for name in found if name.endswith(STATE)]:
+        name = key.removesuffix(STATE)
+        state = read_state(bytes(_read(found.pop(key), key).tolist()), name)
+        scales = found.pop(name + ABSMAX)
+        found.pop(name + LEVEL_TABLE, None)
+        found[name] = replace(
+            found[name], shape=state.shape, dtype=state.dtype, scales_file=scales.file
+        )
     return found
+
+
+def _read(stored: StoredTensor, name: str) -> Tensor:
+    with safe_open(stored.file, framework="pt") as file:
+        tensor: Tensor = file.get_tensor(name)
+    if stored.scales_file is None:
+        return tensor
+    with safe_open(stored.scales_file, framework="pt") as file:
+        scales = file.get_tensor(name + ABSMAX)
+    return Nf4Tensor(tensor, scales, stored.shape, stored.dtype).read(torch.float32)
 
 
 def _linears_by_tensor(

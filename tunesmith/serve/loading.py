@@ -13,6 +13,7 @@ from tunesmith.model.adapter_files import WEIGHTS, content_hash
 from tunesmith.model.listing import problem_of
 from tunesmith.model.load import CausalModel, load_model, read_config
 from tunesmith.model.lora import Adapter
+from tunesmith.model.nf4_files import is_nf4
 from tunesmith.serve.precision import compute_dtype
 from tunesmith.serve.protocol import AdapterRef
 from tunesmith.serve.rows import rows_of
@@ -70,7 +71,8 @@ def plan_base(base: Path, device: str) -> tuple[int, torch.dtype | None]:
     dtype = compute_dtype(config, device)
     num_bytes = sum(size for name, size, _ in signature(base) if name != "config.json")
     stored = str(config.get("dtype") or config.get("torch_dtype"))
-    grows = dtype is torch.float32 and stored in ("bfloat16", "float16")
+    # What is in NF4 stays so; of such a base only the embedding grows.
+    grows = dtype is torch.float32 and stored in ("bfloat16", "float16") and not is_nf4(config)
     return num_bytes * (2 if grows else 1), dtype
 
 

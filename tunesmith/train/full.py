@@ -25,6 +25,7 @@ from tunesmith.model.listing import write_listing
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.model.merge import merge, stored_tensors
+from tunesmith.model.nf4 import Nf4Decoder
 from tunesmith.train.checkpoint import MASTERS_FILE, MODEL_DIR
 from tunesmith.train.optimizer import AdamW
 from tunesmith.train.world import ALONE, World
@@ -116,7 +117,7 @@ def fresh(
 ) -> FullWeights:
     """The weights of a base, with an adapter's update in them where the job continues one.
 
-    Raises JobError for a family without a decoder of ours.
+    Raises JobError for a base in NF4, and for a family without a decoder of ours.
     """
     start = load_model(base, dtype=torch.float32, device=device)
     if not isinstance(start, Decoder):
@@ -124,6 +125,13 @@ def fresh(
             "All weights can be trained only of a family that has a decoder here, and this base "
             "runs through transformers. Use the finetuning_type 'lora', or another base.",
             code="full_needs_decoder",
+            param="hyperparameters.finetuning_type",
+        )
+    if isinstance(start, Nf4Decoder):
+        raise JobError(
+            "All weights cannot be trained of a base in NF4: its linears are frozen in four bits. "
+            "Use the finetuning_type 'lora', or the base that it was made from.",
+            code="full_of_quantised",
             param="hyperparameters.finetuning_type",
         )
     if adapter is not None:

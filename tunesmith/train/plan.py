@@ -16,7 +16,8 @@ from tunesmith.bases import BaseInfo
 from tunesmith.data import estimate
 from tunesmith.errors import JobError
 from tunesmith.model.adapter_files import LoraSpec, continued
-from tunesmith.model.load import CausalModel
+from tunesmith.model.load import CausalModel, read_config
+from tunesmith.model.nf4_files import is_nf4
 from tunesmith.train import precision
 from tunesmith.train.attention import Kind
 from tunesmith.train.batches import Corpus
@@ -28,6 +29,8 @@ from tunesmith.train.world import ALONE, World
 MAX_MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}
 # The part of the free memory that activations may take.
 MEMORY_SHARE = 0.5
+# A base that takes more of it leaves too little for activations.
+BASE_SHARE = 2 / 3
 # Bytes kept for the backward pass beside each linear's input and output, relative to those.
 ACTIVATION_OVERHEAD = 1.5
 
@@ -135,6 +138,29 @@ def decide(spec: Spec, base: BaseInfo, corpus: Corpus, world: World = ALONE) -> 
         beta=hyper.beta,
         processes=world.size,
     )
+
+
+def check_base_fits(base: BaseInfo, dtype: torch.dtype, free_bytes: int) -> str | None:
+    """What to tell about a base that leaves little memory for training beside it.
+
+    Raises JobError where it does not fit at all. One in NF4 is as small as it gets.
+    """
+    needed = base.num_parameters * dtype.itemsize
+    if needed <= BASE_SHARE * free_bytes or is_nf4(read_config(base.path)):
+        return None
+    advice = "Use a smaller base."
+    if not base.slow:
+        advice = (
+            f"In four bits it needs about a third: tunesmith base add {base.path} "
+            f"--name {base.name}-nf4 --quantize nf4, and tune that one."
+        )
+    text = (
+        f"The base {base.name} needs {needed / 1e9:.1f} GB of memory in "
+        f"{str(dtype).removeprefix('torch.')}, and {free_bytes / 1e9:.1f} GB are free. {advice}"
+    )
+    if needed > free_bytes:
+        raise JobError(text, code="out_of_memory", param="model")
+    return text
 
 
 def fit_memory(plan: Plan, model: CausalModel) -> Plan:

@@ -34,7 +34,13 @@ from tunesmith.train.job import Job
 from tunesmith.train.memory import available_bytes
 from tunesmith.train.objective import Objective
 from tunesmith.train.optimizer import AdamW
-from tunesmith.train.plan import Plan, decide, fit_memory, num_fitting_tokens
+from tunesmith.train.plan import (
+    Plan,
+    check_base_fits,
+    decide,
+    fit_memory,
+    num_fitting_tokens,
+)
 from tunesmith.train.rows import rendered
 from tunesmith.train.spec import Spec
 from tunesmith.train.step import Forward, Trained
@@ -203,6 +209,9 @@ def _step(checkpoint: Checkpoint) -> int:
 def _take_up_adapter(
     job: Job, base: BaseInfo, plan: Plan, newest: Checkpoint | None
 ) -> tuple[CausalModel, Trained, AdamW]:
+    warning = check_base_fits(base, plan.torch_dtype, _free_bytes(job, plan))
+    if warning is not None:
+        job.journal.message("warn:base_memory", warning, "warn")
     model = load_model(base.path, dtype=plan.torch_dtype, device=plan.device)
     if newest is None:
         adapter = _start_adapter(job, model, plan)
@@ -214,9 +223,7 @@ def _take_up_adapter(
 def _take_up_weights(
     job: Job, base: BaseInfo, plan: Plan, newest: Checkpoint | None
 ) -> tuple[CausalModel, Trained, AdamW]:
-    free_bytes = available_bytes(torch.device(plan.device))
-    if plan.device == "cpu":
-        free_bytes //= job.world.local_size
+    free_bytes = _free_bytes(job, plan)
     full.check_memory(base.num_parameters, plan.torch_dtype, free_bytes, job.world.size)
     if newest is None:
         full.check_disk(job.dir, base.path, max(1, job.spec.keep_checkpoints))
@@ -225,6 +232,12 @@ def _take_up_weights(
     else:
         weights = full.resumed(newest.path, plan.torch_dtype, plan.device, job.world)
     return weights.model, weights, weights.optimizer
+
+
+def _free_bytes(job: Job, plan: Plan) -> int:
+    """For this process; on a CPU they share it."""
+    free_bytes = available_bytes(torch.device(plan.device))
+    return free_bytes if plan.device == "cuda" else free_bytes // job.world.local_size
 
 
 def load_start(job: Job, run: Run) -> tuple[Forward, Adapter | None]:
