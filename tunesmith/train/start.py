@@ -293,6 +293,12 @@ def _announce(job: Job, base: BaseInfo, plan: Plan, trained: Trained, found: Dat
         job.journal.message("warn:slow", text, "warn")
     for number, text in enumerate(found.warnings, 1):
         job.journal.message(f"warn:data:{number}", text, "warn")
+    if plan.batch_size < plan.processes:
+        text = (
+            f"A step of {plan.batch_size} keeps only {plan.batch_size} of {plan.processes} "
+            "processes busy: a larger batch_size is as fast."
+        )
+        job.journal.message("warn:batch", text, "warn")
 
 
 def _warn_of_memory(job: Job, longest: int, fitting: int) -> None:

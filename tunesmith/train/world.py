@@ -14,6 +14,7 @@ process has died; one that hangs is given up after TIMEOUT.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,6 +32,7 @@ TIMEOUT = timedelta(minutes=30)
 # How long all may take to find each other.
 JOIN_TIMEOUT = timedelta(minutes=5)
 
+LOOPBACK = "lo"
 FAILURE_KEY = "tunesmith/failure"
 
 Item = TypeVar("Item")
@@ -177,6 +179,9 @@ def join(place: Place, *, timeout: timedelta = TIMEOUT) -> World:
         return ALONE
     import torch.distributed as dist
 
+    if place.port is not None:
+        # All are on this machine: nobody else is to reach them.
+        os.environ |= {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}
     with _together():
         store = _store(place)
         dist.init_process_group(

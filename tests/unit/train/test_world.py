@@ -209,6 +209,14 @@ def test_another_number_of_processes_is_told(
         assert found == pytest.approx(alone["full"][key], abs=1e-6), key
 
 
+def test_a_step_too_small_for_all_is_told(tmp_path: Path) -> None:
+    hyper = {"n_epochs": 1, "batch_size": 1, "lora_rank": 4, "lora_alpha": 8}
+    job_dir = trained(tmp_path / "job", 2, num_rows=10, hyperparameters=hyper)
+    told = [event.message for event in events_of(job_dir) if event.key == "warn:batch"]
+    text = "A step of 1 keeps only 1 of 2 processes busy: a larger batch_size is as fast."
+    assert told == [text]
+
+
 def test_processes_that_read_other_files_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
