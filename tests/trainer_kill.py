@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.trainer_job import adapter_bytes, make_job, metrics_of, relaunched, result_of
 from tunesmith.train import spec as files
@@ -80,7 +81,7 @@ def wait(process: Process, timeout_s: float = 60.0) -> None:
         time.sleep(0.002)
 
 
-def kill_and_compare(directory: Path, num_kills: int, seed: int) -> dict[str, int]:
+def kill_and_compare(directory: Path, num_kills: int, seed: int, **spec: Any) -> dict[str, int]:
     """Kills trainers of equal jobs `num_kills` times in all; the final bytes must be one.
 
     Returns how often the kill found what: a checkpoint half written, a resume, nothing.
@@ -88,15 +89,14 @@ def kill_and_compare(directory: Path, num_kills: int, seed: int) -> dict[str, in
     chance = random.Random(seed)
     found = {"half_written": 0, "with_checkpoint": 0, "without": 0}
     with warm_server() as server:
-        whole = make_job(directory / "whole", hyperparameters=HYPER, save_every_s=SAVE_EVERY_S)
+        fields = {"hyperparameters": HYPER, "save_every_s": SAVE_EVERY_S} | spec
+        whole = make_job(directory / "whole", **fields)
         started = time.monotonic()
         server.run("train", whole)
         lasts_s = time.monotonic() - started
         assert result_of(whole).status == "succeeded"
         for number in range(-(-num_kills // KILLS_PER_JOB)):
-            job_dir = make_job(
-                directory / f"killed-{number}", hyperparameters=HYPER, save_every_s=SAVE_EVERY_S
-            )
+            job_dir = make_job(directory / f"killed-{number}", **fields)
             for _ in range(min(KILLS_PER_JOB, num_kills - number * KILLS_PER_JOB)):
                 process = server.launch("train", job_dir)
                 time.sleep(chance.uniform(0.0, 0.7 * lasts_s))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from tunesmith.data.render import TOKENIZER_FILES, Renderer
 from tunesmith.errors import BaseModelError
 from tunesmith.ids import Clock
 from tunesmith.model.families import OTHER, decoder_config, family_name
+from tunesmith.model.nf4_files import is_nf4, is_quantised_otherwise, num_parameters
 
 EMBEDDED_NAME = "tunesmith-nano"
 INDEX = "model.safetensors.index.json"
@@ -33,6 +33,8 @@ NOT_CAUSAL = (
     "ForTokenClassification",
     "ForQuestionAnswering",
 )
+# Parts of models that also read pictures or sound; their text part is under other names.
+OTHER_INPUTS = ("vision_config", "audio_config")
 # The same three facts under the names that families without a decoder of ours use.
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 HIDDEN_KEYS = ("hidden_size", "n_embd", "d_model")
@@ -46,7 +48,7 @@ class BaseInfo:
     name: str
     path: Path
     family: str
-    """"llama", "mistral", "qwen2", "qwen3", or "other"."""
+    """A key of `families.FAMILIES`, or "other"."""
     slow: bool
     """True: no decoder of ours, so it runs through transformers."""
     context_length: int
@@ -60,6 +62,8 @@ class BaseInfo:
     """False: the template rewrites earlier turns, so a conversation trains turn by turn."""
     has_tools: bool
     created_at: int
+    sha256: str | None = None
+    """Of a model whose weights were all trained: what its directory is called."""
 
 
 def embedded_directory() -> Path:
@@ -92,7 +96,7 @@ def describe(directory: Path, name: str, clock: Clock) -> BaseInfo:
         slow=dimensions is None,
         context_length=dimensions.max_positions if dimensions else _dimension(config, CONTEXT_KEYS),
         hidden_size=dimensions.hidden_size if dimensions else _dimension(config, HIDDEN_KEYS),
-        num_parameters=sum(_num_parameters(header) for header in headers.values()),
+        num_parameters=sum(num_parameters(header) for header in headers.values()),
         vocab_size=vocab_size,
         fingerprint=_fingerprint(directory, headers),
         preserves_history=renderer.preserves_history,
@@ -135,12 +139,24 @@ def _refuse_unusable(config: Mapping[str, Any]) -> None:
             f"{architectures[0] if architectures else 'This'} is not a causal language model. "
             "Register one that continues text, such as Llama, Qwen or Mistral."
         )
-    if config.get("quantization_config"):
+    if other_input := next((key for key in OTHER_INPUTS if config.get(key)), None):
         raise BaseModelError(
-            "The weights are quantised. Register the unquantised model (bf16, fp16 or fp32)."
+            f"{architectures[0] if architectures else 'This'} reads more than text ({other_input} "
+            "in config.json). Save its language model on its own, as docs/guide.md shows in "
+            "section 5, and register that."
+        )
+    if is_quantised_otherwise(config):
+        raise BaseModelError(
+            "The weights are quantised in a form that is not read here. Register the unquantised "
+            "model (bf16, fp16 or fp32); `tunesmith base add --quantize nf4` makes it small."
         )
     if family_name(config) != OTHER:
         return
+    if is_nf4(config):
+        raise BaseModelError(
+            "Quantised weights are read only for families with a decoder here, and this one runs "
+            "through transformers. Register the unquantised model."
+        )
     kind = str(config.get("model_type"))
     spec = importlib.util.find_spec("transformers")
     if spec is None or spec.origin is None:
@@ -175,6 +191,8 @@ def _read_headers(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def _weight_files(directory: Path) -> list[str]:
+    if (directory / SINGLE).is_file():
+        return [SINGLE]
     index = directory / INDEX
     if index.exists():
         try:
@@ -182,6 +200,8 @@ def _weight_files(directory: Path) -> list[str]:
             names = sorted({str(name) for name in shards})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BaseModelError(f"{index} is not a safetensors index. Copy it again.") from error
+        if outside := [name for name in names if Path(name).name != name]:
+            raise BaseModelError(f"{index} names the file {outside[0]!r} outside its directory.")
         missing = [name for name in names if not (directory / name).is_file()]
         if missing:
             raise BaseModelError(
@@ -189,8 +209,6 @@ def _weight_files(directory: Path) -> list[str]:
                 f"{missing[0]}. Finish the download."
             )
         return names
-    if (directory / SINGLE).is_file():
-        return [SINGLE]
     if any(found for pattern in PICKLED for found in directory.glob(pattern)):
         raise BaseModelError(
             f"{directory} has its weights only as pickled files (*.bin, *.pt), which can run code "
@@ -224,10 +242,6 @@ def _read_header(path: Path) -> dict[str, Any]:
     if path.stat().st_size != 8 + num_header_bytes + end:
         raise BaseModelError(broken)
     return dict(header)
-
-
-def _num_parameters(header: Mapping[str, Any]) -> int:
-    return sum(math.prod(tensor["shape"]) for tensor in header.values())
 
 
 def _fingerprint(directory: Path, headers: Mapping[str, dict[str, Any]]) -> str:

@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     max_line_bytes: int = Field(1 << 20, ge=1024, description="Longest line of a data file, bytes.")
     train_slots: int = Field(1, ge=1, description="Jobs that one worker trains at the same time.")
     train_threads: int = Field(0, ge=0, description="CPU threads of a trainer; 0 = all cores.")
+    train_processes: int = Field(
+        1, ge=1, description="Processes that train one job together, one for each GPU."
+    )
     save_every_s: float = Field(30.0, gt=0, description="Seconds between safety checkpoints.")
     lease_s: float = Field(15.0, gt=0, description="Seconds until a silent worker loses a job.")
     max_attempts: int = Field(3, ge=1, description="Crashes without progress before a job fails.")
@@ -79,6 +82,10 @@ class Settings(BaseSettings):
     @property
     def adapters_dir(self) -> Path:
         return self.data_dir / "adapters"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.data_dir / "models"
 
     @property
     def blobs_dir(self) -> Path:

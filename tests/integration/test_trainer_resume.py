@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.trainer_kill import kill_and_compare
 
 
-def test_four_kills_leave_no_trace_in_the_adapter(tmp_path: Path) -> None:
-    found = kill_and_compare(tmp_path, num_kills=4, seed=1)
-    assert sum(found.values()) == 4
+@pytest.mark.parametrize(("method", "num_kills"), [("supervised", 4), ("dpo", 3)])
+def test_a_few_kills_leave_no_trace_in_the_adapter(
+    method: str, num_kills: int, tmp_path: Path
+) -> None:
+    found = kill_and_compare(tmp_path, num_kills=num_kills, seed=1, method=method)
+    assert sum(found.values()) == num_kills

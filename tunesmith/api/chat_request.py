@@ -110,9 +110,9 @@ def prepare(svc: Services, body: CreateChatCompletion) -> Prepared:
 
 
 def adapter_of(svc: Services, tuned: ModelRow | None) -> AdapterRef | None:
-    if tuned is None:
+    sha256 = tuned.adapter_sha256 if tuned else None
+    if sha256 is None:
         return None
-    sha256 = tuned.adapter_sha256
     return AdapterRef(sha256, svc.settings.adapters_dir / sha256)
 
 

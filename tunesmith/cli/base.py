@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -39,13 +39,18 @@ def add(
     alias: Annotated[
         list[str] | None, typer.Option(help="Another name for it; repeatable.", show_default=False)
     ] = None,
+    quantize: Annotated[
+        Literal["nf4"] | None,
+        typer.Option(help="Keep its weights in four bits, also when served.", show_default=False),
+    ] = None,
     data: DataDir = None,
 ) -> None:
     """Register a base model, after checking that it can be tuned and served."""
     require_torch()
     found = settings(data=data)
-    chosen = require_name(name or Path(source).expanduser().resolve().name)
-    directory = locate(source, chosen, found)
+    own_name = Path(source).expanduser().resolve().name
+    chosen = require_name(name or (f"{own_name}-{quantize}" if quantize else own_name))
+    directory = (quantised if quantize else locate)(source, chosen, found)
 
     from tunesmith.model.probe import check_base
     from tunesmith.store.db import open_database
@@ -149,8 +154,34 @@ def refuse_taken(conn: sa.Connection, alias: str, base: str) -> None:
 
 
 def fetched_directory(settings: Settings, name: str) -> Path:
-    """Where a base from the hub is kept."""
+    """Where a base is kept that came from the hub or was quantised."""
     return settings.data_dir / "bases" / name
+
+
+def quantised(source: str, name: str, settings: Settings) -> Path:
+    """A directory of ours with the model in NF4; of what is fetched for it nothing else stays."""
+    from tunesmith.errors import BaseModelError
+    from tunesmith.model.nf4_write import write_nf4
+    from tunesmith.store.db import open_database
+    from tunesmith.store.repo import bases
+    from tunesmith.train.threads import sleep_when_idle
+
+    sleep_when_idle()
+    with open_database(settings.data_dir).read() as conn:
+        if bases.get(conn, name) is not None:
+            raise CommandFailed(
+                f"{name} is registered already. `tunesmith base remove {name}`, or choose another "
+                "--name."
+            )
+    target = fetched_directory(settings, name)
+    # No base can have such a name.
+    download = f".{name}.full"
+    try:
+        write_nf4(locate(source, download, settings), target)
+    except BaseModelError as error:
+        raise CommandFailed(str(error)) from None
+    shutil.rmtree(fetched_directory(settings, download), ignore_errors=True)
+    return target
 
 
 def locate(source: str, name: str, settings: Settings) -> Path:

@@ -13,6 +13,7 @@ from torch import Tensor
 from tunesmith.errors import BaseModelError
 from tunesmith.model.decoder import Attention, Decoder, LowRankUpdate
 from tunesmith.model.families import decoder_config
+from tunesmith.model.nf4 import Nf4Decoder, Nf4Weights
 from tunesmith.model.transformers_path import TransformersModel
 from tunesmith.model.weights import load_weights
 
@@ -90,7 +91,10 @@ def load_model(
     config = decoder_config(read_config(directory))
     if config is None:
         return TransformersModel.load(directory, dtype=dtype, device=device)
-    return Decoder(config, load_weights(directory, config, dtype=dtype, device=device))
+    weights = load_weights(directory, config, dtype=dtype, device=device)
+    if isinstance(weights, Nf4Weights):
+        return Nf4Decoder(config, weights)
+    return Decoder(config, weights)
 
 
 def read_config(directory: Path) -> dict[str, Any]:

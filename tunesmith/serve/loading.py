@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import torch
 
 from tunesmith.errors import AdapterError, BaseModelError
 from tunesmith.model.adapter_files import WEIGHTS, content_hash
+from tunesmith.model.listing import problem_of
 from tunesmith.model.load import CausalModel, load_model, read_config
 from tunesmith.model.lora import Adapter
+from tunesmith.model.nf4_files import is_nf4
 from tunesmith.serve.precision import compute_dtype
 from tunesmith.serve.protocol import AdapterRef
 from tunesmith.serve.rows import rows_of
@@ -20,6 +23,8 @@ Signature = tuple[tuple[str, int, int], ...]
 # One id on its own and several at once take different paths through the kernels.
 WARM_UP = ([[1] * 8], [[1]])
 CUDA_SHARE = 0.85
+# The name of a directory that is known by its content.
+PUBLISHED = re.compile(r"[0-9a-f]{64}")
 
 
 def device_for(setting: str) -> str:
@@ -66,12 +71,24 @@ def plan_base(base: Path, device: str) -> tuple[int, torch.dtype | None]:
     dtype = compute_dtype(config, device)
     num_bytes = sum(size for name, size, _ in signature(base) if name != "config.json")
     stored = str(config.get("dtype") or config.get("torch_dtype"))
-    grows = dtype is torch.float32 and stored in ("bfloat16", "float16")
+    # What is in NF4 stays so; of such a base only the embedding grows.
+    grows = dtype is torch.float32 and stored in ("bfloat16", "float16") and not is_nf4(config)
     return num_bytes * (2 if grows else 1), dtype
 
 
 def load_base(base: Path, device: str, dtype: torch.dtype | None) -> CausalModel:
-    """The model, after a first pass through it: mapped pages are read and kernels chosen."""
+    """The model, after a first pass through it: mapped pages are read and kernels chosen.
+
+    A published whole model has to be the one that its directory is named after; what would read
+    gigabytes again is left to `tunesmith doctor`.
+    """
+    if PUBLISHED.fullmatch(base.name):
+        problem = problem_of(base, base.name, deep=False)
+        if problem is not None:
+            raise BaseModelError(
+                f"The files in {base} are not the model that was trained: {problem}. Restore them "
+                "from a backup or train again."
+            )
     model = load_model(base, dtype=dtype, device=device)
     with torch.inference_mode():
         rows = rows_of(model, max_rows=1)
@@ -100,4 +117,5 @@ def load_adapter(ref: AdapterRef, model: CausalModel) -> Adapter:
             f"The files in {ref.path} are not the adapter {ref.sha256[:12]} "
             f"(their content is {found[:12]}). Restore them from a backup or train again."
         )
-    return Adapter.load(ref.path, model.linears).to(model.dtype, model.device)
+    adapter = Adapter.load(ref.path, model.linears, weights=model.weights, device=model.device)
+    return adapter.to(model.dtype)

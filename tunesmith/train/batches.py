@@ -4,25 +4,24 @@ The order is a pure function of the seed: every epoch is a permutation of the ro
 permutations are strung together, and step s (from 1) takes rows [(s-1)*B, s*B) of that string. A
 resumed job therefore needs no loader state, only the number of its step.
 
-Shape suffixes: B sequences, T positions, N supervised positions.
+Shape suffixes: T positions of a row, N supervised positions, S sequences.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 from array import array
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tunesmith.data.render import Example
 from tunesmith.errors import JobError
-
-# Padding accepted in a micro-batch, tokens: about what the fixed cost of one more would buy.
-PADDING_TOKENS = 128
 
 
 class Corpus:
@@ -46,7 +45,7 @@ class Corpus:
                 self._row_tokens.append(0)
                 self._row_weights.append(0.0)
                 self._row_supervised.append(0)
-            self._row_tokens[-1] += len(example.ids)
+            self._row_tokens[-1] += example.num_counted
             self._row_weights[-1] += sum(example.weights)
             self._row_supervised[-1] += sum(weight > 0 for weight in example.weights)
             ids.extend(example.ids)
@@ -65,15 +64,19 @@ class Corpus:
         return len(self._starts) - 1
 
     def num_tokens(self, rows: Iterable[int]) -> int:
-        """Tokens of these rows as rendered."""
+        """Tokens of these rows as rendered; the prompt of a pair counts once."""
         return sum(self._row_tokens[row] for row in rows)
 
     def total_weight(self, rows: Iterable[int]) -> float:
         """The denominator of the rows' loss. Raises JobError where it is zero."""
-        total = sum(self._row_weights[row] for row in rows)
+        total = sum(self.weight(row) for row in rows)
         if total <= 0:
             raise JobError("A step has no token to learn from.", code="nothing_supervised")
         return total
+
+    def weight(self, row: int) -> float:
+        """Sum of the weights of a row's tokens."""
+        return self._row_weights[row]
 
     def num_supervised(self, rows: Iterable[int]) -> int:
         return sum(self._row_supervised[row] for row in rows)
@@ -106,6 +109,17 @@ class Corpus:
         is_end[:-1] &= ~is_supervised[1:]
         return set(self._ids[is_end].tolist())
 
+    def num_answer_tokens(self, sequence: int) -> int:
+        """Supervised tokens of a sequence."""
+        return int((self.tokens(sequence)[1] > 0).sum())
+
+    def digest(self) -> str:
+        """sha256 over ids, weights and where sequences begin."""
+        digest = hashlib.sha256(repr(self._starts).encode())
+        for values in (self._ids, self._weights):
+            digest.update(values.numpy().tobytes())
+        return digest.hexdigest()
+
     def tokens(self, sequence: int) -> tuple[Tensor, Tensor]:
         """Ids and weights (T+1) of a sequence; weights[i] weighs the loss of predicting ids[i]."""
         span = slice(self._starts[sequence], self._starts[sequence + 1])
@@ -114,23 +128,34 @@ class Corpus:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Sequences that run through the model at once, padded on the right."""
+    """Whole sequences in one row, one after the other: no position is computed for nothing.
 
-    ids_BT: Tensor
+    Attention must keep them apart, see attention.py.
+    """
+
+    ids_1T: Tensor
+    positions_1T: Tensor
+    """They count from 0 in each sequence."""
+    lengths: tuple[int, ...]
+    """Of the sequences, the longest first."""
+    sequences: tuple[int, ...]
+    """Their numbers in the corpus."""
+    counts_S: Tensor
+    """How many supervised positions each has."""
     index_N: Tensor
-    """Positions in the flattened (B*T) grid whose next token is supervised."""
+    """Positions of the row whose next token is supervised, in the order of the sequences."""
     targets_N: Tensor
     weights_N: Tensor
 
     def to(self, device: torch.device) -> MicroBatch:
         if device.type == "cpu":
             return self
-        return MicroBatch(
-            self.ids_BT.to(device, non_blocking=True),
-            self.index_N.to(device, non_blocking=True),
-            self.targets_N.to(device, non_blocking=True),
-            self.weights_N.to(device, non_blocking=True),
-        )
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
 @lru_cache(maxsize=4)
@@ -171,37 +196,45 @@ class Order:
         return -(-epoch * self.num_rows // self.batch_size)
 
 
-def micro_batches(corpus: Corpus, rows: Iterable[int], max_tokens: int) -> Iterator[MicroBatch]:
-    """The rows' sequences, longest first, in batches of at most `max_tokens` padded positions.
+def longest_first(corpus: Corpus, units: Iterable[Sequence[int]]) -> list[Sequence[int]]:
+    """Units of sequences by the positions they take."""
+    return sorted(units, key=lambda unit: sum(map(corpus.length, unit)), reverse=True)
 
-    Longest first, so that a step that does not fit into memory fails at once. A sequence longer
-    than the budget runs alone.
+
+def micro_batches(
+    corpus: Corpus, units: Iterable[Sequence[int]], max_tokens: int
+) -> Iterator[MicroBatch]:
+    """The sequences of the units in rows of at most `max_tokens`; a unit stays in one row.
+
+    With the longest units first a step that does not fit into memory fails at once, and neighbours
+    are of like length. A unit longer than the budget has a row of its own.
     """
-    by_length = sorted(corpus.sequences(rows), key=corpus.length, reverse=True)
     group: list[int] = []
-    padding = 0
-    for sequence in by_length:
-        if group:
-            longest = corpus.length(group[0])
-            padding += longest - corpus.length(sequence)
-            if (len(group) + 1) * longest > max_tokens or padding > PADDING_TOKENS:
-                yield collate(corpus, group)
-                group, padding = [], 0
-        group.append(sequence)
+    room = max_tokens
+    for unit in units:
+        num_tokens = sum(map(corpus.length, unit))
+        if group and num_tokens > room:
+            yield pack(corpus, group)
+            group, room = [], max_tokens
+        group += unit
+        room -= num_tokens
     if group:
-        yield collate(corpus, group)
+        yield pack(corpus, group)
 
 
-def collate(corpus: Corpus, sequences: list[int]) -> MicroBatch:
-    """Sequences as one padded grid. The causal mask alone hides padding on the right."""
-    num_positions = max(corpus.length(sequence) for sequence in sequences)
-    ids_BT = torch.zeros(len(sequences), num_positions, dtype=torch.int64)
-    targets_BT = torch.zeros_like(ids_BT)
-    weights_BT = torch.zeros(len(sequences), num_positions)
-    for row, sequence in enumerate(sequences):
-        ids, weights = corpus.tokens(sequence)
-        ids_BT[row, : len(ids) - 1] = ids[:-1]
-        targets_BT[row, : len(ids) - 1] = ids[1:]
-        weights_BT[row, : len(ids) - 1] = weights[1:]
-    index_N = weights_BT.flatten().nonzero()[:, 0]
-    return MicroBatch(ids_BT, index_N, targets_BT.flatten()[index_N], weights_BT.flatten()[index_N])
+def pack(corpus: Corpus, sequences: Iterable[int]) -> MicroBatch:
+    """The sequences as one row, the longest first."""
+    ordered = sorted(sequences, key=corpus.length, reverse=True)
+    parts = [corpus.tokens(sequence) for sequence in ordered]
+    weights_T = torch.cat([weights[1:] for _, weights in parts])
+    index_N = weights_T.nonzero()[:, 0]
+    return MicroBatch(
+        ids_1T=torch.cat([ids[:-1] for ids, _ in parts]).long()[None],
+        positions_1T=torch.cat([torch.arange(len(ids) - 1) for ids, _ in parts])[None],
+        lengths=tuple(len(ids) - 1 for ids, _ in parts),
+        sequences=tuple(ordered),
+        counts_S=torch.stack([(weights[1:] != 0).sum() for _, weights in parts]),
+        index_N=index_N,
+        targets_N=torch.cat([ids[1:] for ids, _ in parts]).long()[index_N],
+        weights_N=weights_T[index_N],
+    )

@@ -6,12 +6,16 @@ to stop, an adapter that gets no gradient, a loss of NaN in a job that "succeeds
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
+from typing import Any
 
 from tunesmith.errors import JobError
+from tunesmith.model.adapter_files import targeted
+from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
 from tunesmith.train.batches import Corpus
-from tunesmith.train.step import Means
+from tunesmith.train.full import FullWeights
+from tunesmith.train.objective import Means, Objective, Preference
 
 
 def check_stops(corpus: Corpus, stop_ids: Set[int]) -> None:
@@ -26,12 +30,29 @@ def check_stops(corpus: Corpus, stop_ids: Set[int]) -> None:
         )
 
 
-def check_gradients(adapter: Adapter) -> None:
-    """After the first backward pass every lora_B has a gradient."""
-    for name, matrix in adapter.b.items():
+def check_targets(adapter: Adapter, model: CausalModel, asked: Any) -> None:
+    """An adapter that is continued adapts what was asked for. A list was compared before."""
+    if asked not in ("all", "attention", "mlp"):
+        return
+    if set(targeted(model.linears, asked)) != set(adapter.a):
+        there = ", ".join(sorted({name.rpartition(".")[2] for name in adapter.a}))
+        raise JobError(
+            f"The model to be continued has adapted {there}, so lora_targets {asked} would be "
+            "another adapter. Leave lora_targets out, or start from the base model.",
+            code="invalid_hyperparameters",
+            param="hyperparameters.lora_targets",
+        )
+
+
+def check_gradients(trained: Adapter | FullWeights) -> None:
+    """After the first backward pass every lora_B has a gradient, or every matrix of the model."""
+    is_full = isinstance(trained, FullWeights)
+    matrices = trained.matrices if isinstance(trained, FullWeights) else trained.b
+    for name, matrix in matrices.items():
         if matrix.grad is None or not bool(matrix.grad.any()):
             raise JobError(
-                f"The adapter of {name} gets no gradient: training would change nothing there. "
+                f"{name if is_full else f'The adapter of {name}'} gets no gradient: training would "
+                "change nothing there. "
                 "This is a fault of the program or of the base's weights (all zero?), not of the "
                 "data.",
                 code="no_gradient",
@@ -47,4 +68,24 @@ def check_finite(means: Means, step: int, total_steps: int) -> None:
             "a quarter, and create the job again.",
             code="non_finite_loss",
             param="hyperparameters.learning_rate_multiplier",
+        )
+
+
+# How far the first log-probabilities may be from the reference's, as a share of these: rounding, in
+# micro-batches put together otherwise.
+REFERENCE_TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
+
+
+def check_reference(objective: Objective, rows: Sequence[int], means: Means, dtype: str) -> None:
+    """Before anything is learned, the model gives every answer what the reference gave it."""
+    if not isinstance(objective, Preference):
+        return
+    usual = float(objective.reference_S[objective.corpus.sequences(rows)].abs().mean())
+    moved = max(abs(means.rewards[side]) for side in ("chosen", "rejected")) / objective.beta
+    if moved > REFERENCE_TOLERANCE[dtype] * usual:
+        raise JobError(
+            f"The first margins are not zero: log-probabilities are {moved:.3g} away from those of "
+            "the reference, which should be the model that the job starts from. This is a fault of "
+            "the program, not of the data: please report it.",
+            code="reference_differs",
         )

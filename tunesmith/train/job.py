@@ -9,6 +9,7 @@ from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.journal import Journal
 from tunesmith.train.spec import Failure, Result, Spec, Status
 from tunesmith.train.watch import Watch
+from tunesmith.train.world import ALONE, World
 
 
 @dataclass
@@ -26,10 +27,14 @@ class Job:
     watch: Watch
     checkpoints: Checkpoints
     progress: Progress = field(default_factory=Progress)
+    world: World = ALONE
 
     def result(self, status: Status, error: Failure | None = None) -> Result:
-        """How the train phase ended, with the checkpoints that can be served."""
-        good, _ = self.checkpoints.verified()
+        """How the train phase ended, with the checkpoints that can be served.
+
+        The first process alone looks at them: it alone writes the result.
+        """
+        good = self.checkpoints.verified()[0] if self.world.is_first else []
         return Result(
             fence=self.spec.fence,
             status=status,

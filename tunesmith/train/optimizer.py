@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tunesmith.train.world import ALONE, World
+
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 MAX_NORM = 1.0
@@ -21,24 +23,42 @@ ALIGNMENT = 16
 
 
 class AdamW:
-    """Without weight decay. `parameters` become leaves whose storage belongs to this object."""
+    """Without weight decay. `parameters` become leaves whose storage belongs to this object.
 
-    def __init__(self, parameters: list[Tensor]) -> None:
-        device = parameters[0].device
+    In a world of several processes each keeps the moments of its part of the vector and updates
+    that part; then all get the others' (ZeRO stage 1, Rajbhandari et al. 2020).
+    """
+
+    def __init__(self, parameters: list[Tensor], world: World = ALONE) -> None:
+        device, dtype = parameters[0].device, parameters[0].dtype
         sizes = [-(-p.numel() // ALIGNMENT) * ALIGNMENT for p in parameters]
-        self._values, self.gradient, self._mean, self._square = (
-            torch.zeros(sum(sizes), device=device) for _ in range(4)
+        self._world = world
+        self._size = sum(sizes)
+        part = -(-self._size // (world.size * ALIGNMENT)) * ALIGNMENT
+        self._own = slice(world.rank * part, (world.rank + 1) * part)
+        self.values, self.gradient = (
+            torch.zeros(part * world.size, dtype=dtype, device=device) for _ in range(2)
         )
+        self._mean, self._square = (torch.zeros(part, dtype=dtype, device=device) for _ in range(2))
         self._num_updates = torch.zeros((), device=device)
+        self._mirror: Tensor | None = None
+        self.spans: list[slice] = []
+        """Where in `values` each parameter lies."""
         start = 0
         for parameter, size in zip(parameters, sizes, strict=True):
             span = slice(start, start + parameter.numel())
-            self._values[span] = parameter.detach().flatten()
+            self.values[span] = parameter.detach().flatten()
+            self.spans.append(span)
             parameter.requires_grad_(False)
-            parameter.data = self._values[span].view(parameter.shape)
+            parameter.data = self.values[span].view(parameter.shape)
             parameter.requires_grad_()
             parameter.grad = self.gradient[span].view(parameter.shape)
             start += size
+
+    def mirror(self, dtype: torch.dtype) -> Tensor:
+        """`values` in another type, which follows every update from now on."""
+        self._mirror = self.values.to(dtype)
+        return self._mirror
 
     def zero_gradient(self) -> None:
         self.gradient.zero_()
@@ -52,8 +72,8 @@ class AdamW:
     def update(self, learning_rate: float) -> None:
         self._num_updates += 1
         torch._fused_adamw_(
-            [self._values],
-            [self.gradient],
+            [self.values[self._own]],
+            [self.gradient[self._own]],
             [self._mean],
             [self._square],
             [],
@@ -66,18 +86,25 @@ class AdamW:
             amsgrad=False,
             maximize=False,
         )
+        self._world.gather_(self.values)
+        if self._mirror is not None:
+            self._mirror.copy_(self.values)
 
     def state(self) -> dict[str, Tensor]:
-        """What a resume needs besides the parameters themselves."""
+        """What a resume needs besides the parameters themselves, whatever the world's size then.
+
+        All processes have to ask; the first one gets it.
+        """
         return {
-            "mean": self._mean,
-            "square": self._square,
+            "mean": self._world.collect(self._mean)[: self._size],
+            "square": self._world.collect(self._square)[: self._size],
             "num_updates": self._num_updates,
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        self._mean.copy_(state["mean"])
-        self._square.copy_(state["square"])
+        for name, own in (("mean", self._mean), ("square", self._square)):
+            part = state[name][self._own]
+            own[: len(part)].copy_(part)
         self._num_updates.copy_(state["num_updates"])
 
 

@@ -15,16 +15,22 @@ import torch
 from tunesmith.bases import BaseInfo
 from tunesmith.data import estimate
 from tunesmith.errors import JobError
-from tunesmith.model.load import CausalModel
-from tunesmith.train import probe
+from tunesmith.model.adapter_files import LoraSpec, continued
+from tunesmith.model.load import CausalModel, read_config
+from tunesmith.model.nf4_files import is_nf4
+from tunesmith.train import precision
+from tunesmith.train.attention import Kind
 from tunesmith.train.batches import Corpus
 from tunesmith.train.memory import available_bytes
 from tunesmith.train.spec import SCHEMA, Spec
+from tunesmith.train.world import ALONE, World
 
-# Padded positions of a micro-batch at most: beyond it nothing gets faster.
+# Positions of a micro-batch at most: beyond it nothing gets faster.
 MAX_MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}
 # The part of the free memory that activations may take.
 MEMORY_SHARE = 0.5
+# A base that takes more of it leaves too little for activations.
+BASE_SHARE = 2 / 3
 # Bytes kept for the backward pass beside each linear's input and output, relative to those.
 ACTIVATION_OVERHEAD = 1.5
 
@@ -38,7 +44,7 @@ class Plan:
     """Of base and activations; the adapter and its optimizer are always fp32."""
     threads: int
     micro_tokens: int
-    """Padded positions that run through the model at once."""
+    """Positions that run through the model at once."""
     base_fingerprint: str
     num_examples: int
     n_epochs: int
@@ -49,11 +55,28 @@ class Plan:
     lora_rank: int
     lora_alpha: float
     lora_dropout: float
+    lora_targets: str | list[str] = "all"
+    lora_rslora: bool = False
+    finetuning_type: estimate.FinetuningType = "lora"
+    beta: float | None = None
+    """Of preferences."""
+    attention: Kind = "split"
+    """How sequences in one row are kept apart; proven on the loaded model."""
+    processes: int = 1
+    """That train the job together, each with so many threads and rows of so many positions."""
     schema: int = SCHEMA
 
     @property
     def torch_dtype(self) -> torch.dtype:
         return TYPES[self.dtype]
+
+    @property
+    def lora(self) -> LoraSpec:
+        """The shape of a fresh adapter."""
+        is_dora = self.finetuning_type == "dora"
+        return LoraSpec(
+            self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_rslora, is_dora
+        )
 
     def smaller(self) -> Plan:
         """The same with half the micro-batch, after running out of memory."""
@@ -62,25 +85,34 @@ class Plan:
     def text(self, num_trainable: int) -> str:
         """For the user."""
         where = "GPU" if self.device == "cuda" else f"CPU, {_count(self.threads, 'thread')}"
+        if self.processes > 1:
+            where = f"{self.processes} processes ({where} each)"
+        kind = {"lora": "LoRA parameters", "dora": "DoRA parameters", "full": "weights"}
+        shape = f"rank {self.lora_rank}, alpha {self.lora_alpha:g}"
+        shape = "the whole model" if self.finetuning_type == "full" else shape
+        on_pairs = "" if self.beta is None else f" on preferences (beta {self.beta:g})"
         return (
-            f"Training {num_trainable:,} LoRA parameters (rank {self.lora_rank}, alpha "
-            f"{self.lora_alpha:g}) in {self.dtype} on {where}: "
+            f"Training {num_trainable:,} {kind[self.finetuning_type]} ({shape}){on_pairs} "
+            f"in {self.dtype} on {where}: "
             f"{_count(self.n_epochs, 'epoch')}, batch size {self.batch_size}, "
             f"{_count(self.total_steps, 'step')}, learning rate {self.learning_rate:.2g}"
         )
 
 
-def decide(spec: Spec, base: BaseInfo, corpus: Corpus) -> Plan:
-    """Resolves "auto" and measures the machine; sets the number of threads."""
-    hyper = estimate.resolve(spec.hyperparameters, corpus.num_rows)
+def decide(spec: Spec, base: BaseInfo, corpus: Corpus, world: World = ALONE) -> Plan:
+    """Resolves "auto" and looks at the machine."""
+    requested = spec.hyperparameters
+    if spec.start_adapter is not None:
+        requested = continued(requested, spec.start_adapter)
+    hyper = estimate.resolve(requested, corpus.num_rows, spec.method)
     device = pick_device(spec.device)
-    threads = spec.threads or len(os.sched_getaffinity(0))
+    threads = max(1, (spec.threads or len(os.sched_getaffinity(0))) // world.local_size)
     if device == "cuda":
-        dtype = probe.choose_cuda()
+        dtype = precision.choose_cuda()
     else:
         mean_tokens = corpus.num_tokens(range(corpus.num_rows)) // corpus.num_rows
-        num_tokens = min(hyper.batch_size * mean_tokens, MAX_MICRO_TOKENS[device])
-        dtype, threads = probe.choose_cpu(num_tokens, base.hidden_size, threads)
+        num_tokens = min(hyper.batch_size * mean_tokens // world.size, MAX_MICRO_TOKENS[device])
+        dtype, threads = precision.choose_cpu(num_tokens, base.hidden_size, threads)
     return Plan(
         device=device,
         dtype="bfloat16" if dtype == torch.bfloat16 else "float32",
@@ -91,24 +123,59 @@ def decide(spec: Spec, base: BaseInfo, corpus: Corpus) -> Plan:
         n_epochs=hyper.n_epochs,
         batch_size=hyper.batch_size,
         total_steps=estimate.num_steps(corpus.num_rows, hyper.n_epochs, hyper.batch_size),
-        learning_rate=estimate.learning_rate(base.hidden_size, hyper.learning_rate_multiplier),
+        learning_rate=estimate.learning_rate(
+            base.hidden_size,
+            hyper.learning_rate_multiplier,
+            spec.method,
+            hyper.finetuning_type,
+        ),
         lora_rank=hyper.lora_rank,
         lora_alpha=hyper.lora_alpha,
         lora_dropout=hyper.lora_dropout,
+        lora_targets=hyper.lora_targets,
+        lora_rslora=hyper.lora_rslora,
+        finetuning_type=hyper.finetuning_type,
+        beta=hyper.beta,
+        processes=world.size,
     )
+
+
+def check_base_fits(base: BaseInfo, dtype: torch.dtype, free_bytes: int) -> str | None:
+    """What to tell about a base that leaves little memory for training beside it.
+
+    Raises JobError where it does not fit at all. One in NF4 is as small as it gets.
+    """
+    needed = base.num_parameters * dtype.itemsize
+    if needed <= BASE_SHARE * free_bytes or is_nf4(read_config(base.path)):
+        return None
+    advice = "Use a smaller base."
+    if not base.slow:
+        advice = (
+            f"In four bits it needs about a third: tunesmith base add {base.path} "
+            f"--name {base.name}-nf4 --quantize nf4, and tune that one."
+        )
+    text = (
+        f"The base {base.name} needs {needed / 1e9:.1f} GB of memory in "
+        f"{str(dtype).removeprefix('torch.')}, and {free_bytes / 1e9:.1f} GB are free. {advice}"
+    )
+    if needed > free_bytes:
+        raise JobError(text, code="out_of_memory", param="model")
+    return text
 
 
 def fit_memory(plan: Plan, model: CausalModel) -> Plan:
     """The plan with a micro-batch that should fit into the memory the model left."""
-    fitting = num_fitting_tokens(model, plan.torch_dtype)
+    fitting = num_fitting_tokens(model, plan.torch_dtype, plan.processes)
     return replace(plan, micro_tokens=max(1, min(plan.micro_tokens, fitting)))
 
 
-def num_fitting_tokens(model: CausalModel, dtype: torch.dtype) -> int:
-    """About how many positions can be learned at once in the memory that is free now."""
+def num_fitting_tokens(model: CausalModel, dtype: torch.dtype, num_processes: int) -> int:
+    """About how many positions one of so many processes can learn at once in the memory that is
+    free now; on a CPU they share it."""
     widths = sum(outputs + inputs for outputs, inputs in model.linears.values())
     per_token = widths * dtype.itemsize * ACTIVATION_OVERHEAD
-    return int(MEMORY_SHARE * available_bytes(model.device) / per_token)
+    sharing = num_processes if model.device.type == "cpu" else 1
+    return int(MEMORY_SHARE * available_bytes(model.device) / sharing / per_token)
 
 
 def pick_device(wanted: str) -> Literal["cpu", "cuda"]:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunesmith.errors import AdapterError, BaseModelError, DataError, JobError, TunesmithError
 from tunesmith.ids import SystemClock
 from tunesmith.train import spec as files
-from tunesmith.train.spec import Failure, Phase, Process, Spec
+from tunesmith.train.group import Place, assigned, run_forked
+from tunesmith.train.records import from_json, to_json
+from tunesmith.train.spec import Failure, Phase, Process, Result, Spec
 from tunesmith.train.validate import validate
+
+if TYPE_CHECKING:
+    from tunesmith.train.job import Job
 
 # Exit statuses. A user's error is a result, hence 0; a crash is Python's 1.
 DONE = 0
 FENCED = 3
+# Another process of the job ended first, and said nothing that retrying would not change.
+ABANDONED = 4
 
 NO_ROOM = Failure(
     "out_of_memory",
@@ -29,10 +38,16 @@ def run(phase: Phase, job_dir: Path) -> int:
     Whatever is unexpected is raised: the launcher sees a process that ended without a result.
     """
     spec = files.read_spec(job_dir)
-    ticks = files.start_ticks(os.getpid())
-    assert ticks is not None, "this process is alive"
-    files.write(Process(os.getpid(), ticks, spec.fence, phase), job_dir / files.PROCESS_FILE)
-    return run_validate(job_dir, spec) if phase == "validate" else run_train(job_dir, spec)
+    place = assigned() or Place()
+    if place.rank == 0:
+        ticks = files.start_ticks(os.getpid())
+        assert ticks is not None, "this process is alive"
+        files.write(Process(os.getpid(), ticks, spec.fence, phase), job_dir / files.PROCESS_FILE)
+    if phase == "validate":
+        return run_validate(job_dir, spec)
+    if place.size > 1:
+        return run_train(job_dir, spec, place)
+    return run_forked(spec.processes, partial(run_train, job_dir, spec))
 
 
 def run_validate(job_dir: Path, spec: Spec) -> int:
@@ -43,38 +58,66 @@ def run_validate(job_dir: Path, spec: Spec) -> int:
     return DONE
 
 
-def run_train(job_dir: Path, spec: Spec) -> int:
+def run_train(job_dir: Path, spec: Spec, place: Place) -> int:
+    """The part of one process; the first of them writes."""
     # Torch is imported here: validating does without.
     from tunesmith.train.checkpoint import Checkpoints
     from tunesmith.train.job import Job
     from tunesmith.train.journal import Journal
+    from tunesmith.train.memory import keep_freed_memory
+    from tunesmith.train.watch import Fenced, Watch
+    from tunesmith.train.world import ALONE, Abandoned, join
+
+    keep_freed_memory()
+    events = job_dir / files.EVENTS_FILE if place.rank == 0 else Path(os.devnull)
+    world, status = ALONE, DONE
+    try:
+        world = join(place)
+        with (
+            Journal(events, SystemClock()) as journal,
+            Watch(job_dir, spec.fence, world) as watch,
+        ):
+            checkpoints = Checkpoints(job_dir, spec.job_id, spec.fence)
+            job = Job(job_dir, spec, journal, watch, checkpoints, world=world)
+            watch.check_fence()
+            if world.is_first:
+                (job_dir / files.RESULT_FILE).unlink(missing_ok=True)
+            result = _outcome(job)
+            if world.is_first:
+                journal.sync()
+                watch.check_fence()
+                files.write(result, job_dir / files.RESULT_FILE)
+    except Fenced as overtaken:
+        print(f"{overtaken} Nothing was written.", file=sys.stderr)
+        status = FENCED
+    except Abandoned as error:
+        print(error.message, file=sys.stderr)
+        status = ABANDONED
+    world.leave()
+    return status
+
+
+def _outcome(job: Job) -> Result:
+    """How training ended, also where what ended it happened to another process of the job."""
     from tunesmith.train.loop import train
     from tunesmith.train.memory import is_out_of_memory
-    from tunesmith.train.watch import Fenced, Watch
+    from tunesmith.train.world import Abandoned
 
-    with (
-        Journal(job_dir / files.EVENTS_FILE, SystemClock()) as journal,
-        Watch(job_dir, spec.fence) as watch,
-    ):
-        job = Job(job_dir, spec, journal, watch, Checkpoints(job_dir, spec.job_id, spec.fence))
-        try:
-            watch.check_fence()
-            (job_dir / files.RESULT_FILE).unlink(missing_ok=True)
-            try:
-                result = train(job)
-            except (DataError, JobError, BaseModelError, AdapterError) as error:
-                result = job.result("failed", failure(error))
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                result = job.result("failed", NO_ROOM)
-            journal.sync()
-            watch.check_fence()
-        except Fenced as overtaken:
-            print(f"{overtaken} Nothing was written.", file=sys.stderr)
-            return FENCED
-        files.write(result, job_dir / files.RESULT_FILE)
-    return DONE
+    try:
+        return train(job)
+    except (DataError, JobError, BaseModelError, AdapterError) as error:
+        found = failure(error)
+    except Abandoned:
+        told = job.world.told()
+        if told is None:
+            raise
+        found = from_json(Failure, told)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        found = NO_ROOM
+    job.world.tell(to_json(found))
+    return job.result("failed", found)
 
 
 def failure(error: TunesmithError) -> Failure:

@@ -50,7 +50,8 @@ def _halve(job: Job, run: Run, longest: int) -> None:
     if run.plan.device == "cuda":
         torch.cuda.empty_cache()
     run.plan = run.plan.smaller()
-    files.write(run.plan, job.dir / files.PLAN_FILE)
+    if job.world.is_first:
+        files.write(run.plan, job.dir / files.PLAN_FILE)
     text = f"Out of memory: going on with at most {run.plan.micro_tokens} tokens at once"
     job.journal.message(f"warn:memory:{run.plan.micro_tokens}", text, "warn")
 

@@ -6,74 +6,114 @@ Shape suffixes: see batches.py and loss.py.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from tunesmith.model.decoder import Decoder, LowRankUpdate
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
 from tunesmith.train import loss
-from tunesmith.train.batches import Corpus, MicroBatch, micro_batches
+from tunesmith.train.attention import Kind, hidden
+from tunesmith.train.batches import MicroBatch, longest_first, micro_batches
+from tunesmith.train.full import FullWeights
+from tunesmith.train.objective import Means, Objective, Sums
 from tunesmith.train.optimizer import AdamW
+from tunesmith.train.world import ALONE, World
+
+# What a job changes: an adapter beside the frozen weights, or the weights.
+Trained = Adapter | FullWeights
 
 
 @dataclass(frozen=True)
-class Means:
-    """Per supervised token, over all sequences of a pass."""
+class Forward:
+    """How sequences go through a model."""
 
-    loss: float
-    """Weighted by the examples' weights."""
-    accuracy: float
-    """The share of tokens that the model finds the most likely, 0 to 1."""
-    gradient_norm: float = 0.0
-    """Before clipping."""
+    model: CausalModel
+    attention: Kind
+    head_gradient: Tensor | None = None
+    """Where the gradient of the model's head adds up, if the head is trained."""
+    world: World = ALONE
+    """Each process takes its part of the rows; the figures are those of all rows."""
 
     @property
-    def is_finite(self) -> bool:
-        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+    def head(self) -> loss.Head:
+        model = self.model
+        weight = None if self.head_gradient is None else model.head
+        is_plain = isinstance(model, Decoder) and model.config.logit_softcap is None
+        plain = model.head.detach() if is_plain else None
+        return loss.Head(model.logits, model.vocab_size, weight, self.head_gradient, plain)
+
+    def supervised(self, batch: MicroBatch, lora: LowRankUpdate | None) -> Tensor:
+        """Hidden states of the supervised positions (N, E)."""
+        hidden_TE = hidden(self.model, batch, self.attention, lora)
+        return hidden_TE[batch.index_N]
 
 
 def accumulate(
-    model: CausalModel,
-    adapter: Adapter,
+    forward: Forward,
+    trained: Trained,
     optimizer: AdamW,
-    corpus: Corpus,
+    objective: Objective,
     rows: Sequence[int],
     max_tokens: int,
 ) -> Means:
     """Leaves the clipped gradient of the rows' mean loss in the optimizer.
 
+    Every process knows the divisor: it has all rows, and computes its share of them.
     Waits for the device once, at its end.
     """
     optimizer.zero_gradient()
-    total = corpus.total_weight(rows)
-    head = loss.Head(model.logits, model.vocab_size)
-    sums = [
-        loss.backward(head, _hidden(model, adapter, batch), *_targets(batch), total)
-        for batch in _on_device(model, corpus, rows, max_tokens)
-    ]
+    divisor = objective.divisor(rows)
+    found = []
+    with forward.world.in_memory():
+        for batch in _own_batches(forward, objective, rows, max_tokens):
+
+            def coefficients(loss_S: Tensor, batch: MicroBatch = batch) -> Tensor:
+                return objective.coefficients(batch, loss_S) / divisor
+
+            scores = loss.backward(
+                forward.head,
+                forward.supervised(batch, trained),
+                batch,
+                coefficients,
+                are_constant=not objective.looks_at_losses,
+            )
+            found.append((batch, scores))
+    forward.world.sum_(optimizer.gradient)
     norm = optimizer.clip()
-    return _means(sums, total, corpus.num_supervised(rows), norm)
+    means = objective.means(rows, _sums(forward, objective, rows, found))
+    return replace(means, gradient_norm=float(norm))
+
+
+@torch.no_grad()
+def sums(
+    forward: Forward,
+    lora: LowRankUpdate | None,
+    objective: Objective,
+    rows: Sequence[int],
+    max_tokens: int,
+) -> Sums:
+    """Loss and right tokens of each of the rows' sequences."""
+    with forward.world.in_memory():
+        found = [
+            (batch, loss.scores(forward.head, forward.supervised(batch, lora), batch))
+            for batch in _own_batches(forward, objective, rows, max_tokens)
+        ]
+    return _sums(forward, objective, rows, found)
 
 
 def evaluate(
-    model: CausalModel, adapter: Adapter, corpus: Corpus, rows: Sequence[int], max_tokens: int
+    forward: Forward, trained: Trained, objective: Objective, rows: Sequence[int], max_tokens: int
 ) -> Means:
     """Loss and accuracy on the rows, without dropout."""
-    head = loss.Head(model.logits, model.vocab_size)
-    training, adapter.training = adapter.training, False
+    training, trained.training = trained.training, False
     try:
-        with torch.no_grad():
-            sums = [
-                loss.scores(head, _hidden(model, adapter, batch), *_targets(batch))
-                for batch in _on_device(model, corpus, rows, max_tokens)
-            ]
+        return objective.means(rows, sums(forward, trained, objective, rows, max_tokens))
     finally:
-        adapter.training = training
-    return _means(sums, corpus.total_weight(rows), corpus.num_supervised(rows))
+        trained.training = training
 
 
 def seed_step(seed: int, step: int) -> None:
@@ -82,30 +122,37 @@ def seed_step(seed: int, step: int) -> None:
     torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def _on_device(
-    model: CausalModel, corpus: Corpus, rows: Sequence[int], max_tokens: int
+def _own_batches(
+    forward: Forward, objective: Objective, rows: Sequence[int], max_tokens: int
 ) -> list[MicroBatch]:
-    device = model.device
-    return [batch.to(device) for batch in micro_batches(corpus, rows, max_tokens)]
+    """This process's part of the rows, on its device.
+
+    Units are dealt out by length, the longest first, so that all parts are about as long.
+    """
+    units = longest_first(objective.corpus, objective.units(rows))
+    batches = micro_batches(objective.corpus, forward.world.share(units), max_tokens)
+    return [batch.to(forward.model.device) for batch in batches]
 
 
-def _hidden(model: CausalModel, adapter: Adapter, batch: MicroBatch) -> Tensor:
-    """Hidden states of the supervised positions (N, E)."""
-    return model.hidden(batch.ids_BT, lora=adapter).flatten(0, 1)[batch.index_N]
-
-
-def _targets(batch: MicroBatch) -> tuple[Tensor, Tensor]:
-    return batch.targets_N, batch.weights_N
-
-
-def _means(
-    sums: list[loss.Scores], total_weight: float, num_supervised: int, norm: Tensor | None = None
-) -> Means:
-    found = [
-        torch.stack([each.loss for each in sums]).sum(),
-        torch.stack([each.correct for each in sums]).sum(),
-    ]
-    if norm is not None:
-        found.append(norm)
-    values = torch.stack([value.double() for value in found]).tolist()
-    return Means(values[0] / total_weight, values[1] / num_supervised, *values[2:])
+def _sums(
+    forward: Forward,
+    objective: Objective,
+    rows: Sequence[int],
+    found: list[tuple[MicroBatch, loss.Scores]],
+) -> Sums:
+    """What micro-batches gave, of all processes, brought to the CPU at once."""
+    device = forward.model.device
+    # Where two epochs meet, a step may have a row twice.
+    sequences = list(dict.fromkeys(objective.corpus.sequences(rows)))
+    places = {sequence: place for place, sequence in enumerate(sequences)}
+    values_3S = torch.zeros(3, len(sequences), dtype=torch.float64, device=device)
+    if found:
+        own = [places[sequence] for batch, _ in found for sequence in batch.sequences]
+        values_3S[0, own] = torch.cat([scores.loss_S for _, scores in found])
+        values_3S[1, own] = torch.cat([scores.correct_S for _, scores in found])
+        values_3S[2, own] = 1.0
+    loss_S, correct_S, num_S = forward.world.sum_(values_3S)
+    losses, corrects = torch.stack([loss_S / num_S, correct_S / num_S]).tolist()
+    return Sums(
+        dict(zip(sequences, losses, strict=True)), dict(zip(sequences, corrects, strict=True))
+    )

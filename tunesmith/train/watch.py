@@ -9,10 +9,14 @@ from types import FrameType, TracebackType
 from typing import Any, Literal
 
 from tunesmith.train.spec import SPEC_FILE, read_control, read_spec
+from tunesmith.train.world import ALONE, World
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 Request = Literal["pause", "cancel", "interrupt"]
+# What processes of one job tell each other by number; the last one is a higher fence.
+REQUESTS: tuple[Request | None, ...] = (None, "pause", "cancel", "interrupt")
+OVERTAKEN = len(REQUESTS)
 
 
 class Fenced(Exception):
@@ -20,9 +24,13 @@ class Fenced(Exception):
 
 
 class Watch:
-    """Looks out while the block runs; SIGTERM and Ctrl-C become "interrupt"."""
+    """Looks out while the block runs; SIGTERM and Ctrl-C become "interrupt".
 
-    def __init__(self, job_dir: Path, fence: int) -> None:
+    Of several processes the first one looks, and all act on what it saw.
+    """
+
+    def __init__(self, job_dir: Path, fence: int, world: World = ALONE) -> None:
+        self._world = world
         self._job_dir = job_dir
         self._fence = fence
         self._seen: tuple[int, int] | None = None
@@ -43,7 +51,18 @@ class Watch:
             signal.signal(number, handler)
 
     def request(self) -> Request | None:
-        """What is asked of the trainer now. Raises Fenced."""
+        """What is asked of the trainer now: all processes have to ask. Raises Fenced."""
+        try:
+            number = REQUESTS.index(self._asked()) if self._world.is_first else 0
+        except Fenced:
+            self._world.agree(OVERTAKEN)
+            raise
+        number = self._world.agree(number)
+        if number == OVERTAKEN:
+            raise Fenced(f"Fence {self._fence} was overtaken.")
+        return REQUESTS[number]
+
+    def _asked(self) -> Request | None:
         self.check_fence()
         asked = read_control(self._job_dir)
         if asked is None and self._terminated:
@@ -51,10 +70,12 @@ class Watch:
         return asked
 
     def check_fence(self) -> None:
-        """Raises Fenced where the spec carries a higher fence.
+        """Raises Fenced where the spec carries a higher fence; the first process alone looks.
 
         The spec is replaced by a rename, so an unchanged inode and time spare the reading.
         """
+        if not self._world.is_first:
+            return
         status = os.stat(self._job_dir / SPEC_FILE)  # noqa: PTH116 (called every step)
         seen = (status.st_ino, status.st_mtime_ns)
         if seen == self._seen:

@@ -11,10 +11,22 @@ import pytest
 import torch
 
 from tests.tiny_base import write_tiny_base
-from tunesmith.errors import BaseModelError
+from tunesmith.errors import AdapterError, BaseModelError
+from tunesmith.model.adapter_files import CONFIG, LoraSpec
+from tunesmith.model.listing import write_listing
+from tunesmith.model.load import load_model
+from tunesmith.model.lora import Adapter
 from tunesmith.serve import precision
-from tunesmith.serve.loading import device_for, memory_budget, plan_base, signature
+from tunesmith.serve.loading import (
+    device_for,
+    load_adapter,
+    load_base,
+    memory_budget,
+    plan_base,
+    signature,
+)
 from tunesmith.serve.precision import bf16_speedup, compute_dtype
+from tunesmith.serve.protocol import AdapterRef
 
 WIDE = {"hidden_size": 2048, "intermediate_size": 8192}
 
@@ -74,3 +86,34 @@ def test_the_budget_is_as_set_or_half_of_the_memory() -> None:
 def test_the_device_is_as_set() -> None:
     assert device_for("cpu") == "cpu"
     assert device_for("auto") in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_an_adapter_is_served_as_it_was_trained_or_not_at_all(dora: bool, tmp_path: Path) -> None:
+    model = load_model(write_tiny_base(tmp_path / "base"))
+    adapter = Adapter.create(model.linears, LoraSpec(2, 2, dora=dora), 0, model.weights)
+    for parameter in adapter.parameters():
+        parameter.add_(0.1)
+    (tmp_path / "adapter").mkdir()
+    sha256 = adapter.save(tmp_path / "adapter", "base")
+    ref = AdapterRef(sha256, tmp_path / "adapter")
+    ids_BT = torch.arange(12)[None]
+    served = model.hidden(ids_BT, lora=load_adapter(ref, model))
+    torch.testing.assert_close(served, model.hidden(ids_BT, lora=adapter), rtol=0, atol=1e-5)
+    (tmp_path / "adapter" / CONFIG).write_text("{}")
+    with pytest.raises(AdapterError, match="are not the adapter"):
+        load_adapter(ref, model)
+
+
+def test_a_whole_model_is_served_as_it_was_trained_or_not_at_all(tmp_path: Path) -> None:
+    sha256 = write_listing(write_tiny_base(tmp_path / "new"))
+    base = (tmp_path / "new").rename(tmp_path / sha256)
+    load_base(base, "cpu", None)
+    weights = (base / "model.safetensors").read_bytes()
+    (base / "model.safetensors").write_bytes(weights[:-1])
+    with pytest.raises(BaseModelError, match="has another size"):
+        load_base(base, "cpu", None)
+    (base / "model.safetensors").write_bytes(weights)
+    (base / "files.json").write_text("{}")
+    with pytest.raises(BaseModelError, match="not the one that names it"):
+        load_base(base, "cpu", None)
