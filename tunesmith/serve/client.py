@@ -14,10 +14,14 @@ from tunesmith.serve.protocol import (
     MAX_LINE_BYTES,
     Delta,
     Done,
+    EmbedRequest,
     GenRequest,
+    ScoreRequest,
+    TokenLogprob,
     decode_line,
     encode_line,
     error_from_wire,
+    pass_to_wire,
 )
 
 RETRY_PAUSE_S = 0.05
@@ -43,6 +47,17 @@ class EngineClient:
         Leaving the block cancels what is still running.
         """
         return Generation(self, request)
+
+    async def score(self, request: ScoreRequest) -> list[TokenLogprob]:
+        """The log probability of each of the request's completion ids."""
+        reply = await self._ask(pass_to_wire(request))
+        return [TokenLogprob.from_wire(entry) for entry in reply["result"]]
+
+    async def embed(self, request: EmbedRequest) -> list[list[float]]:
+        """One vector of length 1 for each of the request's inputs."""
+        reply = await self._ask(pass_to_wire(request))
+        vectors: list[list[float]] = reply["result"]
+        return vectors
 
     async def stats(self) -> dict[str, Any]:
         """Queue, running choices, resident models and their memory, counters."""

@@ -168,9 +168,8 @@ class Lane:
         outcomes: list[Outcome] = []
         drawn = draw(scores_BV, [choice.draws for choice in choices])
         for choice, token in zip(choices, drawn, strict=True):
-            if token is None:
-                error = EngineError("The model's scores are not numbers; its weights are damaged.")
-                outcomes.append((choice, error))
+            if isinstance(token, EngineError):
+                outcomes.append((choice, token))
                 self._remove(choice)
                 continue
             delta = choice.accept(token)

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 
 from tunesmith.errors import EngineError, TunesmithError
+from tunesmith.serve import passes
+from tunesmith.serve.grammar import Constraint, Grammars
 from tunesmith.serve.lane import Lane, Outcome
 from tunesmith.serve.loading import device_for, memory_budget
 from tunesmith.serve.protocol import (
@@ -27,7 +29,9 @@ from tunesmith.serve.protocol import (
     Done,
     Draining,
     GenRequest,
+    InvalidRequest,
     Overloaded,
+    PassRequest,
 )
 from tunesmith.serve.residents import BaseEntry, Lease, Residents
 from tunesmith.serve.ticket import Ticket, choices_of, misfit
@@ -80,6 +84,8 @@ class LocalEngine:
             other_bytes=lambda: sum(lane.num_bytes for lane in self._lanes.values()),
         )
         self._lanes: dict[BaseEntry, Lane] = {}
+        self._grammars = Grammars(self._inbox.put)
+        self._passes = passes.Passes(limits.num_threads)
         self._open: set[Ticket] = set()
         self._counters = Counters()
         self._draining = False
@@ -104,6 +110,10 @@ class LocalEngine:
         ticket = Ticket(request, seed, time.monotonic())
         self._inbox.put(lambda: self._take(ticket))
         return ticket
+
+    def compute(self, request: PassRequest, done: Callable[[Any], object]) -> None:
+        """Scores or embeds; `done` gets the result or a TunesmithError."""
+        self._inbox.put(lambda: self._take_pass(request, done))
 
     def cancel(self, ticket: Ticket) -> None:
         """Ends a request; no message follows."""
@@ -152,12 +162,16 @@ class LocalEngine:
     def _run(self) -> None:
         with torch.inference_mode():
             while not self._closing:
-                self._read_inbox(wait=not self._lanes)
+                self._read_inbox(wait=not self._lanes and not self._passes)
                 for base, lane in list(self._lanes.items()):
                     self._pass(base, lane)
                     if lane.empty:
                         self._lanes.pop(base, None)
-                if self._on_idle is not None and not self._open:
+                if self._passes and (ended := self._passes.step()):
+                    work, result = ended
+                    self._residents.release(work.lease)
+                    work.reply(result)
+                if self._on_idle is not None and not self._open and not self._passes:
                     # After the last message has been delivered.
                     tell = self._on_idle
                     self._on_idle = None
@@ -239,12 +253,50 @@ class LocalEngine:
         if problem := misfit(request, model.vocab_size, model.max_positions):
             self._fail(ticket, problem)
             return
-        if result.base not in self._lanes:
+        if request.grammar is None:
+            self._begin(ticket, result, None)
+        else:
+            self._grammars.compile(
+                request, model.vocab_size, lambda made: self._begin(ticket, result, made)
+            )
+
+    def _begin(
+        self, ticket: Ticket, lease: Lease, grammar: Constraint | InvalidRequest | None
+    ) -> None:
+        if isinstance(grammar, InvalidRequest):
+            self._fail(ticket, grammar)
+            return
+        if ticket.closed:  # cancelled while the grammar was compiled
+            return
+        if lease.base not in self._lanes:
             limits = self._limits
-            self._lanes[result.base] = Lane(model, limits.max_batch, limits.num_threads)
-        ticket.choices = choices_of(ticket, result)
-        self._lanes[result.base].waiting.extend(ticket.choices)
-        self._counters.num_prompt_tokens += len(request.prompt_ids)
+            self._lanes[lease.base] = Lane(lease.model, limits.max_batch, limits.num_threads)
+        ticket.choices = choices_of(ticket, lease, grammar)
+        self._lanes[lease.base].waiting.extend(ticket.choices)
+        self._counters.num_prompt_tokens += len(ticket.request.prompt_ids)
+
+    def _take_pass(self, request: PassRequest, done: Callable[[Any], object]) -> None:
+        """Refuses a pass, or queues it once what it needs is loaded."""
+
+        def loaded(result: Lease | TunesmithError) -> None:
+            if isinstance(result, TunesmithError):
+                done(result)
+            elif problem := passes.misfit(request, result.model):
+                self._residents.release(result)
+                done(InvalidRequest(problem))
+            else:
+                self._passes.add(passes.Pass(request, result, done))
+
+        if self._draining:
+            done(Draining("The engine is shutting down. Try again soon."))
+        elif len(self._passes) >= self._limits.max_queue:
+            done(Overloaded("Too many requests are waiting. Try again soon."))
+        elif not request.inputs:
+            done([])
+        else:
+            self._counters.num_requests += 1
+            self._counters.num_prompt_tokens += sum(map(len, request.inputs))
+            self._residents.acquire(request.base_path, request.adapter, loaded)
 
     def _stop(self, ticket: Ticket, index: int) -> None:
         for choice in [choice for choice in ticket.choices if choice.draws.index == index]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tunesmith.model.lora import Adapter
-from tunesmith.serve.protocol import Delta, GenRequest, InvalidRequest
+from tunesmith.serve.grammar import Constraint
+from tunesmith.serve.protocol import Delta, FinishReason, GenRequest, InvalidRequest
 from tunesmith.serve.residents import Lease
 from tunesmith.serve.sampler import Drawn, Draws
 
@@ -53,17 +54,19 @@ class Choice:
             or len(self.ids) >= self.max_positions
         )
         logprobs = [drawn.logprob] if drawn.logprob is not None else None
-        return Delta(index, [drawn.token_id], logprobs, "length" if full else None)
+        complete = self.draws.constraint is not None and self.draws.constraint.finished
+        reason: FinishReason | None = "stop" if complete else "length" if full else None
+        return Delta(index, [drawn.token_id], logprobs, reason)
 
 
-def choices_of(ticket: Ticket, lease: Lease) -> list[Choice]:
-    """The request's choices, not begun yet."""
+def choices_of(ticket: Ticket, lease: Lease, grammar: Constraint | None = None) -> list[Choice]:
+    """The request's choices, not begun yet, each held to the grammar by itself."""
     request = ticket.request
     return [
         Choice(
             ticket,
             list(request.prompt_ids),
-            Draws(request, ticket.seed, index),
+            Draws(request, ticket.seed, index, constraint=grammar and grammar.fork()),
             lease.lora,
             lease.model.max_positions,
         )

@@ -1,0 +1,205 @@
+"""Answers held to a grammar: compiled beside the engine's thread, one mask a token.
+
+A mask is computed on a thread of its own while the model computes the scores it is for. Grammars
+come from users, so compiling and each mask have limits, and a grammar that meets one ends its
+request, not the engine.
+
+Models that were never trained on JSON do not close what they opened; they end the answer, which a
+grammar forbids in the middle of a string. That wish is granted in the way there is: where no stop
+token is allowed, tokens that only close score at least as much as it does, brackets before quotes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from torch import Tensor
+
+from tunesmith.errors import EngineError
+from tunesmith.serve.protocol import GenRequest, InvalidGrammar
+
+MAX_GRAMMAR_CHARS = 1 << 20
+COMPILE_S = 5.0
+LIMITS = LLParserLimits(max_grammar_size=200_000, max_lexer_states=50_000, verbose_errors=False)
+NUM_GRAMMARS = 128
+NUM_VOCABULARIES = 4
+CLOSING = frozenset(b'"]}')
+# A character that a JSON text holds in strings only; there a bracket closes nothing.
+IN_STRINGS = "#"
+
+T = TypeVar("T")
+Key = tuple[object, ...]
+Ready = Callable[["Constraint | InvalidGrammar"], None]
+Post = Callable[[Callable[[], None]], None]
+
+# Small, because the model's own threads need the cores; a mask takes some tens of microseconds.
+_masks = ThreadPoolExecutor(2, "masks")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of a base as the grammar engine sees them."""
+
+    tokenizer: LLTokenizer
+    stop_ids: Tensor
+    brackets: Tensor
+    quotes: Tensor
+    """Ids of tokens that only close; the second begin with a quote."""
+    text_id: int
+
+    @classmethod
+    def load(cls, base: Path, num_ids: int, stop_ids: frozenset[int]) -> Vocabulary:
+        if not stop_ids:
+            raise InvalidGrammar("An answer with a grammar needs a stop token.")
+        text = (base / "tokenizer.json").read_text("utf-8")
+        ends = sorted(stop_ids)
+        tokenizer = LLTokenizer(text, n_vocab=num_ids, eos_token=ends)
+        spellings = [tokenizer.decode_bytes([number]) for number in range(num_ids)]
+        closing = [n for n, each in enumerate(spellings) if each and CLOSING.issuperset(each)]
+        quotes = [number for number in closing if spellings[number][:1] == b'"']
+        return cls(
+            tokenizer,
+            torch.tensor(ends),
+            brackets=torch.tensor([n for n in closing if n not in quotes], dtype=torch.long),
+            quotes=torch.tensor(quotes, dtype=torch.long),
+            text_id=tokenizer.greedy_tokenize(IN_STRINGS)[0],
+        )
+
+
+class Constraint:
+    """Where one answer stands in its grammar."""
+
+    def __init__(self, vocabulary: Vocabulary, matcher: LLMatcher) -> None:
+        self._vocabulary = vocabulary
+        self._matcher = matcher
+        self._mask: Future[Tensor] | None = None
+        self.finished = False
+        """Nothing may follow any more but a stop token."""
+
+    def fork(self) -> Constraint:
+        """The same for another answer, from the beginning."""
+        return Constraint(self._vocabulary, self._matcher.deep_copy())
+
+    def accept(self, token_id: int) -> None:
+        """Goes on by a token that the mask allowed; begins with the next mask."""
+        self._matcher.consume_token(token_id)
+        self.finished = self._matcher.is_stopped() and not self._matcher.is_error()
+        self._mask = None if self.finished else _masks.submit(self._compute)
+
+    def apply(self, scores_V: Tensor) -> EngineError | None:
+        """Takes what is not allowed out of the scores; an error where a limit was met."""
+        allowed_V = (self._mask.result() if self._mask else self._compute()).to(scores_V.device)
+        if self._matcher.is_error():
+            # The library's text may quote the schema; its first line says which limit.
+            reason = self._matcher.get_error().splitlines()[0][:200]
+            return EngineError(f"The answer's grammar is too complex to follow: {reason}.")
+        stop_ids = self._vocabulary.stop_ids
+        if not bool(allowed_V[stop_ids].any()):
+            closing = self._closing(allowed_V)
+            scores_V[closing] = scores_V[closing].maximum(scores_V[stop_ids].max())
+        scores_V.masked_fill_(~allowed_V, float("-inf"))
+        return None
+
+    def _closing(self, allowed_V: Tensor) -> Tensor:
+        """The tokens that close what is open."""
+        words = self._vocabulary
+        brackets = words.brackets[allowed_V[words.brackets]]
+        if len(brackets) and not bool(allowed_V[words.text_id]):
+            return brackets
+        return words.quotes[allowed_V[words.quotes]]
+
+    def _compute(self) -> Tensor:
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        num_ids = self._vocabulary.tokenizer.vocab_size
+        return torch.from_numpy(np.unpackbits(bits, count=num_ids, bitorder="little")).bool()
+
+
+class Grammars:
+    """Compiles on threads of its own and keeps what it compiled; `post` leads to the engine's."""
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+        self._pool = ThreadPoolExecutor(2, "grammars")
+        self._lock = threading.Lock()
+        self._vocabularies: OrderedDict[Key, Vocabulary] = OrderedDict()
+        self._kept: OrderedDict[Key, Constraint] = OrderedDict()
+
+    def compile(self, request: GenRequest, num_ids: int, ready: Ready) -> None:
+        """Calls `ready` on the engine's thread, once: with a constraint to be forked, or why not.
+
+        After `COMPILE_S` that is an error, whether or not the compiler has come to an end.
+        """
+        told = threading.Event()  # set on the engine's thread only
+
+        def tell(result: Constraint | InvalidGrammar) -> None:
+            if not told.is_set():
+                told.set()
+                ready(result)
+
+        late = InvalidGrammar(f"The grammar took more than {COMPILE_S:g} s to compile.")
+        timer = threading.Timer(COMPILE_S, lambda: self._post(lambda: tell(late)))
+        timer.daemon = True
+        timer.start()
+
+        def work() -> None:
+            result = self._attempt(request, num_ids)
+            timer.cancel()
+            self._post(lambda: tell(result))
+
+        self._pool.submit(work)
+
+    def _attempt(self, request: GenRequest, num_ids: int) -> Constraint | InvalidGrammar:
+        try:
+            return self._constraint(request, num_ids)
+        except InvalidGrammar as error:
+            return error
+        except Exception as error:  # a tokenizer or grammar that the library breaks on
+            return InvalidGrammar(f"The grammar cannot be used with this model: {error!r:.200}.")
+
+    def _constraint(self, request: GenRequest, num_ids: int) -> Constraint:
+        grammar = request.grammar or ""
+        if len(grammar) > MAX_GRAMMAR_CHARS:
+            raise InvalidGrammar(f"The grammar has more than {MAX_GRAMMAR_CHARS} characters.")
+        changed = (request.base_path / "tokenizer.json").stat().st_mtime_ns
+        place = (request.base_path, changed, num_ids, request.stop_ids)
+        with self._lock:
+            kept = self._kept.get((place, grammar))
+            vocabulary = self._vocabularies.get(place)
+        if kept is not None:
+            return kept
+        if vocabulary is None:
+            vocabulary = Vocabulary.load(request.base_path, num_ids, request.stop_ids)
+        matcher = LLMatcher(vocabulary.tokenizer, grammar, log_level=0, limits=LIMITS)
+        if matcher.is_error():
+            raise InvalidGrammar(reason(matcher.get_error()))
+        made = Constraint(vocabulary, matcher)
+        with self._lock:
+            keep(self._vocabularies, place, vocabulary, NUM_VOCABULARIES)
+            keep(self._kept, (place, grammar), made, NUM_GRAMMARS)
+        return made
+
+
+def keep(kept: OrderedDict[Key, T], key: Key, value: T, capacity: int) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > capacity:
+        kept.popitem(last=False)
+
+
+def reason(error: str) -> str:
+    """The library's complaint without the grammar around it."""
+    head = (
+        error.split("\n    ")[0]
+        if "regex parse error" not in error
+        else " ".join(line.strip() for line in error.splitlines() if "error" in line)
+    )
+    return head.partition("failed to compile JSON schema: ")[2] or head.splitlines()[0]
