@@ -29,6 +29,7 @@ from tunesmith.data.encode import START, Encoder, Marker
 from tunesmith.data.formats import ChatRow
 from tunesmith.data.messages import Message
 from tunesmith.data.template import ChatTemplate, load_template, token_text
+from tunesmith.data.tool_syntax import CallSyntax, probe_calls
 from tunesmith.errors import BaseModelError
 
 TOKENIZER_FILES = (
@@ -86,6 +87,17 @@ class Renderer:
         self._marker = Marker(special | written)
         self.control_tokens = frozenset(special | written)
         """Their spellings in users' text stay text."""
+        self.call_syntax: CallSyntax | None = None
+        """How the model writes tool calls, where its template shows that."""
+        if self.has_tools:
+            self.call_syntax = probe_calls(template, self._dialect.adapt, frozenset(stops))
+        around = "".join(self.call_syntax.texts) if self.call_syntax else ""
+        self.call_tokens = {
+            token.content: number
+            for number, token in added.items()
+            if token.special and token.content in around
+        }
+        """The special tokens among that, with their ids."""
 
     @classmethod
     def load(cls, directory: Path) -> Renderer:
@@ -130,6 +142,13 @@ class Renderer:
         if whole is not None:
             return [whole]
         return [self._single(talk, index, row.number) for index in learned]
+
+    def plain_prompt(self, text: str) -> list[int]:
+        """The ids of a text that is continued as it stands: its control tokens are tokens.
+
+        Begins as the tokenizer has texts begin, most often with a BOS token.
+        """
+        return list(self.tokenizer.encode(text, add_special_tokens=True).ids)
 
     def decode(self, ids: list[int]) -> str:
         """The text of ids, special tokens left out."""
