@@ -20,6 +20,8 @@ URI = "urn:openai"
 ALLOWED: dict[tuple[str, str], tuple[Any, ...]] = {
     # The pause example of the same file shows it; clients accept any string.
     ("status", "enum"): ("paused",),
+    # The service sends null where the method is not supervised.
+    ("hyperparameters", "type"): (None,),
     # Empty lists have no first and last.
     ("first_id", "type"): (None,),
     ("last_id", "type"): (None,),

@@ -84,6 +84,18 @@ def test_the_shape_of_the_update_can_be_chosen(service: Service, file_id: str) -
     assert given.items() <= job.hyperparameters.model_dump().items()
 
 
+def test_a_job_on_preferences(service: Service, file_id: str) -> None:
+    given: Any = {"beta": 0.1, "n_epochs": 2, "batch_size": "auto"}
+    method: Any = {"type": "dpo", "dpo": {"hyperparameters": given}}
+    job = service.client.fine_tuning.jobs.create(model=BASE, training_file=file_id, method=method)
+    assert job.method is not None and job.method.type == "dpo"
+    assert job.method.dpo is not None and job.method.dpo.hyperparameters is not None
+    shown = job.method.dpo.hyperparameters.model_dump()
+    assert shown == given | {"learning_rate_multiplier": "auto"}
+    # As the published service answers.
+    assert job.hyperparameters is None
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [
@@ -94,7 +106,8 @@ def test_the_shape_of_the_update_can_be_chosen(service: Service, file_id: str) -
         ({"suffix": "x" * 65}, "suffix"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**31}, "seed"),
-        ({"method": {"type": "dpo"}}, "method"),
+        ({"method": {"type": "reinforcement"}}, "method"),
+        ({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0}}}}, None),
         ({"method": {"type": "magic"}}, "method.type"),
         ({"hyperparameters": {"n_epochs": 51}}, "hyperparameters.n_epochs"),
         ({"hyperparameters": {"batch_size": 0}}, "hyperparameters.batch_size"),

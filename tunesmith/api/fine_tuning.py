@@ -26,6 +26,8 @@ def shape(row: JobRow) -> Job:
     return Job.model_validate(
         {
             **{name: getattr(row, name) for name in Job.model_fields if hasattr(row, name)},
+            # The published service shows them here for supervised jobs only.
+            "hyperparameters": row.hyperparameters if row.method == "supervised" else None,
             "method": {"type": row.method, **method},
             "user_provided_suffix": row.suffix,
             "integrations": row.integrations or [],

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from tunesmith import __version__
-from tunesmith.cli import base, chat, data, demo, doctor, jobs, keys, tune, worker
+from tunesmith.cli import base, chat, data, demo, doctor, export, jobs, keys, tune, worker
 from tunesmith.cli.options import DataDir, require_torch, settings
 from tunesmith.cli.problem import explain
 
@@ -67,6 +67,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(jobs.app, name="jobs")
 app.command(name="tune")(tune.tune)
 app.command(name="chat")(chat.chat)
+app.command(name="export")(export.export)
 app.command(name="doctor")(doctor.doctor)
 app.command(name="demo")(demo.demo)
 

@@ -112,6 +112,7 @@ def details(job: FineTuningJob) -> Table:
         "expected end": None if job.finished_at else when(job.estimated_finish),
         "training file": job.training_file,
         "validation file": job.validation_file,
+        "method": job.method.type if job.method else None,
         "trained tokens": job.trained_tokens,
         "hyperparameters": hyperparameters(job),
         "seed": job.seed,
@@ -124,9 +125,8 @@ def details(job: FineTuningJob) -> Table:
 
 
 def hyperparameters(job: FineTuningJob) -> str | None:
-    if not job.hyperparameters:
-        return None
-    given = job.hyperparameters.model_dump(exclude_none=True)
+    method = job.method.model_dump(exclude_none=True) if job.method else {}
+    given = method.get(str(method.get("type")), {}).get("hyperparameters", {})
     return ", ".join(f"{name} {value}" for name, value in given.items()) or None
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tunesmith.data.formats import Limits, because_of, read_rows
+from tunesmith.data.estimate import Method
+from tunesmith.data.formats import Limits, PairRow, because_of, read_pairs, read_rows
 from tunesmith.data.render import Example, Renderer, RenderError
 from tunesmith.errors import DataError
 
@@ -26,9 +27,9 @@ class Dataset:
     num_examples: int = 0
     """Rows of the file."""
     num_sequences: int = 0
-    """More than rows where a template rewrites history: then each turn is one."""
+    """More than rows where a template rewrites history: then each turn is one. Two for a pair."""
     num_tokens: int = 0
-    """Of all sequences together, each up to its last supervised token."""
+    """Of all sequences, each up to its last supervised token; the prompt of a pair counts once."""
     num_supervised: int = 0
     """Tokens that are learned."""
     max_tokens: int = 0
@@ -37,7 +38,7 @@ class Dataset:
 
     def add(self, example: Example) -> None:
         self.num_sequences += 1
-        self.num_tokens += len(example.ids)
+        self.num_tokens += example.num_counted
         self.num_supervised += sum(weight > 0 for weight in example.weights)
         self.max_tokens = max(self.max_tokens, len(example.ids))
 
@@ -51,8 +52,9 @@ def read_examples(
     min_examples: int = MIN_EXAMPLES,
     limits: Limits | None = None,
     dataset: Dataset | None = None,
+    method: Method = "supervised",
 ) -> Iterator[Example]:
-    """The examples of a file as they are read, counted into `dataset`.
+    """The examples of a file as they are read, counted into `dataset`; for "dpo" two a row.
 
     `param` is "training_file" or "validation_file"; `max_tokens` is the most one sequence may
     have. Memory stays within one line of the file.
@@ -64,10 +66,11 @@ def read_examples(
     dataset = Dataset() if dataset is None else dataset
     too_long: list[tuple[int, int]] = []
     num_split = 0
-    for row in read_rows(path, param, limits, file_id):
+    read = read_pairs if method == "dpo" else read_rows
+    for row in read(path, param, limits, file_id):
         dataset.num_examples += 1
         try:
-            examples = renderer.examples(row)
+            examples = renderer.pair(row) if isinstance(row, PairRow) else renderer.examples(row)
         except RenderError as error:
             raise DataError(
                 f"{because_of(param)} Example {row.number}: {error.text} (line {row.line})",
@@ -75,7 +78,7 @@ def read_examples(
                 param=param,
                 line=row.line,
             ) from error
-        num_split += len(examples) > 1
+        num_split += len(examples) > 1 and method == "supervised"
         longest = max(len(example.ids) for example in examples)
         if longest > max_tokens:
             too_long.append((row.line, longest))

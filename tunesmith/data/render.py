@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from tunesmith.data.conversation import Conversation
 from tunesmith.data.conversation import RenderError as RenderError
 from tunesmith.data.dialect import probe
 from tunesmith.data.encode import START, Encoder, Marker
-from tunesmith.data.formats import ChatRow
+from tunesmith.data.formats import ChatRow, PairRow
 from tunesmith.data.messages import Message
 from tunesmith.data.template import ChatTemplate, load_template, token_text
 from tunesmith.data.tool_syntax import CallSyntax, probe_calls
@@ -53,6 +53,12 @@ class Example:
     weights: list[float]
     number: int
     """The row it comes from, as in `ChatRow.number`."""
+    num_shared: int = 0
+    """Ids at its beginning that are counted with the example before it: the prompt of a pair."""
+
+    @property
+    def num_counted(self) -> int:
+        return len(self.ids) - self.num_shared
 
 
 class Renderer:
@@ -149,6 +155,12 @@ class Renderer:
         Begins as the tokenizer has texts begin, most often with a BOS token.
         """
         return list(self.tokenizer.encode(text, add_special_tokens=True).ids)
+
+    def pair(self, row: PairRow) -> list[Example]:
+        """The preferred answer and the rejected one, each behind the prompt. Raises RenderError."""
+        [preferred], [rejected] = self.examples(row.preferred), self.examples(row.rejected)
+        prompt = next(place for place, weight in enumerate(rejected.weights) if weight)
+        return [preferred, replace(rejected, num_shared=prompt)]
 
     def decode(self, ids: list[int]) -> str:
         """The text of ids, special tokens left out."""

@@ -88,7 +88,9 @@ def load_template(directory: Path, tokenizer_config: Mapping[str, Any]) -> ChatT
         if (token := token_text(tokenizer_config.get(name))) is not None
     }
     try:
-        return ChatTemplate(_sources(directory, tokenizer_config.get("chat_template")), named)
+        return ChatTemplate(
+            template_sources(directory, tokenizer_config.get("chat_template")), named
+        )
     except jinja2.TemplateSyntaxError as error:
         raise BaseModelError(
             f"The chat template of {directory} has a syntax error in line {error.lineno}: "
@@ -103,7 +105,7 @@ def token_text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _sources(directory: Path, configured: Any) -> dict[str, str]:
+def template_sources(directory: Path, configured: Any) -> dict[str, str]:
     """Template sources by name; a file of its own goes before tokenizer_config.json."""
     sources: dict[str, str] = {}
     if isinstance(configured, str):

@@ -9,12 +9,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from tunesmith.config import Settings
-from tunesmith.errors import BadRequest, NotFound
+from tunesmith.data.estimate import AUTO, Method
+from tunesmith.errors import BadRequest, JobError, NotFound
 from tunesmith.ids import JOB, Clock, Rng, SystemRng, new_id
 from tunesmith.jobs import messages
 from tunesmith.jobs.ledger import move
-from tunesmith.jobs.request import AUTO, MAX_SEED, PUBLIC_HYPERPARAMETERS, NewJob, check
+from tunesmith.jobs.request import MAX_SEED, PUBLIC_HYPERPARAMETERS, NewJob, check, method_of
 from tunesmith.jobs.states import Event, Refused, Status
+from tunesmith.model.adapter_files import CONFIG, continued
 from tunesmith.store.db import Database
 from tunesmith.store.repo import bases, events, files, idempotency, jobs, models
 from tunesmith.store.repo.events import NewEvent
@@ -124,7 +126,10 @@ def _new_row(
     _check_file(conn, request.training_file, "training_file")
     if request.validation_file is not None:
         _check_file(conn, request.validation_file, "validation_file")
-    shown = dict.fromkeys(PUBLIC_HYPERPARAMETERS, AUTO)
+    if start_adapter is not None:
+        _check_shape(settings, start_adapter, hyperparameters)
+    method: Method = method_of(request.method)
+    shown = dict.fromkeys(PUBLIC_HYPERPARAMETERS[method], AUTO)
     return JobRow(
         id=new_id(JOB, rng),
         created_at=now,
@@ -139,6 +144,7 @@ def _new_row(
         seed=rng.below(MAX_SEED + 1) if request.seed is None else request.seed,
         requested=hyperparameters,
         hyperparameters=shown | hyperparameters,
+        method=method,
         suffix=request.suffix,
         metadata=request.metadata,
         integrations=request.integrations,
@@ -160,6 +166,17 @@ def _resolve_model(conn: sa.Connection, name: str) -> tuple[str, str, str | None
             param="model",
         )
     return base.name, name, None
+
+
+def _check_shape(settings: Settings, sha256: str, hyperparameters: dict[str, Any]) -> None:
+    """An adapter that is continued stays one adapter, so its shape cannot change."""
+    directory = settings.adapters_dir / sha256
+    if not (directory / CONFIG).exists():
+        return
+    try:
+        continued(hyperparameters, directory)
+    except JobError as error:
+        raise BadRequest(error.message, param=error.param) from None
 
 
 def _check_file(conn: sa.Connection, file_id: str, param: str) -> None:

@@ -9,6 +9,7 @@ from tunesmith.jobs.context import Context
 from tunesmith.jobs.executor import Executor
 from tunesmith.jobs.follow import Run
 from tunesmith.jobs.ledger import LeaseLost, read_held
+from tunesmith.jobs.request import method_of
 from tunesmith.store.repo import bases
 from tunesmith.store.repo.jobs import JobRow
 from tunesmith.train import spec
@@ -83,6 +84,7 @@ def _spec(context: Context, job: JobRow, fence: int, base: BaseRef) -> Spec:
         validation_file=None if valid is None else _file(context, valid, "validation_file"),
         seed=job.seed,
         start_adapter=None if start is None else context.adapter_dir(start),
+        method=method_of({"type": job.method}),
         hyperparameters=job.requested,
         save_every_s=settings.save_every_s,
         threads=settings.train_threads,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith.data import estimate
+from tunesmith.data.estimate import AUTO, Method, shown
 from tunesmith.errors import BadRequest
 from tunesmith.jobs.names import MAX_SUFFIX
 
@@ -19,9 +19,11 @@ MAX_METADATA_VALUE = 512
 MAX_INTEGRATIONS = 5
 MAX_INTEGRATION_CHARS = 4096
 
-AUTO = "auto"
 # Always shown, as the published job object does.
-PUBLIC_HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
+PUBLIC_HYPERPARAMETERS: dict[Method, tuple[str, ...]] = {
+    "supervised": ("n_epochs", "batch_size", "learning_rate_multiplier"),
+    "dpo": ("beta", "n_epochs", "batch_size", "learning_rate_multiplier"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,42 +52,49 @@ def check(request: NewJob) -> dict[str, Any]:
     _check_seed(request.seed)
     _check_metadata(request.metadata)
     _check_integrations(request.integrations)
-    return _merge(request.hyperparameters, _method_hyperparameters(request.method))
+    method = method_of(request.method)
+    newer = _method_hyperparameters(method, request.method)
+    return _merge(request.hyperparameters, newer, method)
 
 
-def _method_hyperparameters(method: dict[str, Any] | None) -> dict[str, Any]:
-    if method is None:
-        return {}
-    kind = method.get("type", "supervised")
-    if kind in ("dpo", "reinforcement"):
+def method_of(method: dict[str, Any] | None) -> Method:
+    """The method asked for. Raises BadRequest."""
+    kind = "supervised" if method is None else method.get("type", "supervised")
+    for known in estimate.METHODS:
+        if kind == known:
+            return known
+    if kind == "reinforcement":
         raise BadRequest(
-            f"The method '{kind}' is not supported yet by this server. Use 'supervised'.",
+            "The method 'reinforcement' is not supported yet by this server. Use 'supervised' or "
+            "'dpo'.",
             param="method",
         )
-    if kind != "supervised":
-        raise BadRequest(
-            f"'{kind}' is not one of ['supervised', 'dpo', 'reinforcement'] - 'method.type'",
-            param="method.type",
-        )
-    body = method.get("supervised") or {}
+    raise BadRequest(
+        f"'{kind}' is not one of ['supervised', 'dpo', 'reinforcement'] - 'method.type'",
+        param="method.type",
+    )
+
+
+def _method_hyperparameters(kind: Method, method: dict[str, Any] | None) -> dict[str, Any]:
+    body = (method or {}).get(kind) or {}
     if not isinstance(body, dict):
-        raise BadRequest("'method.supervised' must be an object.", param="method.supervised")
+        raise BadRequest(f"'method.{kind}' must be an object.", param=f"method.{kind}")
     given = body.get("hyperparameters") or {}
     if not isinstance(given, dict):
         raise BadRequest(
-            "'method.supervised.hyperparameters' must be an object.",
-            param="method.supervised.hyperparameters",
+            f"'method.{kind}.hyperparameters' must be an object.",
+            param=f"method.{kind}.hyperparameters",
         )
     return given
 
 
-def _merge(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
+def _merge(older: dict[str, Any], newer: dict[str, Any], method: Method) -> dict[str, Any]:
     for name in older.keys() & newer.keys():
-        two = {_shown(value) for value in (older[name], newer[name]) if value is not None}
+        two = {shown(value) for value in (older[name], newer[name]) if value is not None}
         if len(two - {repr(AUTO)}) > 1:
             raise BadRequest(
-                f"'{name}' is given twice with different values: {_shown(older[name])} in "
-                f"'hyperparameters' and {_shown(newer[name])} in 'method'. Give it once.",
+                f"'{name}' is given twice with different values: {shown(older[name])} in "
+                f"'hyperparameters' and {shown(newer[name])} in 'method'. Give it once.",
                 param=f"hyperparameters.{name}",
             )
     merged = {name: value for name, value in older.items() if value is not None}
@@ -96,46 +105,24 @@ def _merge(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
         if value is not None and not (value == AUTO and name in merged)
     }
     for name, value in merged.items():
-        rule = _RULES.get(name)
-        if rule is None:
+        problem = estimate.fault(name, value, method)
+        if problem is not None:
             raise BadRequest(
-                f"Unknown hyperparameter '{name}'. This server knows {', '.join(_RULES)}.",
-                param=f"hyperparameters.{name}",
+                f"The hyperparameter '{name:.40}' {problem}.", param=f"hyperparameters.{name:.40}"
             )
-        allowed, accepts = rule
-        if value != AUTO and not accepts(value):
-            raise BadRequest(
-                f"Invalid value for '{name}': {_shown(value)}. It must be 'auto' or {allowed}.",
-                param=f"hyperparameters.{name}",
-            )
+    _check_together(merged)
     return merged
 
 
-def _integer(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def _number(accepts: Callable[[float], bool]) -> Callable[[Any], bool]:
-    def check(value: Any) -> bool:
-        if type(value) not in (int, float):
-            return False
-        try:
-            number = float(value)
-        except OverflowError:
-            return False
-        return math.isfinite(number) and accepts(number)
-
-    return check
-
-
-_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "n_epochs": ("a whole number from 1 to 50", _integer(1, 50)),
-    "batch_size": ("a whole number from 1 to 256", _integer(1, 256)),
-    "learning_rate_multiplier": ("a number above 0", _number(lambda x: x > 0)),
-    "lora_rank": ("a whole number from 1 to 256", _integer(1, 256)),
-    "lora_alpha": ("a number above 0", _number(lambda x: x > 0)),
-    "lora_dropout": ("a number from 0 to below 1", _number(lambda x: 0 <= x < 1)),
-}
+def _check_together(given: dict[str, Any]) -> None:
+    """What only makes sense with an adapter is not for full fine-tuning."""
+    lora = [name for name, value in given.items() if name.startswith("lora_") and value != AUTO]
+    if given.get("finetuning_type") == "full" and lora:
+        raise BadRequest(
+            f"'{lora[0]}' shapes an adapter, and full fine-tuning makes none. Leave it out, or use "
+            "the finetuning_type 'lora'.",
+            param=f"hyperparameters.{lora[0]}",
+        )
 
 
 def _check_suffix(suffix: str | None) -> None:
@@ -149,9 +136,9 @@ def _check_suffix(suffix: str | None) -> None:
 
 
 def _check_seed(seed: int | None) -> None:
-    if seed is not None and not _integer(0, MAX_SEED)(seed):
+    if seed is not None and not (type(seed) is int and 0 <= seed <= MAX_SEED):
         raise BadRequest(
-            f"Invalid 'seed': {_shown(seed)}. It must be a whole number from 0 to {MAX_SEED}.",
+            f"Invalid 'seed': {shown(seed)}. It must be a whole number from 0 to {MAX_SEED}.",
             param="seed",
         )
 
@@ -202,11 +189,3 @@ def _check_integrations(integrations: list[Any] | None) -> None:
             raise BadRequest(
                 f"Invalid '{place}': longer than {MAX_INTEGRATION_CHARS} characters.", param=place
             )
-
-
-def _shown(value: Any) -> str:
-    # Turning an integer of thousands of digits into text is refused by Python itself.
-    if type(value) is int and abs(value) > 10**20:
-        return "a huge number"
-    text = repr(value)
-    return text if len(text) <= 80 else text[:80] + "..."

@@ -1,8 +1,8 @@
 """Adapter files: the two files of a PEFT adapter, without torch.
 
 `adapter_config.json` says what the tensors of `adapter_model.safetensors` mean. We write the
-plain form that every PEFT reader knows, and read any adapter whose meaning is that plain form;
-what changes the mathematics (DoRA, trained biases, whole modules) is refused by name.
+form that every PEFT reader knows, and read LoRA, rank-stabilised LoRA and DoRA adapters; what means
+anything else (trained biases, whole modules, other ranks in places) is refused by name.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.errors import AdapterError
+from tunesmith.data.estimate import AUTO
+from tunesmith.errors import AdapterError, JobError
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 FILES = (CONFIG, WEIGHTS)
 
-# Keys of PEFT that, when set, make an adapter more than two matrices a linear.
+# Keys of PEFT that, when set, change what the matrices mean.
 _REFUSED = (
     "alora_invocation_tokens",
     "alpha_pattern",
@@ -35,7 +36,6 @@ _REFUSED = (
     "target_parameters",
     "trainable_token_indices",
     "use_bdlora",
-    "use_dora",
     "use_qalora",
     "velora_config",
 )
@@ -45,11 +45,13 @@ _PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 @dataclass(frozen=True)
 class LoraSpec:
-    """Shape of an adapter: W x + (alpha / rank) B A dropout(x)."""
+    """Shape of an adapter: W x + scale B A dropout(x); DoRA also learns how long each row is."""
 
     rank: int
     alpha: float
     dropout: float = 0.0
+    rslora: bool = False
+    dora: bool = False
 
     def __post_init__(self) -> None:
         if not (self.rank >= 1 and self.alpha > 0 and 0 <= self.dropout < 1):
@@ -57,7 +59,8 @@ class LoraSpec:
 
     @property
     def scale(self) -> float:
-        return self.alpha / self.rank
+        """alpha / rank, or rank-stabilised alpha / sqrt(rank) (Kalajdzievski 2023)."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
 def config_bytes(
@@ -82,14 +85,14 @@ def config_bytes(
         "rank_pattern": {},
         "target_modules": sorted({name.rpartition(".")[2] for name in names}),
         "task_type": "CAUSAL_LM",
-        "use_dora": False,
-        "use_rslora": False,
+        "use_dora": spec.dora,
+        "use_rslora": spec.rslora,
     }
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode("ascii")
 
 
 def read_spec(directory: Path) -> LoraSpec:
-    """The spec in adapter_config.json. Raises AdapterError where it is not plain LoRA."""
+    """The spec in adapter_config.json. Raises AdapterError where it is not LoRA as above."""
     try:
         config: Any = json.loads((directory / CONFIG).read_text("utf-8"))
         kind = config["peft_type"]
@@ -98,19 +101,58 @@ def read_spec(directory: Path) -> LoraSpec:
     refused = [key for key in _REFUSED if config.get(key)]
     if kind != "LORA" or refused:
         raise AdapterError(
-            f"{CONFIG}: {', '.join(refused) or kind} is not supported; plain LoRA is."
+            f"{CONFIG}: {', '.join(refused) or kind} is not supported; LoRA, rsLoRA and DoRA are."
         )
+    if config.get("use_dora") and config.get("fan_in_fan_out"):
+        raise AdapterError(f"{CONFIG}: DoRA on transposed weights (GPT-2) is not supported.")
     if config.get("bias", "none") != "none" or config.get("init_lora_weights") not in _PLAIN_INITS:
         raise AdapterError(f"{CONFIG}: the adapter also changes weights of the base.")
     try:
         rank, alpha = int(config["r"]), float(config["lora_alpha"])
         dropout = float(config.get("lora_dropout") or 0.0)
-        # Rank-stabilised LoRA scales by alpha / sqrt(rank): the same as a larger alpha.
-        return LoraSpec(
-            rank, alpha * math.sqrt(rank) if config.get("use_rslora") else alpha, dropout
-        )
+        rslora, dora = bool(config.get("use_rslora")), bool(config.get("use_dora"))
+        return LoraSpec(rank, alpha, dropout, rslora, dora)
     except (KeyError, TypeError, ValueError) as error:
         raise AdapterError(f"{CONFIG}: r and lora_alpha must be numbers ({error!r}).") from error
+
+
+def continued(requested: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """The hyperparameters of a job that goes on with an adapter: its shape, and what was asked.
+
+    Raises AdapterError, and JobError where another shape was asked for.
+    """
+    spec = read_spec(directory)
+    shape: dict[str, Any] = {
+        "finetuning_type": "dora" if spec.dora else "lora",
+        "lora_rank": spec.rank,
+        "lora_alpha": spec.alpha,
+        "lora_rslora": spec.rslora,
+        "lora_targets": targets(directory),
+    }
+    for name, is_there in shape.items():
+        asked = requested.get(name, AUTO)
+        if name == "lora_targets" and isinstance(asked, list):
+            asked = sorted(set(asked))
+        # Which linears a word such as "all" stands for is only known where the base is loaded.
+        is_word = name == "lora_targets" and isinstance(asked, str)
+        if asked not in (None, AUTO, is_there) and not is_word:
+            raise JobError(
+                f"The model to be continued has {name} {is_there}, so {name} {asked} would be "
+                f"another adapter. Leave {name} out, or start from the base model.",
+                code="invalid_hyperparameters",
+                param=f"hyperparameters.{name}",
+            )
+    return {**requested, **shape}
+
+
+def targets(directory: Path) -> list[str]:
+    """The last parts of the names of the adapted linears, sorted. Raises AdapterError."""
+    try:
+        found = json.loads((directory / CONFIG).read_text("utf-8"))["target_modules"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"{directory} has no readable {CONFIG} ({error!r}).") from error
+    # PEFT also takes a pattern; then the tensors say what it came to.
+    return sorted(found) if isinstance(found, list) else ["all"]
 
 
 def content_hash(directory: Path) -> str:

@@ -2,6 +2,9 @@
 
 For a linear layer W the adapted output is W x + scale * B (A dropout(x)). A and B are kept in
 fp32 (small updates vanish in bf16) and cast to the type of x where they are used.
+
+DoRA (Liu et al. 2024) then stretches each row of W + scale B A to a learned length, the magnitude.
+It needs W itself, for the length that the row has; that length is a constant to the gradient.
 """
 
 from __future__ import annotations
@@ -29,23 +32,45 @@ from tunesmith.model.adapter_files import (
 
 _PREFIX = "base_model.model."
 _SIDES = ("lora_A", "lora_B")
+_MAGNITUDE = "lora_magnitude_vector"
 
 
 class Adapter:
-    """Matrices A (rank, inputs) and B (outputs, rank) for each adapted linear, by its name."""
+    """Matrices A (rank, inputs) and B (outputs, rank) for each adapted linear, by its name.
 
-    def __init__(self, spec: LoraSpec, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
+    DoRA has a magnitude (outputs,) beside them, and `weights`, the base's tensors by name.
+    """
+
+    def __init__(
+        self,
+        spec: LoraSpec,
+        a: Mapping[str, Tensor],
+        b: Mapping[str, Tensor],
+        magnitude: Mapping[str, Tensor] | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.spec = spec
         self.a = dict(a)
         self.b = dict(b)
+        self.magnitude = dict(magnitude or {})
         self.training = False
         """Dropout is applied only while this is set."""
+        self._weights = weights or {}
+        self._plain_squares: dict[str, Tensor] = {}
+        self._gains: dict[str, Tensor] | None = None
+        """Of a copy for serving, whose matrices do not change."""
 
     @classmethod
-    def create(cls, linears: Mapping[str, tuple[int, int]], spec: LoraSpec, seed: int) -> Adapter:
+    def create(
+        cls,
+        linears: Mapping[str, tuple[int, int]],
+        spec: LoraSpec,
+        seed: int,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> Adapter:
         """A fresh adapter that changes nothing yet: A random as in PEFT, B zero.
 
-        The same arguments give the same bits.
+        The same arguments give the same bits. DoRA takes the base's `weights`.
         """
         generator = torch.Generator().manual_seed(seed)
         a, b = {}, {}
@@ -53,18 +78,24 @@ class Adapter:
             bound = 1 / math.sqrt(inputs)  # kaiming_uniform_ with a = sqrt(5)
             a[name] = torch.empty(spec.rank, inputs).uniform_(-bound, bound, generator=generator)
             b[name] = torch.zeros(outputs, spec.rank)
-        return cls(spec, a, b)
+        if not spec.dora:
+            return cls(spec, a, b)
+        assert weights is not None, "DoRA is about the weights of the base"
+        magnitude = {name: _squares(weights[f"{name}.weight"]).sqrt() for name in linears}
+        return cls(spec, a, b, magnitude, weights)
 
     def train(self) -> Adapter:
         """Makes the matrices collect gradients and switches dropout on; returns itself."""
         for parameter in self.parameters():
             parameter.requires_grad_(True)
         self.training = True
+        self._gains = None
         return self
 
     def parameters(self) -> list[Tensor]:
-        """A and B of each linear in turn, in the order of the linears."""
-        return [matrix for name in self.a for matrix in (self.a[name], self.b[name])]
+        """A and B (and the magnitude) of each linear in turn, in the order of the linears."""
+        sides = (self.a, self.b, *([self.magnitude] if self.magnitude else []))
+        return [side[name] for name in self.a for side in sides]
 
     @property
     def num_bytes(self) -> int:
@@ -74,7 +105,32 @@ class Adapter:
         self, names: tuple[str, ...], x: Tensor, outputs: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
         """The outputs of the linears `names` for input x, each with its update."""
-        return added(outputs, [self.delta(name, x) for name in names])
+        updated = added(outputs, [self.delta(name, x) for name in names])
+        if not self.magnitude:
+            return updated
+        return tuple(self._stretched(name, each) for name, each in zip(names, updated, strict=True))
+
+    def _stretched(self, name: str, updated: Tensor) -> Tensor:
+        """DoRA's output, from that of plain LoRA; a bias is no part of what is stretched."""
+        if name not in self.magnitude:
+            return updated
+        gain = self.gain(name).to(updated.dtype)
+        bias = self._weights.get(f"{name}.bias")
+        return updated * gain if bias is None else (updated - bias) * gain + bias
+
+    def gain(self, name: str) -> Tensor:
+        """(outputs,): the magnitude over the length that each row of W + scale B A has."""
+        if self._gains is not None:
+            return self._gains[name]
+        weight = self._weights[f"{name}.weight"]
+        if name not in self._plain_squares:
+            self._plain_squares[name] = _squares(weight)
+        a, b, scale = self.a[name].detach(), self.b[name].detach(), self.spec.scale
+        # |w + s b A|^2 for each row, without ever forming the sum.
+        cross = ((weight @ a.to(weight.dtype).T).to(b.dtype) * b).sum(1)
+        square = ((b @ (a @ a.T)) * b).sum(1)
+        lengths = (self._plain_squares[name] + 2 * scale * cross + scale**2 * square).sqrt()
+        return self.magnitude[name] / lengths
 
     def delta(self, name: str, x: Tensor) -> Tensor | None:
         """The update (..., outputs) of one linear for inputs (..., inputs), in x's type."""
@@ -96,7 +152,13 @@ class Adapter:
             }
             for side in (self.a, self.b)
         )
-        return Adapter(self.spec, a, b)
+        magnitude = {
+            name: x.detach().to(device or x.device, copy=True) for name, x in self.magnitude.items()
+        }
+        copy = Adapter(self.spec, a, b, magnitude, self._weights)
+        if magnitude:
+            copy._gains = {name: self.gain(name).detach().to(dtype) for name in magnitude}
+        return copy
 
     def save(self, directory: Path, base_name: str, *, transposed: bool = False) -> str:
         """Writes PEFT's two files into an existing directory; returns their content hash.
@@ -107,6 +169,10 @@ class Adapter:
             f"{_PREFIX}{name}.{side}.weight": matrix.detach().float().cpu().contiguous()
             for side, matrices in zip(_SIDES, (self.a, self.b), strict=True)
             for name, matrix in matrices.items()
+        }
+        tensors |= {
+            f"{_PREFIX}{name}.{_MAGNITUDE}": magnitude.detach().float().cpu().contiguous()
+            for name, magnitude in self.magnitude.items()
         }
         content = to_safetensors(dict(sorted(tensors.items())), metadata={"format": "pt"})
         (directory / WEIGHTS).write_bytes(content)
@@ -122,10 +188,11 @@ class Adapter:
         *,
         untrained_ok: bool = False,
         device: str | torch.device = "cpu",
+        weights: Mapping[str, Tensor] | None = None,
     ) -> Adapter:
-        """The saved adapter, in fp32, for a base with these linears.
+        """The saved adapter, in fp32, for a base with these linears and, for DoRA, `weights`.
 
-        Strict: every tensor must belong to a linear, fit it and be finite, both sides of a pair
+        Strict: every tensor must belong to a linear, fit it and be finite, all parts of an update
         must be there, and some B must be other than zero (unless `untrained_ok`): an adapter
         that loads onto nothing would answer as the base under the tuned name. Raises AdapterError.
         """
@@ -134,23 +201,32 @@ class Adapter:
             tensors = load_file(directory / WEIGHTS, device=str(device))
         except (SafetensorError, OSError) as error:
             raise AdapterError(f"{directory / WEIGHTS} cannot be read ({error}).") from error
-        a, b = {}, {}
+        a, b, magnitude = {}, {}, {}
         for name, (outputs, inputs) in linears.items():
             keys = [f"{_PREFIX}{name}.{side}.weight" for side in _SIDES]
             if not any(key in tensors for key in keys):
                 continue
             a[name] = _take(tensors, keys[0], (spec.rank, inputs))
             b[name] = _take(tensors, keys[1], (outputs, spec.rank))
+            if spec.dora:
+                magnitude[name] = _take(tensors, f"{_PREFIX}{name}.{_MAGNITUDE}", (outputs,))
         if tensors:
             raise AdapterError(f"The base has no linear layer for {min(tensors)}.")
         if not a:
             raise AdapterError(f"{directory / WEIGHTS} holds no LoRA matrices.")
         if not untrained_ok and not any(matrix.any() for matrix in b.values()):
             raise AdapterError(f"{directory / WEIGHTS} changes nothing: every lora_B is zero.")
-        return cls(spec, a, b)
+        if spec.dora and weights is None:
+            raise AdapterError("A DoRA adapter cannot be used without the weights of its base.")
+        return cls(spec, a, b, magnitude, weights)
 
 
-def _take(tensors: dict[str, Tensor], key: str, shape: tuple[int, int]) -> Tensor:
+def _squares(weight: Tensor) -> Tensor:
+    """(outputs,): the squared length of each row, in fp32."""
+    return weight.detach().float().square().sum(1)
+
+
+def _take(tensors: dict[str, Tensor], key: str, shape: tuple[int, ...]) -> Tensor:
     tensor = tensors.pop(key, None)
     if tensor is None:
         raise AdapterError(f"The adapter lacks {key}.")
@@ -187,7 +263,14 @@ class AdapterBatch:
         self, names: tuple[str, ...], x: Tensor, outputs: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
         """The outputs of the linears `names` for input x, each with its rows' updates."""
-        return added(outputs, [self.delta(name, x) for name in names])
+        if not any(adapter.magnitude for adapter, _ in self._groups):
+            return added(outputs, [self.delta(name, x) for name in names])
+        changed = tuple(output.clone() for output in outputs)
+        for adapter, index in self._groups:
+            own = adapter.adapt(names, x[index], tuple(output[index] for output in outputs))
+            for output, rows in zip(changed, own, strict=True):
+                output[index] = rows
+        return changed
 
     def delta(self, name: str, x: Tensor) -> Tensor | None:
         """The update for the linear called `name`; zero for rows without one."""

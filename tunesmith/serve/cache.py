@@ -144,7 +144,7 @@ class RowsView:
         self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
     ) -> Tensor:
         k_BKSD, v_BKSD = self._extend(layer, k_BTKD, v_BTKD)
-        return attend(q_BTHD, k_BKSD, v_BKSD, self._mask(rule))
+        return attend(q_BTHD, k_BKSD, v_BKSD, self._mask(rule), rule)
 
     def _extend(self, layer: int, k_BTKD: Tensor, v_BTKD: Tensor) -> tuple[Tensor, Tensor]:
         """Stores the new positions; returns keys and values of all (B, K, S, D)."""

@@ -100,4 +100,5 @@ def load_adapter(ref: AdapterRef, model: CausalModel) -> Adapter:
             f"The files in {ref.path} are not the adapter {ref.sha256[:12]} "
             f"(their content is {found[:12]}). Restore them from a backup or train again."
         )
-    return Adapter.load(ref.path, model.linears).to(model.dtype, model.device)
+    adapter = Adapter.load(ref.path, model.linears, weights=model.weights, device=model.device)
+    return adapter.to(model.dtype)

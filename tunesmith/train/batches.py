@@ -4,14 +4,14 @@ The order is a pure function of the seed: every epoch is a permutation of the ro
 permutations are strung together, and step s (from 1) takes rows [(s-1)*B, s*B) of that string. A
 resumed job therefore needs no loader state, only the number of its step.
 
-Shape suffixes: B sequences, T positions, N supervised positions.
+Shape suffixes: T positions of a row, N supervised positions.
 """
 
 from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,9 +20,6 @@ from torch import Tensor
 
 from tunesmith.data.render import Example
 from tunesmith.errors import JobError
-
-# Padding accepted in a micro-batch, tokens: about what the fixed cost of one more would buy.
-PADDING_TOKENS = 128
 
 
 class Corpus:
@@ -114,23 +111,27 @@ class Corpus:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Sequences that run through the model at once, padded on the right."""
+    """Whole sequences in one row, one after the other: no position is computed for nothing.
 
-    ids_BT: Tensor
+    Attention must keep them apart, see attention.py.
+    """
+
+    ids_1T: Tensor
+    positions_1T: Tensor
+    """They count from 0 in each sequence."""
+    lengths: tuple[int, ...]
+    """Of the sequences, the longest first."""
     index_N: Tensor
-    """Positions in the flattened (B*T) grid whose next token is supervised."""
+    """Positions of the row whose next token is supervised."""
     targets_N: Tensor
     weights_N: Tensor
 
     def to(self, device: torch.device) -> MicroBatch:
         if device.type == "cpu":
             return self
-        return MicroBatch(
-            self.ids_BT.to(device, non_blocking=True),
-            self.index_N.to(device, non_blocking=True),
-            self.targets_N.to(device, non_blocking=True),
-            self.weights_N.to(device, non_blocking=True),
-        )
+        tensors = (self.ids_1T, self.positions_1T, self.index_N, self.targets_N, self.weights_N)
+        ids, positions, *targets = (tensor.to(device, non_blocking=True) for tensor in tensors)
+        return MicroBatch(ids, positions, self.lengths, *targets)
 
 
 @lru_cache(maxsize=4)
@@ -171,37 +172,39 @@ class Order:
         return -(-epoch * self.num_rows // self.batch_size)
 
 
-def micro_batches(corpus: Corpus, rows: Iterable[int], max_tokens: int) -> Iterator[MicroBatch]:
-    """The rows' sequences, longest first, in batches of at most `max_tokens` padded positions.
+def micro_batches(
+    corpus: Corpus, units: Iterable[Sequence[int]], max_tokens: int
+) -> Iterator[MicroBatch]:
+    """The sequences of the units in rows of at most `max_tokens`; a unit stays in one row.
 
-    Longest first, so that a step that does not fit into memory fails at once. A sequence longer
-    than the budget runs alone.
+    The longest units come first, so that a step that does not fit into memory fails at once, and
+    neighbours are of like length. A unit longer than the budget has a row of its own.
     """
-    by_length = sorted(corpus.sequences(rows), key=corpus.length, reverse=True)
+    sized = [(sum(map(corpus.length, unit)), unit) for unit in units]
+    sized.sort(key=lambda pair: pair[0], reverse=True)
     group: list[int] = []
-    padding = 0
-    for sequence in by_length:
-        if group:
-            longest = corpus.length(group[0])
-            padding += longest - corpus.length(sequence)
-            if (len(group) + 1) * longest > max_tokens or padding > PADDING_TOKENS:
-                yield collate(corpus, group)
-                group, padding = [], 0
-        group.append(sequence)
+    room = max_tokens
+    for num_tokens, unit in sized:
+        if group and num_tokens > room:
+            yield pack(corpus, group)
+            group, room = [], max_tokens
+        group += unit
+        room -= num_tokens
     if group:
-        yield collate(corpus, group)
+        yield pack(corpus, group)
 
 
-def collate(corpus: Corpus, sequences: list[int]) -> MicroBatch:
-    """Sequences as one padded grid. The causal mask alone hides padding on the right."""
-    num_positions = max(corpus.length(sequence) for sequence in sequences)
-    ids_BT = torch.zeros(len(sequences), num_positions, dtype=torch.int64)
-    targets_BT = torch.zeros_like(ids_BT)
-    weights_BT = torch.zeros(len(sequences), num_positions)
-    for row, sequence in enumerate(sequences):
-        ids, weights = corpus.tokens(sequence)
-        ids_BT[row, : len(ids) - 1] = ids[:-1]
-        targets_BT[row, : len(ids) - 1] = ids[1:]
-        weights_BT[row, : len(ids) - 1] = weights[1:]
-    index_N = weights_BT.flatten().nonzero()[:, 0]
-    return MicroBatch(ids_BT, index_N, targets_BT.flatten()[index_N], weights_BT.flatten()[index_N])
+def pack(corpus: Corpus, sequences: Iterable[int]) -> MicroBatch:
+    """The sequences as one row, the longest first."""
+    ordered = sorted(sequences, key=corpus.length, reverse=True)
+    parts = [corpus.tokens(sequence) for sequence in ordered]
+    weights_T = torch.cat([weights[1:] for _, weights in parts])
+    index_N = weights_T.nonzero()[:, 0]
+    return MicroBatch(
+        ids_1T=torch.cat([ids[:-1] for ids, _ in parts]).long()[None],
+        positions_1T=torch.cat([torch.arange(len(ids) - 1) for ids, _ in parts])[None],
+        lengths=tuple(len(ids) - 1 for ids, _ in parts),
+        index_N=index_N,
+        targets_N=torch.cat([ids[1:] for ids, _ in parts]).long()[index_N],
+        weights_N=weights_T[index_N],
+    )

@@ -57,7 +57,7 @@ def learn(job: Job, run: Run, step: int) -> None:
     def forwards_and_backwards(max_tokens: int) -> Means:
         if run.adapter.spec.dropout:
             seed_step(job.spec.seed, step)
-        return accumulate(run.model, run.adapter, run.optimizer, run.train, rows, max_tokens)
+        return accumulate(run.forward, run.adapter, run.optimizer, run.train, rows, max_tokens)
 
     means = within_memory(job, run, run.train.longest(rows), forwards_and_backwards)
     check_finite(means, step, run.plan.total_steps)
@@ -86,7 +86,7 @@ def score(job: Job, run: Run, name: str, corpus: Corpus, rows: Sequence[int]) ->
     """Adds loss and accuracy on the rows to the run's figures."""
 
     def forwards(max_tokens: int) -> Means:
-        return evaluate(run.model, run.adapter, corpus, rows, max_tokens)
+        return evaluate(run.forward, run.adapter, corpus, rows, max_tokens)
 
     means = within_memory(job, run, corpus.longest(rows), forwards)
     run.metrics[f"{name}_loss"] = means.loss
@@ -132,7 +132,7 @@ def rehearse(job: Job, run: Run) -> None:
         rows = run.train.longest_rows(run.plan.batch_size)
 
         def forwards_and_backwards(max_tokens: int) -> Means:
-            return accumulate(run.model, run.adapter, run.optimizer, run.train, rows, max_tokens)
+            return accumulate(run.forward, run.adapter, run.optimizer, run.train, rows, max_tokens)
 
         within_memory(job, run, run.train.longest(rows), forwards_and_backwards)
 

@@ -17,11 +17,12 @@ from tunesmith.data import estimate
 from tunesmith.errors import JobError
 from tunesmith.model.load import CausalModel
 from tunesmith.train import probe
+from tunesmith.train.attention import Kind
 from tunesmith.train.batches import Corpus
 from tunesmith.train.memory import available_bytes
 from tunesmith.train.spec import SCHEMA, Spec
 
-# Padded positions of a micro-batch at most: beyond it nothing gets faster.
+# Positions of a micro-batch at most: beyond it nothing gets faster.
 MAX_MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}
 # The part of the free memory that activations may take.
 MEMORY_SHARE = 0.5
@@ -38,7 +39,7 @@ class Plan:
     """Of base and activations; the adapter and its optimizer are always fp32."""
     threads: int
     micro_tokens: int
-    """Padded positions that run through the model at once."""
+    """Positions that run through the model at once."""
     base_fingerprint: str
     num_examples: int
     n_epochs: int
@@ -49,6 +50,8 @@ class Plan:
     lora_rank: int
     lora_alpha: float
     lora_dropout: float
+    attention: Kind = "split"
+    """How sequences in one row are kept apart; proven on the loaded model."""
     schema: int = SCHEMA
 
     @property

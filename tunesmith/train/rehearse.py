@@ -16,11 +16,12 @@ from tunesmith.data.render import Example
 from tunesmith.model.adapter_files import LoraSpec
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
+from tunesmith.train import attention
 from tunesmith.train.batches import Corpus, Order
 from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import decide, fit_memory
 from tunesmith.train.spec import BaseRef, FileRef, Spec
-from tunesmith.train.step import accumulate
+from tunesmith.train.step import Forward, accumulate
 
 MAX_STEPS = 200
 
@@ -68,12 +69,13 @@ def rehearse(
     adapter = Adapter.create(model.linears, shape, 0).to(torch.float32, model.device).train()
     optimizer = AdamW(adapter.parameters())
     plan = fit_memory(plan, model)
+    forward = Forward(model, attention.choose(model)[0])
     order = Order(0, corpus.num_rows, plan.batch_size, MAX_STEPS)
     num_steps = num_tokens = 0
     start = time.perf_counter()
     for step in range(1, min(MAX_STEPS, order.total_steps) + 1):
         rows = order.rows(step)
-        accumulate(model, adapter, optimizer, corpus, rows, plan.micro_tokens)
+        accumulate(forward, adapter, optimizer, corpus, rows, plan.micro_tokens)
         optimizer.update(0.0)
         if step == 1:
             start = time.perf_counter()

@@ -32,4 +32,5 @@ def rendered(
         MIN_EXAMPLES if param == "training_file" else 1,
         Limits() if spec.max_line_bytes is None else Limits(spec.max_line_bytes),
         dataset,
+        spec.method,
     )

@@ -45,7 +45,7 @@ class GrowingCache:
         self._kept[layer] = (k_BTKD, v_BTKD)
         S = k_BTKD.shape[1]
         mask_BTS = seen(torch.arange(S - T, S, device=q_BTHD.device)[None], S, rule)
-        return attend(q_BTHD, k_BTKD.transpose(1, 2), v_BTKD.transpose(1, 2), mask_BTS)
+        return attend(q_BTHD, k_BTKD.transpose(1, 2), v_BTKD.transpose(1, 2), mask_BTS, rule)
 
 
 def smoke(model: CausalModel, adapter: Adapter, corpus: Corpus, stop_ids: Set[int]) -> Smoke:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from tunesmith.data.estimate import Method
 from tunesmith.train.records import RecordError, from_json, to_json
 
 SCHEMA = 1
@@ -74,7 +75,7 @@ class Spec:
     validation_file: FileRef | None = None
     start_adapter: Path | None = None
     """Continue this adapter (its rank and alpha stay) instead of starting a fresh one."""
-    method: Literal["supervised"] = "supervised"
+    method: Method = "supervised"
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     """As requested: "auto" or numbers; see data/estimate.py."""
     keep_checkpoints: int = 3

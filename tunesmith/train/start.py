@@ -17,6 +17,7 @@ from tunesmith.ids import SystemClock
 from tunesmith.model.adapter_files import LoraSpec
 from tunesmith.model.load import CausalModel, load_model
 from tunesmith.model.lora import Adapter
+from tunesmith.train import attention
 from tunesmith.train import spec as files
 from tunesmith.train.batches import Corpus, Order
 from tunesmith.train.checkpoint import Standing
@@ -25,6 +26,7 @@ from tunesmith.train.job import Job
 from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import Plan, decide, fit_memory, num_fitting_tokens
 from tunesmith.train.rows import rendered
+from tunesmith.train.step import Forward
 
 
 @dataclass
@@ -44,6 +46,10 @@ class Run:
     metrics: dict[str, float]
     """Of the last step."""
     saved_at_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def forward(self) -> Forward:
+        return Forward(self.model, self.plan.attention)
 
 
 def prepare(job: Job) -> Run:
@@ -72,13 +78,21 @@ def prepare(job: Job) -> Run:
     if not is_resumed:
         # The adapter a job starts from keeps its shape.
         plan = replace(plan, lora_rank=adapter.spec.rank, lora_alpha=adapter.spec.alpha)
-        plan = fit_memory(plan, model)
+        plan = fit_memory(_with_attention(job, plan, model), model)
         files.write(plan, job.dir / files.PLAN_FILE)
     _announce(job, base, plan, adapter, found)
     _warn_of_memory(job, found.max_tokens, num_fitting_tokens(model, plan.torch_dtype))
     metrics = saved.metrics if saved else {}
     corpora = (train, valid if valid.num_rows else None)
     return Run(plan, order, model, adapter, optimizer, *corpora, renderer.stop_ids, saved, metrics)
+
+
+def _with_attention(job: Job, plan: Plan, model: CausalModel) -> Plan:
+    """The plan with the attention that was proven on the model; a slower one is told."""
+    kind, passed_over = attention.choose(model)
+    if passed_over:
+        job.journal.message("warn:attention", passed_over, "warn")
+    return replace(plan, attention=kind)
 
 
 def _old_plan(job: Job, base: BaseInfo) -> Plan | None:

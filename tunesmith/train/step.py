@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tunesmith.model.decoder import LowRankUpdate
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
 from tunesmith.train import loss
+from tunesmith.train.attention import Kind, hidden
 from tunesmith.train.batches import Corpus, MicroBatch, micro_batches
 from tunesmith.train.optimizer import AdamW
 
@@ -36,8 +38,25 @@ class Means:
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
+@dataclass(frozen=True)
+class Forward:
+    """How sequences go through a model."""
+
+    model: CausalModel
+    attention: Kind
+
+    @property
+    def head(self) -> loss.Head:
+        return loss.Head(self.model.logits, self.model.vocab_size)
+
+    def supervised(self, batch: MicroBatch, lora: LowRankUpdate | None) -> Tensor:
+        """Hidden states of the supervised positions (N, E)."""
+        hidden_TE = hidden(self.model, batch, self.attention, lora)
+        return hidden_TE[batch.index_N]
+
+
 def accumulate(
-    model: CausalModel,
+    forward: Forward,
     adapter: Adapter,
     optimizer: AdamW,
     corpus: Corpus,
@@ -50,26 +69,35 @@ def accumulate(
     """
     optimizer.zero_gradient()
     total = corpus.total_weight(rows)
-    head = loss.Head(model.logits, model.vocab_size)
     sums = [
-        loss.backward(head, _hidden(model, adapter, batch), *_targets(batch), total)
-        for batch in _on_device(model, corpus, rows, max_tokens)
+        loss.backward(
+            forward.head,
+            forward.supervised(batch, adapter),
+            batch.targets_N,
+            batch.weights_N,
+            total,
+        )
+        for batch in _on_device(forward.model, corpus, rows, max_tokens)
     ]
     norm = optimizer.clip()
     return _means(sums, total, corpus.num_supervised(rows), norm)
 
 
 def evaluate(
-    model: CausalModel, adapter: Adapter, corpus: Corpus, rows: Sequence[int], max_tokens: int
+    forward: Forward, adapter: Adapter, corpus: Corpus, rows: Sequence[int], max_tokens: int
 ) -> Means:
     """Loss and accuracy on the rows, without dropout."""
-    head = loss.Head(model.logits, model.vocab_size)
     training, adapter.training = adapter.training, False
     try:
         with torch.no_grad():
             sums = [
-                loss.scores(head, _hidden(model, adapter, batch), *_targets(batch))
-                for batch in _on_device(model, corpus, rows, max_tokens)
+                loss.scores(
+                    forward.head,
+                    forward.supervised(batch, adapter),
+                    batch.targets_N,
+                    batch.weights_N,
+                )
+                for batch in _on_device(forward.model, corpus, rows, max_tokens)
             ]
     finally:
         adapter.training = training
@@ -85,17 +113,8 @@ def seed_step(seed: int, step: int) -> None:
 def _on_device(
     model: CausalModel, corpus: Corpus, rows: Sequence[int], max_tokens: int
 ) -> list[MicroBatch]:
-    device = model.device
-    return [batch.to(device) for batch in micro_batches(corpus, rows, max_tokens)]
-
-
-def _hidden(model: CausalModel, adapter: Adapter, batch: MicroBatch) -> Tensor:
-    """Hidden states of the supervised positions (N, E)."""
-    return model.hidden(batch.ids_BT, lora=adapter).flatten(0, 1)[batch.index_N]
-
-
-def _targets(batch: MicroBatch) -> tuple[Tensor, Tensor]:
-    return batch.targets_N, batch.weights_N
+    units = [[sequence] for sequence in corpus.sequences(rows)]
+    return [batch.to(model.device) for batch in micro_batches(corpus, units, max_tokens)]
 
 
 def _means(

@@ -15,6 +15,7 @@ from tunesmith.data.render import Renderer
 from tunesmith.data.report import report, warnings
 from tunesmith.errors import BaseModelError, DataError, JobError
 from tunesmith.ids import SystemClock
+from tunesmith.model.adapter_files import continued
 from tunesmith.train.rows import Param, rendered
 from tunesmith.train.spec import Failure, Spec, Validation
 
@@ -46,7 +47,10 @@ def _validate(spec: Spec) -> Validation:
         return dataset
 
     train, valid = check("training_file"), check("validation_file")
-    hyper = estimate.resolve(spec.hyperparameters, train.num_examples)
+    requested = spec.hyperparameters
+    if spec.start_adapter is not None:
+        requested = continued(requested, spec.start_adapter)
+    hyper = estimate.resolve(requested, train.num_examples, spec.method)
     return Validation(
         fence=spec.fence,
         ok=True,
@@ -67,4 +71,7 @@ def _data_warnings(spec: Spec) -> list[str]:
     """What the checks of the data think of files that are in order."""
     valid = spec.validation_file.path if spec.validation_file else None
     limits = None if spec.max_line_bytes is None else Limits(spec.max_line_bytes)
-    return warnings(report(spec.training_file.path, valid=valid, processes=1, limits=limits))
+    found = report(
+        spec.training_file.path, valid=valid, method=spec.method, processes=1, limits=limits
+    )
+    return warnings(found)

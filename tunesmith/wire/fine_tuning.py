@@ -47,7 +47,7 @@ class Job(Listed):
     validation_file: str | None
     result_files: list[str]
     trained_tokens: int | None
-    hyperparameters: dict[str, Any]
+    hyperparameters: dict[str, Any] | None
     method: dict[str, Any]
     seed: int
     error: JobFailure | None

@@ -118,3 +118,26 @@ def test_what_the_template_cannot_write_is_refused_by_line(
     )
     assert caught.value.message.endswith("(line 4)")
     assert (caught.value.param, caught.value.line) == ("validation_file", 4)
+
+
+def test_pairs_are_two_sequences_whose_prompt_counts_once(
+    tmp_path: Path, rendering: Rendering
+) -> None:
+    _, renderer = rendering("ours")
+    row = {
+        "input": {"messages": [USER]},
+        "preferred_output": [ANSWER],
+        "non_preferred_output": [{"role": "assistant", "content": "No idea at all."}],
+    }
+    path = tmp_path / "f"
+    path.write_text((json.dumps(row) + "\n") * 10)
+    dataset = Dataset()
+    found = list(
+        read_examples(path, "f", "training_file", renderer, 99, dataset=dataset, method="dpo")
+    )
+    assert (dataset.num_examples, dataset.num_sequences, len(found)) == (10, 20, 20)
+    prompt = len(renderer.prompt([USER]))
+    assert dataset.num_tokens == sum(len(each.ids) for each in found) - 10 * prompt
+    assert dataset.warnings == []
+    with pytest.raises(DataError, match="longer than the 12 tokens"):
+        list(read_examples(path, "f", "training_file", renderer, 12, method="dpo"))

@@ -42,6 +42,9 @@ def test_steps() -> None:
 
 def test_learning_rate_falls_with_width() -> None:
     assert learning_rate(2000, 1.0) == pytest.approx(5e-4)
+    assert learning_rate(2000, 1.0, "dpo") == pytest.approx(5e-5)
+    assert learning_rate(2000, 1.0, "supervised", "full") == pytest.approx(5e-5)
+    assert learning_rate(2000, 1.0, "dpo", "dora") == pytest.approx(5e-5)
     assert learning_rate(4096, 2.0) == pytest.approx(2 * 5e-4 * (2000 / 4096) ** 0.781)
 
 
@@ -56,8 +59,24 @@ def test_auto_is_decided_and_numbers_stay() -> None:
         "lora_rank": 8,
         "lora_alpha": 16,
         "lora_dropout": 0.5,
+        "lora_targets": ["q_proj"],
+        "finetuning_type": "dora",
     }
-    assert resolve(given, 10) == Hyperparameters(50, 256, 0.1, 8, 16, 0.5)
+    expected = Hyperparameters(50, 256, 0.1, None, "dora", 8, 16, 0.5, ["q_proj"])
+    assert resolve(given, 10) == expected
+
+
+def test_rank_stabilised_scaling_begins_where_the_plain_one_does() -> None:
+    assert (
+        resolve({"lora_rslora": True}, 10).lora_alpha / 16**0.5 == resolve({}, 10).lora_alpha / 16
+    )
+
+
+def test_pairs_have_a_beta_and_larger_batches() -> None:
+    found = resolve({}, 10, "dpo")
+    assert (found.beta, found.batch_size, found.n_epochs) == (0.1, 4, 10)
+    assert resolve({"beta": 2, "batch_size": 1}, 10, "dpo").beta == 2
+    assert resolve({}, 10_000, "dpo").batch_size == 20
 
 
 @pytest.mark.parametrize(
@@ -69,7 +88,10 @@ def test_auto_is_decided_and_numbers_stay() -> None:
         ("learning_rate_multiplier", float("nan")), ("learning_rate_multiplier", float("inf")),
         ("learning_rate_multiplier", 10**400),
         ("lora_rank", 0), ("lora_rank", 257), ("lora_alpha", 0), ("lora_dropout", 1),
-        ("learning_rate", 0.1),
+        ("learning_rate", 0.1), ("beta", 0.1),
+        ("lora_rslora", 1), ("finetuning_type", "qlora"), ("finetuning_type", []),
+        ("lora_targets", []), ("lora_targets", "some"), ("lora_targets", [1]),
+        ("lora_targets", ["x" * 65]),
     ],
 )  # fmt: skip
 def test_refusals(name: str, value: Any) -> None:
@@ -78,3 +100,9 @@ def test_refusals(name: str, value: Any) -> None:
     assert caught.value.code == "invalid_hyperparameters"
     assert caught.value.param == f"hyperparameters.{name}"
     assert f"'{name}'" in caught.value.message
+
+
+@pytest.mark.parametrize("beta", [0, -0.1, 2.1, True, "a", float("nan")])
+def test_beta_has_its_range(beta: Any) -> None:
+    with pytest.raises(JobError, match="'beta'"):
+        resolve({"beta": beta}, 10, "dpo")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.formats import ChatRow, Limits, read_rows
+from tunesmith.data.formats import ChatRow, Limits, PairRow, read_pairs, read_rows
 from tunesmith.errors import DataError
 
 GOOD = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}
@@ -228,3 +228,76 @@ def test_a_gigabyte_in_one_line_costs_no_memory(tmp_path: Path, fill: bytes) -> 
     message, peak_kib = run.stdout.splitlines()
     assert "Example 1 cannot be parsed. Error: line is longer than 1048576 bytes" in message
     assert int(peak_kib) < 100 << 10
+
+
+ASK = {"role": "user", "content": "Rain?"}
+BEFORE = {"role": "assistant", "content": "Where?", "weight": 1}
+GOOD, BAD = ({"role": "assistant", "content": text} for text in ("Yes.", "Who knows."))
+PAIR = {
+    "input": {"messages": [ASK, BEFORE, ASK], "parallel_tool_calls": True},
+    "preferred_output": [GOOD],
+    "non_preferred_output": [BAD],
+}
+
+
+def pairs(tmp_path: Path, *rows: Any) -> list[PairRow]:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return list(read_pairs(path, file_id="file-1"))
+
+
+def test_a_pair_is_two_conversations_that_teach_their_last_answer(tmp_path: Path) -> None:
+    (pair,) = pairs(tmp_path, PAIR)
+    start = [ASK, {**BEFORE, "weight": 0}, ASK]
+    assert pair.preferred.messages == [*start, GOOD]
+    assert pair.rejected.messages == [*start, BAD]
+    assert pair.preferred.parallel_tool_calls is True
+
+
+def test_real_pairs_are_read() -> None:
+    path = Path(__file__).parents[2] / "data" / "hh_preference.jsonl"
+    found = list(read_pairs(path))
+    assert len(found) == 100
+    assert all(each.preferred.messages[:-1] == each.rejected.messages[:-1] for each in found)
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"input": [ASK]}, "'input' must be an object"),
+        ({"input": {"messages": []}}, "'input.messages' must be a non-empty list"),
+        ({"input": {"messages": [ASK, GOOD]}}, "must not end with the assistant"),
+        ({"input": {"messages": [ASK], "tools": [3]}}, "'input.tools[0]' must be"),
+        ({"input": {"messages": [ASK], "parallel_tool_calls": 1}}, "must be true or false"),
+        ({"input": {"messages": [ASK], "n": 1}}, 'input contains an extra "n"'),
+        ({"preferred_output": [GOOD, GOOD]}, "'preferred_output' must be a list of one"),
+        ({"preferred_output": GOOD}, "'preferred_output' must be a list of one"),
+        ({"non_preferred_output": [ASK]}, "'non_preferred_output' must be an assistant message"),
+        ({"non_preferred_output": [{"role": "assistant", "content": " "}]}, "is empty"),
+        ({"non_preferred_output": [{"role": "assistant"}]}, "may be null only beside"),
+        ({"preferred_completion": [GOOD]}, 'contains an extra "preferred_completion"'),
+    ],
+)
+def test_pairs_that_are_wrong_are_named(tmp_path: Path, change: Any, says: str) -> None:
+    with pytest.raises(DataError) as caught:
+        pairs(tmp_path, PAIR, PAIR | change)
+    assert says in caught.value.message
+    assert "Example 2" in caught.value.message
+    assert caught.value.line == 2
+
+
+def test_a_pair_without_a_side_and_no_pair_at_all(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="missing key 'preferred_output'"):
+        pairs(tmp_path, {"input": {"messages": [ASK]}})
+    with pytest.raises(DataError, match="expected preference pairs"):
+        pairs(tmp_path, [1])
+    with pytest.raises(DataError, match=r"not using 'supervised' .*=dpo"):
+        pairs(tmp_path, {"messages": [ASK, GOOD]})
+
+
+def test_an_answer_may_be_a_call(tmp_path: Path) -> None:
+    (pair,) = pairs(tmp_path, PAIR | {"preferred_output": [GOOD | {"tool_calls": [CALL]}]})
+    assert pair.preferred.messages[-1]["tool_calls"][0]["function"]["name"] == "f"

@@ -15,7 +15,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from tests.families import FAMILIES, write_family
-from tunesmith.data.formats import ChatRow
+from tunesmith.data.formats import ChatRow, Place, pair_row
 from tunesmith.data.messages import normalise_messages
 from tunesmith.data.render import Example, Renderer, RenderError
 from tunesmith.errors import BaseModelError
@@ -344,3 +344,24 @@ def test_rendered_text_is_bounded(tmp_path: Path) -> None:
     (directory / "chat_template.jinja").write_text(bomb + template)
     with pytest.raises(RenderError, match="more than 16777216 characters"):
         Renderer.load(directory).prompt([{"role": "user", "content": "boom"}])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_both_answers_of_a_pair_follow_the_prompt_that_is_served(
+    name: str, rendering: Rendering
+) -> None:
+    """Whatever the template does to earlier turns, and with the tools of the input."""
+    _, renderer = rendering(name)
+    tools = TOOLS if name in WITH_TOOLS else None
+    source = {"messages": TALK[:3], "tools": tools or []}
+    sides = {"preferred_output": [TALK[3]], "non_preferred_output": [TALK[5]]}
+    given = pair_row(Place("training_file", 1, 1, "f"), {"input": source, **sides})
+    preferred, rejected = renderer.pair(given)
+    prompt = renderer.prompt(normalise_messages(TALK[:3]), tools)
+    for each in (preferred, rejected):
+        ((start, end),) = spans(each)
+        assert each.ids[:start] == prompt
+        assert end == len(each.ids)
+        assert each.ids[-1] in renderer.stop_ids
+    assert preferred.num_counted == len(preferred.ids)
+    assert rejected.num_counted == len(rejected.ids) - len(prompt)

@@ -16,10 +16,15 @@ from tunesmith.errors import BadRequest, NotFound
 from tunesmith.jobs.commands import cancel_job, pause_job, resume_job
 from tunesmith.jobs.names import clean_suffix
 from tunesmith.jobs.request import NewJob, check
+from tunesmith.model.adapter_files import CONFIG, LoraSpec, config_bytes
 from tunesmith.store.db import open_database
-from tunesmith.store.repo import bases, files, jobs
+from tunesmith.store.repo import bases, files, jobs, models
 
 WANDB = {"type": "wandb", "wandb": {"project": "p"}}
+
+
+def dpo(hyperparameters: Any) -> dict[str, Any]:
+    return {"type": "dpo", "dpo": {"hyperparameters": hyperparameters}}
 
 
 @pytest.fixture
@@ -56,6 +61,35 @@ def test_a_new_job_is_durable_and_shows_what_was_asked(world: World) -> None:
         f"Validating training file: {world.file_id}",
     ]
     assert all(event.data == {} for event in world.events(job.id))
+
+
+def test_a_job_on_preferences_shows_its_beta(world: World) -> None:
+    job = world.create(method=dpo({"beta": 0.3, "lora_targets": ["q_proj"]}))
+    assert job.method == "dpo"
+    assert job.requested == {"beta": 0.3, "lora_targets": ["q_proj"]}
+    assert job.hyperparameters == {
+        "beta": 0.3,
+        "n_epochs": "auto",
+        "batch_size": "auto",
+        "learning_rate_multiplier": "auto",
+        "lora_targets": ["q_proj"],
+    }
+
+
+def test_a_model_that_is_continued_keeps_the_shape_of_its_adapter(world: World) -> None:
+    directory = world.settings.adapters_dir / ("a" * 64)
+    directory.mkdir(parents=True)
+    (directory / CONFIG).write_bytes(config_bytes(LoraSpec(4, 8.0), ["x.q_proj"], BASE))
+    first = world.create()
+    with world.db.write() as conn:
+        name = "ft:tuned"
+        row = models.ModelRow(name, "tuned", BASE, BASE, "a" * 64, first.id, 1, "org-personal")
+        models.insert(conn, row)
+    error = refusal(world, model=name, hyperparameters={"lora_rank": 8})
+    assert error.param == "hyperparameters.lora_rank"
+    assert error.message.startswith("The model to be continued has lora_rank 4")
+    same = {"lora_rank": 4, "lora_alpha": 8, "lora_rslora": "auto", "lora_targets": "all"}
+    assert world.create(model=name, hyperparameters=same).start_adapter == "a" * 64
 
 
 def test_a_seed_is_made_up_where_none_is_given(world: World) -> None:
@@ -124,7 +158,15 @@ def test_files_that_cannot_be_used(world: World) -> None:
             "hyperparameters.learning_rate_multiplier",
         ),
         ({"hyperparameters": {"beta": 0.1}}, "hyperparameters.beta"),
-        ({"method": {"type": "dpo", "dpo": {}}}, "method"),
+        ({"method": dpo({"beta": 3})}, "hyperparameters.beta"),
+        ({"method": dpo({"beta": 0})}, "hyperparameters.beta"),
+        ({"method": {"type": "dpo", "dpo": 3}}, "method.dpo"),
+        ({"method": {"type": "dpo", "dpo": {"hyperparameters": 3}}}, "method.dpo.hyperparameters"),
+        ({"hyperparameters": {"lora_targets": []}}, "hyperparameters.lora_targets"),
+        (
+            {"hyperparameters": {"finetuning_type": "full", "lora_rank": 4}},
+            "hyperparameters.lora_rank",
+        ),
         ({"method": {"type": "reinforcement"}}, "method"),
         ({"method": {"type": "magic"}}, "method.type"),
         ({"method": {"type": "supervised", "supervised": 3}}, "method.supervised"),

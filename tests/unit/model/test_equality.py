@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Cache:
         self.layers[layer] = (k, v)
         num_new, num_stored = q.shape[1], k.shape[1]
         mask_BTS = seen(torch.arange(num_stored - num_new, num_stored)[None], num_stored, rule)
-        return attend(q, k.transpose(1, 2), v.transpose(1, 2), mask_BTS)
+        return attend(q, k.transpose(1, 2), v.transpose(1, 2), mask_BTS, rule)
 
 
 @pytest.mark.parametrize("kind", OURS)
@@ -132,3 +133,15 @@ def test_families_need_no_torch() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("rule", [AttentionRule(), AttentionRule(window=5, scale=0.3)])
+@pytest.mark.parametrize("T", [1, 20])
+def test_capped_attention_is_attention_where_the_cap_is_far(rule: AttentionRule, T: int) -> None:
+    q, k, v = torch.randn(2, T, 6, 8), torch.randn(2, 2, 20, 8), torch.randn(2, 2, 20, 8)
+    mask_BTS = seen(torch.arange(20 - T, 20)[None], 20, rule)
+    plain = attend(q, k, v, mask_BTS, rule)
+    far = attend(q, k, v, mask_BTS, replace(rule, softcap=1e4))
+    near = attend(q, k, v, mask_BTS, replace(rule, softcap=0.5))
+    torch.testing.assert_close(far, plain, rtol=1e-4, atol=1e-5)
+    assert (near - plain).abs().max() > 0.05

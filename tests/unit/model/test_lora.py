@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.tiny_transformers import build
-from tunesmith.errors import AdapterError
-from tunesmith.model.adapter_files import CONFIG, WEIGHTS, content_hash
+from tunesmith.errors import AdapterError, JobError
+from tunesmith.model.adapter_files import CONFIG, WEIGHTS, content_hash, continued
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter, AdapterBatch, LoraSpec
 
@@ -25,12 +25,19 @@ SPEC = LoraSpec(rank=4, alpha=8)
 LINEARS = {"model.layers.0.mlp.up_proj": (12, 8), "model.layers.1.mlp.up_proj": (12, 8)}
 
 
-def trained(linears: dict[str, tuple[int, int]], seed: int, spec: LoraSpec = SPEC) -> Adapter:
+def trained(
+    linears: dict[str, tuple[int, int]],
+    seed: int,
+    spec: LoraSpec = SPEC,
+    weights: Mapping[str, Tensor] | None = None,
+) -> Adapter:
     """An adapter as training leaves it: B no longer zero."""
-    adapter = Adapter.create(linears, spec, seed)
+    adapter = Adapter.create(linears, spec, seed, weights)
     generator = torch.Generator().manual_seed(seed + 1000)
     for b in adapter.b.values():
         b.normal_(0, 0.1, generator=generator)
+    for magnitude in adapter.magnitude.values():
+        magnitude.mul_(1 + 0.2 * torch.rand(magnitude.shape, generator=generator))
     return adapter
 
 
@@ -93,14 +100,28 @@ def test_loaded_adapters_do_not_share_memory_with_the_file(tmp_path: Path) -> No
     assert all(torch.equal(a, b) for a, b in zip(adapter.parameters(), before, strict=True))
 
 
+VARIANTS = [
+    LoraSpec(rank=3, alpha=7.5),
+    LoraSpec(rank=4, alpha=8, rslora=True),
+    LoraSpec(rank=3, alpha=6, dora=True),
+    LoraSpec(rank=4, alpha=6, rslora=True, dora=True),
+]
+
+
+def shape_name(spec: LoraSpec) -> str:
+    return "-".join(["lora", *(["rs"] * spec.rslora), *(["dora"] * spec.dora)])
+
+
+# Qwen2 has biases, which DoRA must leave as they are.
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("spec", VARIANTS, ids=shape_name)
 def test_peft_reads_our_adapter_the_same(
-    kind: str, saved: Saved, tmp_path: Path, ids_BT: Tensor
+    kind: str, spec: LoraSpec, saved: Saved, tmp_path: Path, ids_BT: Tensor
 ) -> None:
     import peft
 
     model = load_model(saved(kind)[0])
-    adapter = trained(model.linears, 5, LoraSpec(rank=3, alpha=7.5))
+    adapter = trained(model.linears, 5, spec, model.weights)
     adapter.save(tmp_path, kind)
     theirs = peft.PeftModel.from_pretrained(build(kind), tmp_path)
     with torch.no_grad():
@@ -112,9 +133,10 @@ def test_peft_reads_our_adapter_the_same(
     assert (found - plain).abs().max() > 0.05 * scale
 
 
+@pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("rank_stabilised", [False, True])
 def test_we_read_pefts_adapter_the_same(
-    rank_stabilised: bool, saved: Saved, tmp_path: Path, ids_BT: Tensor
+    rank_stabilised: bool, dora: bool, saved: Saved, tmp_path: Path, ids_BT: Tensor
 ) -> None:
     import peft
 
@@ -124,26 +146,43 @@ def test_we_read_pefts_adapter_the_same(
         target_modules=["q_proj", "down_proj"],
         task_type="CAUSAL_LM",
         use_rslora=rank_stabilised,
+        use_dora=dora,
     )
     theirs = peft.get_peft_model(build("mistral"), config)
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(0, 0.1)
+            if "magnitude" in name:
+                parameter.mul_(1.3)
         theirs.save_pretrained(tmp_path)
         expected = theirs.eval()(ids_BT).logits
     model = load_model(saved("mistral")[0])
-    adapter = Adapter.load(tmp_path, model.linears)
+    adapter = Adapter.load(tmp_path, model.linears, weights=model.weights)
     assert len(adapter.a) == 6
-    found = model.logits(model.hidden(ids_BT, lora=adapter))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+    assert (adapter.spec.rslora, adapter.spec.dora) == (rank_stabilised, dora)
+    atol = 1e-5 * float(expected.abs().max())
+    for each in (adapter, adapter.to(torch.float32)):
+        found = model.logits(model.hidden(ids_BT, lora=each))
+        torch.testing.assert_close(found, expected, rtol=0, atol=atol)
 
 
-def test_training_moves_every_matrix_and_only_them(saved: Saved, ids_BT: Tensor) -> None:
+def test_a_fresh_dora_adapter_changes_nothing(saved: Saved, ids_BT: Tensor) -> None:
+    model = load_model(saved("qwen2")[0])
+    adapter = Adapter.create(model.linears, LoraSpec(4, 8, dora=True), 0, model.weights)
+    assert all(bool((adapter.gain(name) == 1).all()) for name in adapter.a)
+    plain, adapted = model.hidden(ids_BT), model.hidden(ids_BT, lora=adapter)
+    torch.testing.assert_close(adapted, plain, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("spec", "sides"), [(SPEC, 2), (LoraSpec(4, 8, dora=True), 3)])
+def test_training_moves_every_matrix_and_only_them(
+    spec: LoraSpec, sides: int, saved: Saved, ids_BT: Tensor
+) -> None:
     model = load_model(saved("qwen3")[0])
-    adapter = Adapter.create(model.linears, SPEC, 0).train()
+    adapter = Adapter.create(model.linears, spec, 0, model.weights).train()
     parameters = adapter.parameters()
-    assert len(parameters) == 2 * 7 * 3
+    assert len(parameters) == sides * 7 * 3
     optimizer = torch.optim.AdamW(parameters, lr=1e-2)
     start = [parameter.detach().clone() for parameter in parameters]
     losses = []
@@ -158,17 +197,25 @@ def test_training_moves_every_matrix_and_only_them(saved: Saved, ids_BT: Tensor)
     assert all(not torch.equal(a, b) for a, b in zip(parameters, start, strict=True))
 
 
-def test_gradients_equal_pefts(saved: Saved, tmp_path: Path, ids_BT: Tensor) -> None:
+@pytest.mark.parametrize("spec", VARIANTS, ids=shape_name)
+def test_gradients_equal_pefts(
+    spec: LoraSpec, saved: Saved, tmp_path: Path, ids_BT: Tensor
+) -> None:
     import peft
 
-    model = load_model(saved("llama")[0])
-    adapter = trained(model.linears, 6)
+    model = load_model(saved("qwen2")[0])
+    adapter = trained(model.linears, 6, spec, model.weights)
     adapter.save(tmp_path, "llama")
-    theirs = peft.PeftModel.from_pretrained(build("llama"), tmp_path, is_trainable=True)
+    theirs = peft.PeftModel.from_pretrained(build("qwen2"), tmp_path, is_trainable=True)
     theirs(ids_BT).logits.logsumexp(-1).sum().backward()
     model.logits(model.hidden(ids_BT, lora=adapter.train())).logsumexp(-1).sum().backward()
     expected = dict(theirs.named_parameters())
-    for side, matrices in (("lora_A", adapter.a), ("lora_B", adapter.b)):
+    sides = (
+        ("lora_A", adapter.a),
+        ("lora_B", adapter.b),
+        ("lora_magnitude_vector", adapter.magnitude),
+    )
+    for side, matrices in sides:
         for name, matrix in matrices.items():
             grad = expected[f"base_model.model.{name}.{side}.default.weight"].grad
             atol = 1e-4 * float(grad.abs().max())
@@ -211,6 +258,10 @@ def dora(tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
     config["use_dora"] = True
 
 
+def transposed_dora(tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
+    config |= {"use_dora": True, "fan_in_fan_out": True}
+
+
 def biased(tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
     config["bias"] = "all"
 
@@ -244,7 +295,8 @@ def another_kind(tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
         (poison, "not finite"),
         (blank, "changes nothing"),
         (empty, "no LoRA matrices"),
-        (dora, "use_dora"),
+        (dora, "lacks .*lora_magnitude_vector"),
+        (transposed_dora, "DoRA on transposed"),
         (biased, "changes weights of the base"),
         (pissa, "changes weights of the base"),
         (other_rank, "shape"),
@@ -280,10 +332,12 @@ def test_an_untrained_adapter_can_be_resumed(tmp_path: Path) -> None:
     assert Adapter.load(tmp_path, LINEARS, untrained_ok=True).spec == SPEC
 
 
-def test_rows_of_a_mixed_batch_answer_as_if_alone(saved: Saved) -> None:
+@pytest.mark.parametrize("dora", [False, True])
+def test_rows_of_a_mixed_batch_answer_as_if_alone(dora: bool, saved: Saved) -> None:
     model = load_model(saved("qwen2")[0])
     one, two = trained(model.linears, 1), trained(model.linears, 2, LoraSpec(rank=2, alpha=2))
-    rows = [one, None, two, one, None, two]
+    three = trained(model.linears, 3, LoraSpec(rank=2, alpha=2, dora=True), model.weights)
+    rows = [one, None, two, three.to(torch.float32), None, two] if dora else [one, None, two, one]
     ids_BT = torch.randint(3, 97, (len(rows), 12), generator=torch.Generator().manual_seed(2))
     together = model.hidden(ids_BT, lora=AdapterBatch.of(rows))
     for row, adapter in enumerate(rows):
@@ -317,3 +371,33 @@ def test_mixed_batches_skip_linears_no_adapter_has() -> None:
     batch = AdapterBatch.of([ADAPTERS[1], None, ADAPTERS[2]])
     assert batch is not None
     assert batch.delta("lm_head", torch.randn(3, 2, 8)) is None
+
+
+def test_dora_needs_the_weights_it_stretches(saved: Saved, tmp_path: Path) -> None:
+    model = load_model(saved("llama")[0])
+    trained(model.linears, 1, LoraSpec(2, 2, dora=True), model.weights).save(tmp_path, "llama")
+    with pytest.raises(AdapterError, match="without the weights"):
+        Adapter.load(tmp_path, model.linears)
+
+
+def test_an_adapter_that_is_continued_keeps_its_shape(tmp_path: Path) -> None:
+    trained(LINEARS, 1, LoraSpec(4, 8, rslora=True)).save(tmp_path, "base")
+    asked = {"n_epochs": 2, "lora_rank": "auto", "lora_rslora": True, "lora_targets": ["up_proj"]}
+    assert continued(asked, tmp_path) == {
+        "n_epochs": 2,
+        "finetuning_type": "lora",
+        "lora_rank": 4,
+        "lora_alpha": 8,
+        "lora_rslora": True,
+        "lora_targets": ["up_proj"],
+    }
+    for name, value in {
+        "lora_rank": 8,
+        "lora_alpha": 16,
+        "lora_rslora": False,
+        "finetuning_type": "dora",
+        "lora_targets": ["q_proj"],
+    }.items():
+        with pytest.raises(JobError, match=f"another adapter. Leave {name} out") as caught:
+            continued({name: value}, tmp_path)
+        assert caught.value.param == f"hyperparameters.{name}"

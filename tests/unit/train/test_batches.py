@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.data.render import Example
 from tunesmith.errors import JobError
-from tunesmith.train.batches import Corpus, Order, collate, epoch_order, micro_batches
+from tunesmith.train.batches import Corpus, Order, epoch_order, micro_batches, pack
 
 orders = st.builds(
     Order,
@@ -57,27 +58,37 @@ def test_micro_batches_hold_every_sequence_once_within_the_budget(
     lengths: list[int], max_tokens: int
 ) -> None:
     corpus = Corpus(example(number, length) for number, length in enumerate(lengths, 1))
-    batches = list(micro_batches(corpus, range(len(lengths)), max_tokens))
-    found = sorted(int(ids[0]) // 1000 for batch in batches for ids in batch.ids_BT)
-    assert found == list(range(1, len(lengths) + 1))
+    units = [[sequence] for sequence in corpus.sequences(range(len(lengths)))]
+    batches = list(micro_batches(corpus, units, max_tokens))
+    firsts = [batch.ids_1T[0, batch.positions_1T[0] == 0] for batch in batches]
+    assert sorted(torch.cat(firsts).tolist()) == [1000 * n for n in range(1, len(lengths) + 1)]
     for batch in batches:
-        assert batch.ids_BT.numel() <= max_tokens or len(batch.ids_BT) == 1
+        assert batch.ids_1T.numel() == sum(batch.lengths)
+        assert sum(batch.lengths) <= max_tokens or len(batch.lengths) == 1
     assert sum(len(batch.targets_N) for batch in batches) == 2 * len(lengths)
-    widths = [batch.ids_BT.shape[1] for batch in batches]
-    assert widths == sorted(widths, reverse=True)
+    in_order = [length for batch in batches for length in batch.lengths]
+    assert in_order == sorted(in_order, reverse=True)
+
+
+def test_a_unit_stays_in_one_row() -> None:
+    corpus = Corpus(example(number, length) for number, length in enumerate([5, 9, 4, 8], 1))
+    batches = list(micro_batches(corpus, [[0, 1], [2, 3]], max_tokens=20))
+    assert [batch.lengths for batch in batches] == [(8, 4), (7, 3)]
 
 
 def test_a_batch_predicts_the_next_token_of_supervised_positions() -> None:
-    corpus = Corpus([example(1, 5), example(2, 4)])
-    batch = collate(corpus, [0, 1])
-    assert batch.ids_BT.tolist() == [[1000, 1001, 1002, 1003], [2000, 2001, 2002, 0]]
+    corpus = Corpus([example(1, 4), example(2, 5)])
+    batch = pack(corpus, [0, 1])
+    assert batch.ids_1T.tolist() == [[2000, 2001, 2002, 2003, 1000, 1001, 1002]]
+    assert batch.positions_1T.tolist() == [[0, 1, 2, 3, 0, 1, 2]]
+    assert batch.lengths == (4, 3)
     assert batch.index_N.tolist() == [2, 3, 5, 6]
-    assert batch.targets_N.tolist() == [1003, 1004, 2002, 2003]
+    assert batch.targets_N.tolist() == [2003, 2004, 1002, 1003]
     assert batch.weights_N.tolist() == [1.0, 0.5, 1.0, 0.5]
     assert corpus.total_weight([0, 1]) == 3.0
     assert corpus.num_supervised([0]) == 2
     assert corpus.num_tokens([0, 1]) == 9
-    assert corpus.answer_ends() == {1004, 2003}
+    assert corpus.answer_ends() == {1003, 2004}
 
 
 def test_a_row_of_several_sequences_stays_together() -> None:

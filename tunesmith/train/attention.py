@@ -1,0 +1,154 @@
+"""Attention over a packed row: every sequence sees itself alone.
+
+A row of whole sequences costs the linear layers nothing for padding; only attention has to know
+where one ends. On a CUDA device torch's own operator for sequences of different length does that,
+elsewhere sequences of equal length go through torch's attention together, the others one by one.
+On a CPU that beat a padded grid (by a quarter), a mask over the row (four times slower) and jagged
+tensors (refused by torch there).
+
+Models that bring their own attention (the slow path) get a padded grid instead.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate, groupby
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tunesmith.errors import JobError
+from tunesmith.model.decoder import Attention, AttentionRule, LowRankUpdate, causal
+from tunesmith.model.load import CausalModel
+from tunesmith.train.batches import MicroBatch
+
+Kind = Literal["varlen", "split", "padded"]
+"""How sequences of one micro-batch are kept apart."""
+
+# What the probe lets a state move, as a share of the largest; far above rounding, far below what
+# a neighbour's key or a wrong position makes of it.
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2}
+PROBE_LENGTHS = (7, 4, 4, 1)
+
+
+class SplitAttention:
+    """The decoder's `Attention` for one row (B = 1) of sequences with these lengths."""
+
+    def __init__(self, lengths: tuple[int, ...]) -> None:
+        self._runs = [(length, len(list(run))) for length, run in groupby(lengths)]
+
+    def __call__(
+        self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
+    ) -> Tensor:
+        q, k, v = (self._cut(x) for x in (q_BTHD, k_BTKD, v_BTKD))
+        out = [causal(layer, *run, rule).flatten(0, 1) for run in zip(q, k, v, strict=True)]
+        return torch.cat(out)[None]
+
+    def _cut(self, x_BTHD: Tensor) -> list[Tensor]:
+        """Runs of sequences of one length, each (count, length, H, D)."""
+        sizes = [length * count for length, count in self._runs]
+        parts = torch.split(x_BTHD[0], sizes)
+        return [
+            part.view(count, length, *part.shape[1:])
+            for part, (length, count) in zip(parts, self._runs, strict=True)
+        ]
+
+
+class VarlenAttention:
+    """The same by torch's fused operator, for half-precision tensors on a CUDA device."""
+
+    def __init__(self, lengths: tuple[int, ...], device: torch.device) -> None:
+        starts = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+        self._starts = starts.to(device, non_blocking=True)
+        self._longest = max(lengths)
+        self._split = SplitAttention(lengths)
+
+    def __call__(
+        self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
+    ) -> Tensor:
+        if rule.softcap is not None:
+            return self._split(layer, q_BTHD, k_BTKD, v_BTKD, rule)
+        from torch.nn.attention.varlen import varlen_attn
+
+        out_THD = varlen_attn(
+            q_BTHD[0],
+            k_BTKD[0],
+            v_BTKD[0],
+            self._starts,
+            self._starts,
+            self._longest,
+            self._longest,
+            scale=rule.scale,
+            window_size=(-1 if rule.window is None else rule.window - 1, 0),
+            enable_gqa=q_BTHD.shape[2] != k_BTKD.shape[2],
+        )
+        assert isinstance(out_THD, torch.Tensor), "asked for nothing but the output"
+        return out_THD[None]
+
+
+def choose(model: CausalModel) -> tuple[Kind, str | None]:
+    """The fastest kind that keeps sequences apart, proven on the loaded model, and what was
+    passed over for it, if anything, in words for the user. Raises JobError where none does.
+    """
+    if model.slow:
+        return "padded", None
+    if model.device.type == "cuda" and model.dtype in (torch.bfloat16, torch.float16):
+        if keeps_apart(model, "varlen"):
+            return "varlen", None
+        reason = "The fused attention of this GPU mixes sequences; a slower one is used instead."
+    else:
+        reason = None
+    if keeps_apart(model, "split"):
+        return "split", reason
+    raise JobError(
+        "Sequences that share a row change each other's result (check: packed_equals_alone). This "
+        "is a fault of the program or of this build of torch, not of the data: please report it.",
+        code="packing_mixes_rows",
+    )
+
+
+@torch.no_grad()
+def keeps_apart(model: CausalModel, kind: Kind) -> bool:
+    """Whether sequences have the same states packed and alone."""
+    generator = torch.Generator().manual_seed(0)
+    total = sum(PROBE_LENGTHS)
+    ids_T = torch.randint(model.vocab_size, (total,), generator=generator)
+    positions_T = torch.cat([torch.arange(length) for length in PROBE_LENGTHS])
+    none = torch.empty(0, dtype=torch.int64)
+    row = MicroBatch(ids_T[None], positions_T[None], PROBE_LENGTHS, none, none, none)
+    packed_TE = hidden(model, row.to(model.device), kind, None)
+    alone_TE = torch.cat(
+        [
+            model.hidden(part[None].to(model.device))[0]
+            for part in torch.split(ids_T, list(PROBE_LENGTHS))
+        ]
+    )
+    limit = TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16]) * alone_TE.abs().max()
+    return bool((packed_TE - alone_TE).abs().max() <= limit)
+
+
+def hidden(model: CausalModel, batch: MicroBatch, kind: Kind, lora: LowRankUpdate | None) -> Tensor:
+    """Final hidden states of every position of the row (T, E)."""
+    if kind == "padded":
+        return _padded(model, batch, lora)
+    attention: Attention = (
+        VarlenAttention(batch.lengths, model.device)
+        if kind == "varlen"
+        else SplitAttention(batch.lengths)
+    )
+    states_1TE = model.hidden(
+        batch.ids_1T, positions_BT=batch.positions_1T, attention=attention, lora=lora
+    )
+    return states_1TE[0]
+
+
+def _padded(model: CausalModel, batch: MicroBatch, lora: LowRankUpdate | None) -> Tensor:
+    """By a grid of one sequence a line; the causal mask alone hides padding on the right."""
+    width = max(batch.lengths)
+    starts = [line * width for line in range(len(batch.lengths))]
+    places_T = torch.cat(
+        [torch.arange(start, start + n) for start, n in zip(starts, batch.lengths, strict=True)]
+    ).to(model.device)
+    ids = torch.zeros(len(starts) * width, dtype=torch.int64, device=model.device)
+    ids[places_T] = batch.ids_1T[0]
+    return model.hidden(ids.view(-1, width), lora=lora).flatten(0, 1)[places_T]
