@@ -9,7 +9,18 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from tunesmith.api import chat, data, failures, files, fine_tuning, health, models
+from tunesmith.api import (
+    chat,
+    completions,
+    data,
+    embeddings,
+    failures,
+    files,
+    fine_tuning,
+    health,
+    models,
+    tokenize,
+)
 from tunesmith.api.gate import Frame, Gate
 from tunesmith.api.renderers import Renderers
 from tunesmith.api.services import Services
@@ -24,7 +35,17 @@ from tunesmith.store.repo import keys
 
 log = logging.getLogger("tunesmith.api")
 
-ROUTERS = (health.router, files.router, fine_tuning.router, models.router, chat.router, data.router)
+ROUTERS = (
+    health.router,
+    files.router,
+    fine_tuning.router,
+    models.router,
+    chat.router,
+    completions.router,
+    embeddings.router,
+    tokenize.router,
+    data.router,
+)
 
 
 def create_app(settings: Settings) -> ASGIApp:

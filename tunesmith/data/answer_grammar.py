@@ -42,8 +42,12 @@ def call_grammar(
     *,
     many: bool,
     forced: bool,
+    answer: Schema | None = None,
 ) -> str:
-    """Answers that are calls of these tools; not `forced`, also text, which may lead to calls."""
+    """Answers that are calls of these tools.
+
+    Not `forced`, also text, which may lead to calls; with `answer` JSON of that schema instead.
+    """
     writer = _Writer(syntax, special_ids)
     rules = [writer.call(number, tool) for number, tool in enumerate(tools)]
     rules.append("call: " + " | ".join(f"call_{number}" for number in range(len(tools))))
@@ -53,6 +57,11 @@ def call_grammar(
     tail = writer.literal(syntax.tail)
     if forced:
         rules.insert(0, f"start: {writer.literal(syntax.head)} {calls} {tail}")
+    elif answer is not None:
+        rules[:0] = [
+            f"start: answer | {writer.literal(syntax.head)} {calls} {tail}",
+            f"answer: {_json(answer, JSON_STYLE)}",
+        ]
     else:
         rules[:0] = writer.led_by_text(f"{calls} {tail}")
     return "\n".join(rules)

@@ -81,6 +81,9 @@ class Renderer:
         )
         """Ids that end an answer."""
         stops = {added[number].content for number in self.stop_ids}
+        begin = tokenizer.token_to_id(template.named_tokens.get("bos_token", ""))
+        self.start_id = min(self.stop_ids, default=0) if begin is None else begin
+        """What a text without any ids begins after."""
         self._stop = re.compile(f"(?<!{START})(?:{'|'.join(map(re.escape, stops))})")
         special = {token.content for token in added.values() if token.special} | stops
         written = {

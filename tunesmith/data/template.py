@@ -40,7 +40,7 @@ class ChatTemplate:
 
     def __init__(self, sources: Mapping[str, str], named_tokens: Mapping[str, str]) -> None:
         environment = _environment()
-        self._named_tokens = dict(named_tokens)
+        self.named_tokens = dict(named_tokens)
         self._templates = {name: environment.from_string(text) for name, text in sources.items()}
         trees = [environment.parse(text) for text in sources.values()]
         self.literals = "\0".join(literal for tree in trees for literal in _literals(tree))
@@ -62,7 +62,7 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
             # Rows hold answers without reasoning, so the prompt asks for answers without it.
             "enable_thinking": False,
-            **self._named_tokens,
+            **self.named_tokens,
         }
         parts: list[str] = []
         size = 0

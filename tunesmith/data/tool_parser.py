@@ -104,7 +104,8 @@ class CallParser:
         self._state: Callable[[], list[Event] | None] = (
             self._at_start if syntax.only_at_start else self._text
         )
-        self._has_call = False
+        self.has_call = False
+        """Whether a call has come to its end."""
         self.num_calls = 0
         """Those begun, with the broken ones."""
         self.done = False
@@ -122,7 +123,7 @@ class CallParser:
         if self._state == self._in_arguments:
             return events if cut else [*events, Broken(self.num_calls - 1, self._raw)]
         text = self._space + self._raw + rest
-        if text and not (self._has_call and text.isspace()):
+        if text and not (self.has_call and text.isspace()):
             events.append(Text(text))
         return events
 
@@ -184,7 +185,7 @@ class CallParser:
     def _plain(self) -> list[Event] | None:
         text = self._space + self._raw + self._buffer
         self._space = self._raw = self._buffer = ""
-        if self._has_call and (not text or text.isspace()):
+        if self.has_call and (not text or text.isspace()):
             self._space = text
             return None
         return [Text(text)] if text else None
@@ -269,7 +270,7 @@ class CallParser:
     def _whole_call(self, name: str, arguments: dict[str, Any]) -> list[Event]:
         self.num_calls += 1
         index = self.num_calls - 1
-        self._has_call = True
+        self.has_call = True
         self._state = self._after
         text = json.dumps(arguments, ensure_ascii=False)
         return [CallStart(index, name), Arguments(index, text)]
@@ -293,7 +294,7 @@ class CallParser:
             self._state = self._plain if self._syntax.only_at_start else self._text
             raw, self._raw = self._raw, ""
             return [Broken(index, raw)]
-        self._has_call = True
+        self.has_call = True
         self._scanner = Scanner(depth=1)
         self._state = self._close if self._syntax.form == "object" else self._after
         return [Arguments(index, text)]
