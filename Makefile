@@ -15,7 +15,7 @@ TORCH_FLAGS ?= $(shell command -v nvidia-smi >/dev/null || \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: help demo test lint types faults clients bench clean
+.PHONY: help demo test lint types faults clients bench schemas clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -41,6 +41,9 @@ clients: .venv/.installed-dev ## every supported client version, against a real 
 
 bench: .venv/.installed-dev ## seconds from jobs.create to the tuned model's first answer
 	$(BIN)/python bench/job_latency.py
+
+schemas: .venv/.installed-dev ## structured output: every answer fits its schema, over 250 schemas
+	$(BIN)/python -m bench.schemas
 
 clean: ## remove what the targets made
 	rm -rf .venv .clients tunesmith-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

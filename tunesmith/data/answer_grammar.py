@@ -10,14 +10,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tunesmith.data.json_schema import Schema
 from tunesmith.data.tool_syntax import ID, ID_PATTERN, CallSyntax
 
 ANY_OBJECT: Schema = {"type": "object"}
-# White space as it is written: none, a space, a new line with its indent; never without end.
-JSON_STYLE = {"whitespace_flexible": True, "whitespace_pattern": r"( |\n[ \t]{0,16})?"}
+# JSON as programs write it: with a space behind "," and ":", or without. An answer keeps to one of
+# them, and white space that is free cannot go on without end.
+JSON_STYLES = ((", ", ": "), (",", ":"))
 MAX_CALLS = 32
 ANYTHING = "(?s:.*)"
 
@@ -32,7 +32,7 @@ class Tool:
 
 def json_grammar(schema: Schema) -> str:
     """Answers that are one JSON value of the schema."""
-    return f"start: {_json(schema, JSON_STYLE)}"
+    return "\n".join(["start: answer", *_answer_rules(schema)])
 
 
 def call_grammar(
@@ -60,7 +60,7 @@ def call_grammar(
     elif answer is not None:
         rules[:0] = [
             f"start: answer | {writer.literal(syntax.head)} {calls} {tail}",
-            f"answer: {_json(answer, JSON_STYLE)}",
+            *_answer_rules(answer),
         ]
     else:
         rules[:0] = writer.led_by_text(f"{calls} {tail}")
@@ -73,8 +73,6 @@ class _Writer:
         self._special_ids = special_ids
         longest_first = sorted(special_ids, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        item, key = syntax.separators
-        self._style = {"whitespace_flexible": False, "item_separator": item, "key_separator": key}
 
     def literal(self, text: str) -> str:
         """Fixed text, with its special tokens by id and a call's own id by pattern."""
@@ -95,7 +93,7 @@ class _Writer:
             return self._python_call(number, tool)
         before = syntax.before_name + tool.name + syntax.after_name
         after = self.literal(syntax.after_arguments)
-        parameters = _json(tool.parameters, self._style)
+        parameters = _json(tool.parameters, syntax.separators)
         return (
             f"call_{number}: {self.literal(before)} arguments_{number} {after}\n"
             f"arguments_{number}: {parameters}"
@@ -111,7 +109,7 @@ class _Writer:
         for place, (key, value) in enumerate(pairs):
             inner = {**value, **around} if isinstance(value, dict) else value
             pair = f"pair_{number}_{place}"
-            rules.append(f"{pair}: {_quoted(key + '=')} {_json(inner, self._style)}")
+            rules.append(f"{pair}: {_quoted(key + '=')} {_json(inner, self._syntax.separators)}")
             rest, first = f"rest_{number}_{place + 1}", f"first_{number}_{place + 1}"
             if key in required:
                 rules.append(f"first_{number}_{place}: {pair} {rest}")
@@ -145,10 +143,20 @@ class _Writer:
         ]
 
 
-def _json(schema: Schema, style: Mapping[str, Any]) -> str:
+def _answer_rules(schema: Schema) -> list[str]:
+    names = [f"answer_{number}" for number in range(len(JSON_STYLES))]
+    rules = [
+        f"{name}: {_json(schema, each)}" for name, each in zip(names, JSON_STYLES, strict=True)
+    ]
+    return ["answer: " + " | ".join(names), *rules]
+
+
+def _json(schema: Schema, separators: tuple[str, str]) -> str:
+    item, key = separators
+    style = {"whitespace_flexible": False, "item_separator": item, "key_separator": key}
     if isinstance(schema, bool):
         schema = {} if schema else {"not": {}}
-    return "%json " + json.dumps({**schema, "x-guidance": dict(style)}, ensure_ascii=False)
+    return "%json " + json.dumps({**schema, "x-guidance": style}, ensure_ascii=False)
 
 
 def _quoted(text: str) -> str:

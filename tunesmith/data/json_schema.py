@@ -2,8 +2,8 @@
 
 A schema that says more than can be enforced is refused with the keyword and its place, never
 followed in part. What it leaves open is narrowed where that costs nothing anybody asked for:
-objects hold only the properties they name, integers stay within 53 bits. Every answer in the
-narrowed language is valid under the schema as it was sent.
+objects hold only the properties they name, integers stay within 53 bits, dates and the like within
+a line. Every answer in the narrowed language is valid under the schema as it was sent.
 """
 
 from __future__ import annotations
@@ -15,12 +15,19 @@ from typing import Any
 Schema = dict[str, Any] | bool
 
 TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
-FORMATS = frozenset(
-    {
-        *("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6"),
-        *("uuid", "uri"),
-    }
-)
+# The most characters of each; their own rules allow fractions of seconds and names without end.
+FORMATS = {
+    "date": 10,
+    "date-time": 36,
+    "time": 24,
+    "duration": 24,
+    "email": 64,
+    "hostname": 64,
+    "ipv4": 15,
+    "ipv6": 45,
+    "uri": 256,
+    "uuid": 36,
+}
 ANNOTATIONS = frozenset(
     {
         *("title", "description", "default", "example", "examples", "deprecated", "readOnly"),
@@ -75,7 +82,10 @@ VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = (
         "const": ("any value", lambda value: True),
         "required": ("a list of property names", _is_names),
         "pattern": ("a regular expression without look-around or back-references", _is_regular),
-        "format": (f"one of {', '.join(sorted(FORMATS))}", lambda value: value in FORMATS),
+        "format": (
+            f"one of {', '.join(sorted(FORMATS))}",
+            lambda value: isinstance(value, str) and value in FORMATS,
+        ),
         "$ref": (
             "a place in this schema, such as #/$defs/Item",
             lambda value: str(value)[:1] == "#",
@@ -181,6 +191,8 @@ def _narrow(schema: Schema, closes: bool = True) -> Schema:
     plain = OF_OBJECTS & result.keys() <= {"properties", "required"}
     if closes and not mixed and names and plain and names >= set(result.get("required", ())):
         result["additionalProperties"] = False
+    if "format" in result and not {"minLength", "maxLength", "pattern"} & result.keys():
+        result["maxLength"] = FORMATS[result["format"]]
     types = result.get("type")
     if "integer" in types if isinstance(types, list) else types == "integer":
         result |= _bounds(result)

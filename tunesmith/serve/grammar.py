@@ -6,11 +6,13 @@ request, not the engine.
 
 Models that were never trained on JSON do not close what they opened; they end the answer, which a
 grammar forbids in the middle of a string. That wish is granted in the way there is: where no stop
-token is allowed, tokens that only close score at least as much as it does, brackets before quotes.
+token is allowed, tokens that lead to the end score at least as much as it does. Near
+`max_new_tokens` they are all that is allowed, so that an answer is closed rather than cut.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -32,9 +34,9 @@ COMPILE_S = 5.0
 LIMITS = LLParserLimits(max_grammar_size=200_000, max_lexer_states=50_000, verbose_errors=False)
 NUM_GRAMMARS = 128
 NUM_VOCABULARIES = 4
-CLOSING = frozenset(b'"]}')
-# A character that a JSON text holds in strings only; there a bracket closes nothing.
-IN_STRINGS = "#"
+# The last of the tokens that an answer may have, for coming to an end: this share, at most so many.
+CLOSING_SHARE, MAX_CLOSING = 0.25, 160
+QUOTE, BACKSLASH = b'"\\'
 
 T = TypeVar("T")
 Key = tuple[object, ...]
@@ -51,10 +53,11 @@ class Vocabulary:
 
     tokenizer: LLTokenizer
     stop_ids: Tensor
-    brackets: Tensor
-    quotes: Tensor
-    """Ids of tokens that only close; the second begin with a quote."""
-    text_id: int
+    spellings: list[bytes]
+    in_strings: tuple[Tensor, ...]
+    between: tuple[Tensor, ...]
+    """Tokens that lead to the end of a JSON text, the best first: in a string those that close it,
+    elsewhere closing brackets, then what goes on to the next value, then null."""
 
     @classmethod
     def load(cls, base: Path, num_ids: int, stop_ids: frozenset[int]) -> Vocabulary:
@@ -64,15 +67,23 @@ class Vocabulary:
         ends = sorted(stop_ids)
         tokenizer = LLTokenizer(text, n_vocab=num_ids, eos_token=ends)
         spellings = [tokenizer.decode_bytes([number]) for number in range(num_ids)]
-        closing = [n for n, each in enumerate(spellings) if each and CLOSING.issuperset(each)]
-        quotes = [number for number in closing if spellings[number][:1] == b'"']
+
+        def ids(pattern: bytes) -> Tensor:
+            fits = re.compile(pattern).fullmatch
+            found = [number for number, each in enumerate(spellings) if fits(each)]
+            return torch.tensor(found, dtype=torch.long)
+
         return cls(
             tokenizer,
             torch.tensor(ends),
-            brackets=torch.tensor([n for n in closing if n not in quotes], dtype=torch.long),
-            quotes=torch.tensor(quotes, dtype=torch.long),
-            text_id=tokenizer.greedy_tokenize(IN_STRINGS)[0],
+            spellings,
+            in_strings=(ids(rb'"[\]}]*'),),
+            between=(ids(rb"[\]}]+"), ids(rb", ?"), ids(rb" ?n(ul?)?l?")),
         )
+
+
+def closing_budget(max_new_tokens: int) -> int:
+    return min(int(CLOSING_SHARE * max_new_tokens), MAX_CLOSING)
 
 
 class Constraint:
@@ -82,8 +93,12 @@ class Constraint:
         self._vocabulary = vocabulary
         self._matcher = matcher
         self._mask: Future[Tensor] | None = None
+        self._quoted = False  # within a string of a JSON text
+        self._escaped = False
         self.finished = False
         """Nothing may follow any more but a stop token."""
+        self.hurried = False
+        """The answer had to come to an end sooner than it would have."""
 
     def fork(self) -> Constraint:
         """The same for another answer, from the beginning."""
@@ -92,11 +107,18 @@ class Constraint:
     def accept(self, token_id: int) -> None:
         """Goes on by a token that the mask allowed; begins with the next mask."""
         self._matcher.consume_token(token_id)
+        for byte in self._vocabulary.spellings[token_id]:
+            self._escaped, escaped = byte == BACKSLASH and not self._escaped, self._escaped
+            if byte == QUOTE and not (self._quoted and escaped):
+                self._quoted = not self._quoted
         self.finished = self._matcher.is_stopped() and not self._matcher.is_error()
         self._mask = None if self.finished else _masks.submit(self._compute)
 
-    def apply(self, scores_V: Tensor) -> EngineError | None:
-        """Takes what is not allowed out of the scores; an error where a limit was met."""
+    def apply(self, scores_V: Tensor, *, hurry: bool) -> EngineError | None:
+        """Takes what is not allowed out of the scores; an error where a limit was met.
+
+        In a `hurry` only what leads to the end is left, where there is any.
+        """
         allowed_V = (self._mask.result() if self._mask else self._compute()).to(scores_V.device)
         if self._matcher.is_error():
             # The library's text may quote the schema; its first line says which limit.
@@ -106,16 +128,20 @@ class Constraint:
         if not bool(allowed_V[stop_ids].any()):
             closing = self._closing(allowed_V)
             scores_V[closing] = scores_V[closing].maximum(scores_V[stop_ids].max())
+            if hurry and len(closing):
+                wanted = int(scores_V.masked_fill(~allowed_V, float("-inf")).argmax())
+                self.hurried |= wanted not in closing.tolist()
+                allowed_V = torch.zeros_like(allowed_V)
+                allowed_V[closing] = True
         scores_V.masked_fill_(~allowed_V, float("-inf"))
         return None
 
     def _closing(self, allowed_V: Tensor) -> Tensor:
-        """The tokens that close what is open."""
+        """The tokens that lead to the end; none of them where only the model can say."""
         words = self._vocabulary
-        brackets = words.brackets[allowed_V[words.brackets]]
-        if len(brackets) and not bool(allowed_V[words.text_id]):
-            return brackets
-        return words.quotes[allowed_V[words.quotes]]
+        kinds = words.in_strings if self._quoted else words.between
+        allowed = (kind[allowed_V[kind]] for kind in kinds)
+        return next((ids for ids in allowed if len(ids)), words.between[0][:0])
 
     def _compute(self) -> Tensor:
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.errors import EngineError
-from tunesmith.serve.grammar import Constraint
+from tunesmith.serve.grammar import Constraint, closing_budget
 from tunesmith.serve.protocol import MIN_LOGPROB, GenRequest, TokenLogprob
 
 
@@ -37,6 +37,15 @@ class Draws:
     """How often each token was generated."""
     num_drawn: int = 0
     constraint: Constraint | None = None
+
+    @property
+    def num_left(self) -> int:
+        return self.request.max_new_tokens - self.num_drawn
+
+    @property
+    def num_closing(self) -> int:
+        """The last tokens of an answer with a grammar, for bringing it to its end."""
+        return closing_budget(self.request.max_new_tokens)
 
     def uniform(self) -> float:
         """In [0, 1), the same for the same seed, choice and position, on any machine."""
@@ -71,8 +80,10 @@ def draw(scores_BV: Tensor, rows: Sequence[Draws]) -> list[Drawn | EngineError]:
     raw_BV = scores_BV.clone() if logprobs else scores_BV
     for row, (scores_V, draws) in enumerate(zip(scores_BV, rows, strict=True)):
         _adjust(scores_V, draws)
-        if draws.constraint and row not in errors and (error := draws.constraint.apply(scores_V)):
-            errors[row] = error
+        if draws.constraint is not None and row not in errors:
+            error = draws.constraint.apply(scores_V, hurry=draws.num_left <= draws.num_closing)
+            if error is not None:
+                errors[row] = error
     tokens = scores_BV.argmax(-1).tolist()
     random = [
         row for row, draws in enumerate(rows) if row not in errors and not _greedy(draws.request)

@@ -45,8 +45,10 @@ class Choice:
         """Takes the next token; the delta says whether it was the last."""
         index = self.draws.index
         with_logprobs = drawn.logprob is not None
+        grammar = self.draws.constraint
+        by_itself: FinishReason = "length" if grammar and grammar.hurried else "stop"
         if drawn.token_id in self.request.stop_ids:
-            return Delta(index, [], [] if with_logprobs else None, "stop")
+            return Delta(index, [], [] if with_logprobs else None, by_itself)
         self.draws.record(drawn.token_id)
         self.ids.append(drawn.token_id)
         full = (
@@ -54,9 +56,9 @@ class Choice:
             or len(self.ids) >= self.max_positions
         )
         logprobs = [drawn.logprob] if drawn.logprob is not None else None
-        complete = self.draws.constraint is not None and self.draws.constraint.finished
-        reason: FinishReason | None = "stop" if complete else "length" if full else None
-        return Delta(index, [drawn.token_id], logprobs, reason)
+        if grammar and grammar.finished:
+            return Delta(index, [drawn.token_id], logprobs, by_itself)
+        return Delta(index, [drawn.token_id], logprobs, "length" if full else None)
 
 
 def choices_of(ticket: Ticket, lease: Lease, grammar: Constraint | None = None) -> list[Choice]:

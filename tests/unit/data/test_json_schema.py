@@ -113,5 +113,5 @@ def test_a_schema_may_not_be_endless() -> None:
 
 
 def test_a_grammar_holds_the_schema() -> None:
-    assert json_grammar({"type": "null"}).startswith('start: %json {"type": "null"')
+    assert json_grammar({"type": "null"}).count('%json {"type": "null"') == 2
     assert '"not": {}' in json_grammar(False)
