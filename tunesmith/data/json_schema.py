@@ -189,7 +189,13 @@ def _narrow(schema: Schema, closes: bool = True) -> Schema:
             result[keyword] = value
     names = result.get("properties", {}).keys()
     plain = OF_OBJECTS & result.keys() <= {"properties", "required"}
-    if closes and not mixed and names and plain and names >= set(result.get("required", ())):
+    if (
+        closes
+        and not mixed
+        and plain
+        and "properties" in result
+        and names >= set(result.get("required", ()))
+    ):
         result["additionalProperties"] = False
     if "format" in result and not {"minLength", "maxLength", "pattern"} & result.keys():
         result["maxLength"] = FORMATS[result["format"]]
