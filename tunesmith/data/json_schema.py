@@ -118,6 +118,8 @@ def enforceable(schema: Any, *, lenient: bool = False) -> Schema:
     """
     reader = _Reader(lenient)
     read = reader.read(schema, "")
+    if read is False:
+        raise SchemaError("", None, "allows nothing.")
     # Where schemas are added together, closing one of them could leave nothing.
     return read if reader.adds_up else _narrow(read)
 

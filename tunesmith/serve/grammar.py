@@ -26,7 +26,6 @@ import torch
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from torch import Tensor
 
-from tunesmith.errors import EngineError
 from tunesmith.serve.protocol import GenRequest, InvalidGrammar
 
 MAX_GRAMMAR_CHARS = 1 << 20
@@ -89,10 +88,15 @@ def closing_budget(max_new_tokens: int) -> int:
 class Constraint:
     """Where one answer stands in its grammar."""
 
-    def __init__(self, vocabulary: Vocabulary, matcher: LLMatcher) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, matcher: LLMatcher, first_V: Tensor | None = None
+    ) -> None:
         self._vocabulary = vocabulary
         self._matcher = matcher
         self._mask: Future[Tensor] | None = None
+        self._first_V = self._compute() if first_V is None else first_V
+        if matcher.is_error() or not bool(self._first_V.any()):
+            raise InvalidGrammar(reason(matcher))
         self._quoted = False  # within a string of a JSON text
         self._escaped = False
         self.finished = False
@@ -102,7 +106,7 @@ class Constraint:
 
     def fork(self) -> Constraint:
         """The same for another answer, from the beginning."""
-        return Constraint(self._vocabulary, self._matcher.deep_copy())
+        return Constraint(self._vocabulary, self._matcher.deep_copy(), self._first_V)
 
     def accept(self, token_id: int) -> None:
         """Goes on by a token that the mask allowed; begins with the next mask."""
@@ -114,16 +118,14 @@ class Constraint:
         self.finished = self._matcher.is_stopped() and not self._matcher.is_error()
         self._mask = None if self.finished else _masks.submit(self._compute)
 
-    def apply(self, scores_V: Tensor, *, hurry: bool) -> EngineError | None:
+    def apply(self, scores_V: Tensor, *, hurry: bool) -> InvalidGrammar | None:
         """Takes what is not allowed out of the scores; an error where a limit was met.
 
         In a `hurry` only what leads to the end is left, where there is any.
         """
-        allowed_V = (self._mask.result() if self._mask else self._compute()).to(scores_V.device)
+        allowed_V = (self._mask.result() if self._mask else self._first_V).to(scores_V.device)
         if self._matcher.is_error():
-            # The library's text may quote the schema; its first line says which limit.
-            reason = self._matcher.get_error().splitlines()[0][:200]
-            return EngineError(f"The answer's grammar is too complex to follow: {reason}.")
+            return InvalidGrammar(reason(self._matcher))
         stop_ids = self._vocabulary.stop_ids
         if not bool(allowed_V[stop_ids].any()):
             closing = self._closing(allowed_V)
@@ -206,7 +208,7 @@ class Grammars:
             vocabulary = Vocabulary.load(request.base_path, num_ids, request.stop_ids)
         matcher = LLMatcher(vocabulary.tokenizer, grammar, log_level=0, limits=LIMITS)
         if matcher.is_error():
-            raise InvalidGrammar(reason(matcher.get_error()))
+            raise InvalidGrammar(reason(matcher))
         made = Constraint(vocabulary, matcher)
         with self._lock:
             keep(self._vocabularies, place, vocabulary, NUM_VOCABULARIES)
@@ -221,11 +223,15 @@ def keep(kept: OrderedDict[Key, T], key: Key, value: T, capacity: int) -> None:
         kept.popitem(last=False)
 
 
-def reason(error: str) -> str:
-    """The library's complaint without the grammar around it."""
-    head = (
-        error.split("\n    ")[0]
-        if "regex parse error" not in error
-        else " ".join(line.strip() for line in error.splitlines() if "error" in line)
-    )
-    return head.partition("failed to compile JSON schema: ")[2] or head.splitlines()[0]
+def reason(matcher: LLMatcher) -> str:
+    """The library's complaint without the grammar that it quotes."""
+    error = matcher.get_error()
+    if not error or "NoExtension" in error:
+        return "No answer can ever fit the grammar."
+    if "regex parse error" in error:
+        return " ".join(line.strip() for line in error.splitlines() if "error" in line)
+    if "failed to compile JSON schema: " in error:
+        return error.partition("failed to compile JSON schema: ")[2].splitlines()[0]
+    if "too many" in error.lower() or "limit" in error:
+        return "The grammar is too complex to follow."
+    return error.splitlines()[0][:200]

@@ -10,7 +10,6 @@ import pytest
 
 from tests.engine_harness import Harness, greedy, running_engine
 from tests.tiny_base import SPECIAL, tiny_tokenizer, write_tiny_base
-from tunesmith.errors import EngineError
 from tunesmith.serve import grammar
 from tunesmith.serve.protocol import Done, InvalidGrammar
 
@@ -96,6 +95,7 @@ def test_special_tokens_are_part_of_a_grammar_only_by_their_id(engine: Harness, 
         ('start: %json {"type": "string", "pattern": "(?=a)"}', "look-around"),
         ('start: %json {"$ref": "http://example.org/x"}', "http://example.org/x"),
         ('start: "' + "a" * (1 << 20) + '"', "characters"),
+        ('start: %json {"$ref": "#"}', "No answer can ever fit"),
     ],
 )
 def test_a_bad_grammar_is_refused_and_says_why(
@@ -135,7 +135,8 @@ def test_a_grammar_that_becomes_too_complex_ends_its_answer_only(
     lark = "start: A\nA: /([a-f]{3,9}x|[b-g]{2,8}y|(ab|bc|cd){4,9}z){9,20}/"
     mate = engine.submit(greedy(base, "y", 30))
     end = engine.ask(greedy(base, "x", 60, stop_ids=STOP, grammar=lark, temperature=2.0)).end
-    assert isinstance(end, EngineError)
+    assert isinstance(end, InvalidGrammar)
+    assert end.message == "The grammar is too complex to follow."
     assert isinstance(engine.wait(mate)[0].end, Done)
 
 
