@@ -30,7 +30,8 @@ from torch import Tensor
 from base.corpus import ASSETS, CACHE, read_rows, render
 from base.pretrain import NANO, Weights, evaluate, held_out
 from base.synthetic import Message
-from tunesmith.model.decoder import Decoder, LowRankUpdate, linear_names, weight_shapes
+from tunesmith.model.decoder import Decoder, LowRankUpdate
+from tunesmith.model.shapes import linear_shapes
 
 STOPS = {7, 2}
 CONVERSATIONS: tuple[tuple[str, str], ...] = (
@@ -65,11 +66,9 @@ class LowRank:
 
     def __init__(self, rank: int, alpha: float, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
-        shapes = weight_shapes(NANO)
         self.scale = alpha / rank
         self.factors: dict[str, tuple[Tensor, Tensor]] = {}
-        for name in linear_names(NANO):
-            rows, columns = shapes[f"{name}.weight"]
+        for name, (rows, columns) in linear_shapes(NANO).items():
             a = (torch.rand(columns, rank, generator=generator) * 2 - 1) / math.sqrt(columns)
             self.factors[name] = (a.requires_grad_(), torch.zeros(rank, rows, requires_grad=True))
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tunesmith.model.decoder import DecoderConfig, init_weights
+from tunesmith.model.families import DecoderConfig
+from tunesmith.model.shapes import init_weights
 
 NANO = Path(__file__).parent.parent / "tunesmith" / "assets" / "nano"
 SPECIAL = [
@@ -64,7 +65,7 @@ def write_tiny_base(directory: Path, *, seed: int = 0) -> Path:
         "max_position_embeddings": TINY.max_positions,
         "hidden_act": "silu",
         "rms_norm_eps": TINY.norm_eps,
-        "rope_theta": TINY.rope_theta,
+        "rope_theta": 10000.0,
         "tie_word_embeddings": True,
         "attention_bias": False,
         "mlp_bias": False,

@@ -26,7 +26,23 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
-# Name -> (prefix of the transformers classes, what differs from COMMON).
+# Over 32 positions the long factors hold; a quarter of each head is not turned.
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "partial_rotary_factor": 0.75,
+    "short_factor": [1.0, 1.1, 1.3],
+    "long_factor": [1.5, 2.0, 6.0],
+}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 16}
+# Name -> (prefix of the transformers classes, what differs from COMMON). Windows and original
+# lengths are shorter than the rows of the tests.
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {"tie_word_embeddings": False}),
     "llama-tied": ("Llama", {"tie_word_embeddings": True, "rms_norm_eps": 1e-5}),
@@ -35,21 +51,52 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
         "Llama",
         {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}},
     ),
+    "llama-dynamic": (
+        "Llama",
+        {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}},
+    ),
+    "llama-bias": ("Llama", {"attention_bias": True, "mlp_bias": True}),
     "mistral": ("Mistral", {"sliding_window": None, "head_dim": 16}),
+    "mistral-window": ("Mistral", {"sliding_window": 16}),
     "qwen2": ("Qwen2", {"tie_word_embeddings": True}),
+    "qwen2-window": (
+        "Qwen2",
+        {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
+    ),
+    "qwen2-yarn": ("Qwen2", {"rope_parameters": YARN}),
     "qwen3": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
+    "smollm3": ("SmolLM3", {"num_hidden_layers": 4}),
+    "phi3": ("Phi3", {"sliding_window": 16}),
+    "phi3-long": (
+        "Phi3",
+        {"rope_parameters": LONGROPE, "original_max_position_embeddings": 32},
+    ),
+    "gemma2": (
+        "Gemma2",
+        {**GEMMA, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+    ),
+    "gemma3": (
+        "Gemma3Text",
+        {
+            **GEMMA,
+            "num_hidden_layers": 6,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            },
+        },
+    ),
 }
 SLOW: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt-neox": ("GPTNeoX", {}),
-    "gemma2": (
-        "Gemma2",
+    "vaultgemma": (
+        "VaultGemma",
         {"head_dim": 8, "final_logit_softcapping": 0.5, "attn_logit_softcapping": 0.5},
     ),
     "phi": ("Phi", {}),
     "cohere": ("Cohere", {"logit_scale": 0.25}),
     "granite": ("Granite", {"logits_scaling": 4.0}),
     "gpt2": ("GPT2", {"n_positions": 256, "n_embd": 48, "n_layer": 3, "n_head": 6}),
-    "llama-bias": ("Llama", {"attention_bias": True}),
 }
 
 

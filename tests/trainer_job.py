@@ -38,6 +38,18 @@ def rows(num_rows: int, offset: int = 0) -> list[dict[str, Any]]:
     return result
 
 
+def pairs(num_rows: int, offset: int = 0) -> list[dict[str, Any]]:
+    """Preferences of one kind of answer over another, the prompts from short to long."""
+    return [
+        {
+            "input": {"messages": [{"role": "user", "content": "request " + "please " * number}]},
+            "preferred_output": [{"role": "assistant", "content": ANSWERS[0] * (1 + number % 3)}],
+            "non_preferred_output": [{"role": "assistant", "content": ANSWERS[1]}],
+        }
+        for number in range(offset, offset + num_rows)
+    ]
+
+
 def write_rows(path: Path, content: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
     return path
@@ -48,8 +60,9 @@ def make_job(
 ) -> Path:
     """A job directory that is ready to run; keywords go into the spec."""
     directory.mkdir(parents=True)
-    train = write_rows(directory / "train.jsonl", rows(num_rows))
-    valid = write_rows(directory / "valid.jsonl", rows(4, offset=100))
+    make = pairs if spec.get("method") == "dpo" else rows
+    train = write_rows(directory / "train.jsonl", make(num_rows))
+    valid = write_rows(directory / "valid.jsonl", make(4, offset=20))
     fields: dict[str, Any] = {
         "job_id": "ftjob-test",
         "fence": 1,

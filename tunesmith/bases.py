@@ -33,6 +33,8 @@ NOT_CAUSAL = (
     "ForTokenClassification",
     "ForQuestionAnswering",
 )
+# Parts of models that also read pictures or sound; their text part is under other names.
+OTHER_INPUTS = ("vision_config", "audio_config")
 # The same three facts under the names that families without a decoder of ours use.
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 HIDDEN_KEYS = ("hidden_size", "n_embd", "d_model")
@@ -46,7 +48,7 @@ class BaseInfo:
     name: str
     path: Path
     family: str
-    """"llama", "mistral", "qwen2", "qwen3", or "other"."""
+    """A key of `families.FAMILIES`, or "other"."""
     slow: bool
     """True: no decoder of ours, so it runs through transformers."""
     context_length: int
@@ -60,6 +62,8 @@ class BaseInfo:
     """False: the template rewrites earlier turns, so a conversation trains turn by turn."""
     has_tools: bool
     created_at: int
+    sha256: str | None = None
+    """Of a model whose weights were all trained: what its directory is called."""
 
 
 def embedded_directory() -> Path:
@@ -135,6 +139,12 @@ def _refuse_unusable(config: Mapping[str, Any]) -> None:
             f"{architectures[0] if architectures else 'This'} is not a causal language model. "
             "Register one that continues text, such as Llama, Qwen or Mistral."
         )
+    if other_input := next((key for key in OTHER_INPUTS if config.get(key)), None):
+        raise BaseModelError(
+            f"{architectures[0] if architectures else 'This'} reads more than text ({other_input} "
+            "in config.json). Save its language model on its own, as docs/guide.md shows in "
+            "section 5, and register that."
+        )
     if config.get("quantization_config"):
         raise BaseModelError(
             "The weights are quantised. Register the unquantised model (bf16, fp16 or fp32)."
@@ -175,6 +185,8 @@ def _read_headers(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def _weight_files(directory: Path) -> list[str]:
+    if (directory / SINGLE).is_file():
+        return [SINGLE]
     index = directory / INDEX
     if index.exists():
         try:
@@ -182,6 +194,8 @@ def _weight_files(directory: Path) -> list[str]:
             names = sorted({str(name) for name in shards})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BaseModelError(f"{index} is not a safetensors index. Copy it again.") from error
+        if outside := [name for name in names if Path(name).name != name]:
+            raise BaseModelError(f"{index} names the file {outside[0]!r} outside its directory.")
         missing = [name for name in names if not (directory / name).is_file()]
         if missing:
             raise BaseModelError(
@@ -189,8 +203,6 @@ def _weight_files(directory: Path) -> list[str]:
                 f"{missing[0]}. Finish the download."
             )
         return names
-    if (directory / SINGLE).is_file():
-        return [SINGLE]
     if any(found for pattern in PICKLED for found in directory.glob(pattern)):
         raise BaseModelError(
             f"{directory} has its weights only as pickled files (*.bin, *.pt), which can run code "

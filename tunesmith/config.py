@@ -81,6 +81,10 @@ class Settings(BaseSettings):
         return self.data_dir / "adapters"
 
     @property
+    def models_dir(self) -> Path:
+        return self.data_dir / "models"
+
+    @property
     def blobs_dir(self) -> Path:
         return self.data_dir / "blobs"
 

@@ -199,7 +199,7 @@ def test_checkpoints_show_what_was_measured(service: Service, file_id: str) -> N
         for step in (4, 8):
             name = f"ft:{BASE}:personal::AbCdEfG{step}:ckpt-step-{step}"
             metrics = {"step": step, "train_loss": 1.5, "train_mean_token_accuracy": 0.5}
-            row = CheckpointRow(f"ftckpt_{step}", job.id, step, name, "0" * 64, metrics, 5)
+            row = CheckpointRow(f"ftckpt_{step}", job.id, step, name, metrics, 5)
             checkpoints.insert(conn, row)
     shown = list(client.checkpoints.list(job.id, limit=1))
     assert [checkpoint.step_number for checkpoint in shown] == [8, 4]

@@ -10,7 +10,7 @@ from tunesmith.api.app import ROUTERS
 # Listing stored completions; storing is refused, so there are none.
 LEFT_OUT = {("get", "/chat/completions")}
 NOT_PUBLISHED = {
-    *("/healthz", "/readyz", "/metrics", "/v1/tunesmith/data/report"),
+    *("/healthz", "/readyz", "/metrics"),
     *("/tokenize", "/detokenize", "/tokenizer_info"),
 }
 
@@ -20,7 +20,9 @@ def test_every_published_operation_has_a_route_and_no_other_route_is_there() -> 
         operation(method, route.path.replace("{name:path}", "x").replace("{", "").replace("}", ""))
         for router in ROUTERS
         for route in router.routes
-        if isinstance(route, APIRoute) and route.path not in NOT_PUBLISHED
+        if isinstance(route, APIRoute)
+        and route.path not in NOT_PUBLISHED
+        and not route.path.startswith("/v1/tunesmith/")
         for method in route.methods
     }
     published = {

@@ -20,7 +20,8 @@ from base.export import EXAMPLE, TOOLS, check, config
 from base.pretrain import NANO, Position, batches, make_optimizers, rate, restore, save
 from base.synthetic import Maker, Sample
 from base.tokenizer import SPECIAL
-from tunesmith.model.decoder import Decoder, init_weights, weight_shapes
+from tunesmith.model.decoder import Decoder
+from tunesmith.model.shapes import init_weights, weight_shapes
 
 WORDS = "river stone house walked under lantern quiet morning".split()
 

@@ -99,9 +99,26 @@ def test_fingerprint_follows_the_files(directory: Path) -> None:
     assert len(prints) == 5
 
 
-def test_windows_cap_the_context(directory: Path) -> None:
+def test_windows_leave_the_context_whole(directory: Path) -> None:
     write_config(directory, model_type="mistral", sliding_window=1024)
-    assert describe(directory, "x", Noon()).context_length == 1024
+    assert describe(directory, "x", Noon()).context_length == 2048
+
+
+def test_models_that_also_see_are_told_apart(directory: Path) -> None:
+    architectures = ["Gemma3ForConditionalGeneration"]
+    whole = {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}}
+    write_config(directory, architectures=architectures, **whole, vision_config={"image_size": 9})
+    with pytest.raises(BaseModelError, match=r"Gemma3ForCond.*vision_config.*guide\.md"):
+        describe(directory, "x", Noon())
+
+
+@pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd"])
+def test_an_index_does_not_lead_out_of_its_directory(directory: Path, name: str) -> None:
+    (directory / "model.safetensors").unlink()
+    index = {"weight_map": {"a": name}}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(BaseModelError, match="outside its directory"):
+        describe(directory, "x", Noon())
 
 
 def test_other_families_run_through_transformers(directory: Path) -> None:
@@ -120,9 +137,11 @@ def test_code_of_their_own_is_never_run(directory: Path) -> None:
     write_config(directory, model_type="xyz", **own)
     with pytest.raises(BaseModelError, match="never executed here"):
         describe(directory, "x", Noon())
-    # A model that transformers knows by now may still name its old code.
-    write_config(directory, model_type="phi3", **own)
+    # A model that is known by now may still name its old code.
+    write_config(directory, model_type="phi", **own)
     assert describe(directory, "x", Noon()).slow
+    write_config(directory, model_type="phi3", **own)
+    assert not describe(directory, "x", Noon()).slow
 
 
 def pickled(directory: Path) -> None:
@@ -157,7 +176,7 @@ def adapter(directory: Path) -> None:
         (lambda path: (path / "model.safetensors").write_bytes(b"x" * 99), "not a whole"),
         (lambda path: (path / "model.safetensors").write_bytes(b""), "not a whole"),
         (
-            lambda path: (path / "model.safetensors.index.json").write_text("{}"),
+            lambda path: (path / "model.safetensors").rename(path / "model.safetensors.index.json"),
             "not a safetensors index",
         ),
         (lambda path: (path / "tokenizer.json").unlink(), "has no tokenizer.json. Write it"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -113,3 +114,37 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_check_of_training_with_what_it_says_and_the_test_that_breaks_it() -> None:
+    rows = [row for row in table_rows("training.md") if len(row) == 4 and row[0] != "check"]
+    texts = [*texts_in_source()]
+    for name, prevents, says, broken in rows:
+        assert prevents, name
+        assert any(says.strip("`") in text for text in texts), f"{name}: nothing says {says}"
+        path, _, test = broken.strip("`").partition("::")
+        tree = ast.parse((ROOT / path).read_text())
+        assert test in {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}, broken
+    names = {row[0].strip("`") for row in rows}
+    assert job_codes("train") <= names
+    by_test = re.findall(r"`(tests/[^:`]+)::([^`]+)`", (DOCS / "training.md").read_text())
+    for path, test in by_test:
+        assert f"def {test}(" in (ROOT / path).read_text(), test
+
+
+def texts_in_source() -> Iterator[str]:
+    for path in (ROOT / "tunesmith").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def job_codes(package: str) -> set[str]:
+    """The codes that a package's JobErrors carry."""
+    codes: set[str] = set()
+    for path in (ROOT / "tunesmith" / package).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "JobError":
+                for key in node.keywords:
+                    codes |= literals(key.value) if key.arg == "code" else set()
+    return codes

@@ -18,6 +18,7 @@ from tunesmith.api import (
     files,
     fine_tuning,
     health,
+    insight,
     models,
     tokenize,
 )
@@ -45,6 +46,7 @@ ROUTERS = (
     embeddings.router,
     tokenize.router,
     data.router,
+    insight.router,
 )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from contextlib import suppress
+from pathlib import Path
+
+from fastapi import APIRouter, BackgroundTasks
 
 from tunesmith.api.services import Services, Svc
 from tunesmith.bases import BaseInfo
-from tunesmith.errors import Forbidden, NotFound
+from tunesmith.errors import EngineError, Forbidden, NotFound
 from tunesmith.store.repo import bases, models
 from tunesmith.store.repo.models import ModelRow
 from tunesmith.wire.lists import Listing
@@ -38,7 +41,7 @@ def find(svc: Services, name: str) -> tuple[BaseInfo, ModelRow | None]:
     """The base that answers to a name, and the tuned model it is if it is one. 404 otherwise."""
     with svc.db.read() as conn:
         tuned = models.get(conn, name)
-        base = bases.resolve(conn, tuned.base if tuned else name)
+        base = bases.get(conn, tuned.base) if tuned else bases.resolve(conn, name)
     if base is None:
         raise unknown_model(name)
     return base, tuned
@@ -68,11 +71,14 @@ def retrieve_model(name: str, svc: Svc) -> Model:
 
 
 @router.delete(NAME)
-def delete_model(name: str, svc: Svc) -> ModelDeleted:
+def delete_model(name: str, svc: Svc, tasks: BackgroundTasks) -> ModelDeleted:
     """Forgets a tuned model at once; its files go when no other name needs them."""
     with svc.db.write() as conn:
         deleted = models.delete(conn, name)
+        unused = bases.drop_unused(conn)
         base = None if deleted else bases.resolve(conn, name)
+    for published in unused:
+        tasks.add_task(unload, svc, published.path)
     if base is not None:
         raise Forbidden(
             f"`{name}` is a base model and cannot be deleted here; "
@@ -82,3 +88,9 @@ def delete_model(name: str, svc: Svc) -> ModelDeleted:
     if not deleted:
         raise unknown_model(name)
     return ModelDeleted(id=name)
+
+
+async def unload(svc: Services, path: Path) -> None:
+    """A whole model is large: its memory, and its disk with it, is free at once."""
+    with suppress(EngineError):
+        await svc.engine.unload(base_path=path)

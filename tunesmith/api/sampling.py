@@ -62,9 +62,9 @@ def logit_bias(body: Sampling, vocab_size: int) -> dict[int, float]:
 
 
 def adapter_of(svc: Services, tuned: ModelRow | None) -> AdapterRef | None:
-    if tuned is None:
+    sha256 = tuned.adapter_sha256 if tuned else None
+    if sha256 is None:
         return None
-    sha256 = tuned.adapter_sha256
     return AdapterRef(sha256, svc.settings.adapters_dir / sha256)
 
 

@@ -76,7 +76,8 @@ def find(settings: Settings, db: Database, name: str, rows: Path | None) -> Tune
         raise CommandFailed(f"The base of {name}, {row.base}, is not registered any more.")
     path, words = (rows, f"rows of {rows.name}") if rows else job_rows(settings, job)
     examples, texts = read(path, job.method, Renderer.load(base.path), base.context_length)
-    adapter = settings.adapters_dir / row.adapter_sha256
+    sha256 = row.adapter_sha256
+    adapter = None if sha256 is None else settings.adapters_dir / sha256
     return Tuned(name, base.path, adapter, examples, words, texts)
 
 

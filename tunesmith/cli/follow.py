@@ -131,7 +131,9 @@ def metrics_text(data: dict[str, Any]) -> str:
     for label, key, form in (
         ("loss", "train_loss", "{:.3f}"),
         ("token accuracy", "train_mean_token_accuracy", "{:.1%}"),
+        ("prefers", "train_reward_accuracy", "{:.0%}"),
         ("validation loss", "full_valid_loss", "{:.3f}"),
+        ("prefers in validation", "full_valid_reward_accuracy", "{:.1%}"),
     ):
         value = data.get(key)
         if isinstance(value, int | float):

@@ -125,8 +125,12 @@ def details(job: FineTuningJob) -> Table:
 
 
 def hyperparameters(job: FineTuningJob) -> str | None:
-    method = job.method.model_dump(exclude_none=True) if job.method else {}
-    given = method.get(str(method.get("type")), {}).get("hyperparameters", {})
+    if job.hyperparameters:
+        given = job.hyperparameters.model_dump(exclude_none=True)
+    else:
+        # Those of other methods than the supervised one are only there.
+        method = job.method.model_dump(exclude_none=True) if job.method else {}
+        given = method.get(str(method.get("type")), {}).get("hyperparameters", {})
     return ", ".join(f"{name} {value}" for name, value in given.items()) or None
 
 

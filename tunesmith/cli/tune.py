@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 HYPERPARAMETER = "a number, or auto"
 
 
+class Method(StrEnum):
+    supervised = "supervised"
+    dpo = "dpo"
+
+
 def tune(
     file: Annotated[Path, typer.Argument(help="Training data, JSONL.", show_default=False)],
     model: Annotated[
@@ -28,6 +34,9 @@ def tune(
     valid: Annotated[
         Path | None, typer.Option(help="Validation data, JSONL.", show_default=False)
     ] = None,
+    method: Annotated[
+        Method, typer.Option(help="supervised: learn the answers; dpo: learn to prefer one.")
+    ] = Method.supervised,
     suffix: Annotated[
         str | None, typer.Option(help="A word for the new model's name.", show_default=False)
     ] = None,
@@ -36,6 +45,16 @@ def tune(
     lr_multiplier: Annotated[
         str, typer.Option(help=f"Factor on the learning rate: {HYPERPARAMETER}.")
     ] = "auto",
+    beta: Annotated[
+        str, typer.Option(help=f"How hard dpo holds on to the start: {HYPERPARAMETER}.")
+    ] = "auto",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A further hyperparameter, such as lora_rank=8 or finetuning_type=dora.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Makes the run repeatable.", show_default=False)
     ] = None,
@@ -47,17 +66,22 @@ def tune(
     for path in (file, valid):
         if path is not None and not path.is_file():
             raise CommandFailed(f"{path}: no such file.")
-    hyperparameters = {
+    hyperparameters: dict[str, Any] = {
         "n_epochs": number("--epochs", epochs, int),
         "batch_size": number("--batch-size", batch_size, int),
         "learning_rate_multiplier": number("--lr-multiplier", lr_multiplier, float),
     }
+    if method is Method.dpo:
+        hyperparameters["beta"] = number("--beta", beta, float)
+    elif beta != "auto":
+        raise CommandFailed("--beta belongs to --method dpo.")
+    hyperparameters |= dict(map(further, option or []))
     client = connect(base_url, api_key)
     console = screen()
     request: dict[str, Any] = {
         "model": model,
         "training_file": upload(client, file, console),
-        "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        "method": {"type": method.value, method.value: {"hyperparameters": hyperparameters}},
     }
     if valid is not None:
         request["validation_file"] = upload(client, valid, console)
@@ -77,6 +101,17 @@ def number(option: str, text: str, kind: type[int] | type[float]) -> int | float
         return kind(text)
     except ValueError:
         raise CommandFailed(f"{option} {text}: give {HYPERPARAMETER}.") from None
+
+
+def further(text: str) -> tuple[str, Any]:
+    """A hyperparameter written NAME=VALUE: a JSON value, or a word."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise CommandFailed(f"--option {text}: write NAME=VALUE.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def upload(client: OpenAI, path: Path, console: Console) -> str:

@@ -6,7 +6,6 @@ between is only ever added.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,12 +14,15 @@ from typing import Literal
 
 import sqlalchemy as sa
 
+from tunesmith.bases import BaseInfo
 from tunesmith.config import Settings
 from tunesmith.model import adapter_files
+from tunesmith.model.listing import problem_of, sha256_of
 from tunesmith.store.blobs import LocalBlobs
 from tunesmith.store.db import Database
 from tunesmith.store.repo import audit, bases, files, models
 from tunesmith.store.repo.files import FileRow
+from tunesmith.store.repo.models import ModelRow
 from tunesmith.train import spec
 from tunesmith.train.records import RecordError
 
@@ -48,13 +50,15 @@ def audit_directory(settings: Settings, db: Database, *, deep: bool = True) -> I
         yield Check("database file", list(_integrity(conn)))
         yield Check("I1 one live trainer per job", list(_trainers(conn, settings.jobs_dir)))
         yield Check("I2 states of jobs", list(_states(conn)))
-        adapters = {row.name: row.adapter_sha256 for row in models.all_rows(conn)}
+        tuned = models.all_rows(conn)
+        published = bases.published(conn)
         in_use = audit.files_with_blobs(conn)
         known = files.known_blobs(conn)
         rows = list(_models(conn))
         events = list(_events(conn))
         paths = {info.name: info.path for info in bases.list_all(conn)}
-    rows += _adapters(adapters, settings.adapters_dir, deep)
+    rows += _adapters(tuned, settings.adapters_dir, deep)
+    rows += _whole_models(tuned, published, deep)
     yield Check("I3, I6 models and their weights", rows)
     yield Check("I4 files", list(_blobs(in_use, settings.blobs_dir, deep)))
     yield Check("I5 events of jobs", events)
@@ -108,10 +112,11 @@ def _models(conn: sa.Connection) -> Iterator[Breach]:
         yield Breach(f"{name} is published, but its job has not succeeded.", "Delete the model.")
 
 
-def _adapters(names: dict[str, str], adapters_dir: Path, deep: bool) -> Iterator[Breach]:
+def _adapters(rows: list[ModelRow], adapters_dir: Path, deep: bool) -> Iterator[Breach]:
     by_hash: dict[str, list[str]] = {}
-    for name, sha256 in names.items():
-        by_hash.setdefault(sha256, []).append(name)
+    for row in rows:
+        if row.adapter_sha256 is not None:
+            by_hash.setdefault(row.adapter_sha256, []).append(row.name)
     for sha256, owners in by_hash.items():
         directory = adapters_dir / sha256
         whom = ", ".join(owners)
@@ -124,13 +129,24 @@ def _adapters(names: dict[str, str], adapters_dir: Path, deep: bool) -> Iterator
             )
 
 
+def _whole_models(rows: list[ModelRow], published: list[BaseInfo], deep: bool) -> Iterator[Breach]:
+    for info in published:
+        problem = problem_of(info.path, info.sha256 or "", deep=deep)
+        if problem is not None:
+            whom = ", ".join(row.name for row in rows if row.base == info.name)
+            yield Breach(
+                f"{whom}: the weights {info.path} are not those that were trained: {problem}.",
+                "Restore this directory from a backup; the model must not be used.",
+            )
+
+
 def _blobs(rows: list[FileRow], blobs_dir: Path, deep: bool) -> Iterator[Breach]:
     blobs = LocalBlobs(blobs_dir)
     for row in rows:
         path = blobs.path(row.id)
         if not path.is_file():
             yield Breach(f"{row.id} ({row.filename}): its content is missing.", "Restore a backup.")
-        elif path.stat().st_size != row.num_bytes or (deep and _sha256(path) != row.sha256):
+        elif path.stat().st_size != row.num_bytes or (deep and sha256_of(path) != row.sha256):
             yield Breach(
                 f"{row.id} ({row.filename}): its content is not what was uploaded.",
                 "Restore it from a backup, or upload it again.",
@@ -162,8 +178,3 @@ def _bases(paths: dict[str, Path]) -> Iterator[Breach]:
                 f"Base {name}: nothing at {path} any more.",
                 "Put the directory back, or add the base again from where it is now.",
             )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

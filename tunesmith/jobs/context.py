@@ -25,6 +25,9 @@ class Context:
     def adapter_dir(self, sha256: str) -> Path:
         return self.settings.adapters_dir / sha256
 
+    def model_dir(self, sha256: str) -> Path:
+        return self.settings.models_dir / sha256
+
     def now(self) -> int:
         """Whole seconds since 1970, as rows keep them."""
         return int(self.clock.now())

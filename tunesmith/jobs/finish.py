@@ -1,6 +1,6 @@
 """Ends a round of work on a job: what it made becomes visible in one transaction, or not at all.
 
-Files first (adapters by content, the result file under a fresh id), rows last. A crash anywhere
+Files first (weights by content, the result file under a fresh id), rows last. A crash anywhere
 before the transaction leaves only files that nothing refers to, and finishing again is safe.
 """
 
@@ -20,10 +20,9 @@ from tunesmith.jobs import messages, names
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.follow import Run
 from tunesmith.jobs.ledger import move, read_held
-from tunesmith.jobs.publish import publish
+from tunesmith.jobs.publish import Published, publish
 from tunesmith.jobs.states import Event, State, Status
-from tunesmith.model.adapter_files import WEIGHTS
-from tunesmith.store.repo import checkpoints, events, files, jobs, models
+from tunesmith.store.repo import bases, checkpoints, events, files, jobs, models
 from tunesmith.store.repo.checkpoints import CheckpointRow
 from tunesmith.store.repo.events import EventRow, NewEvent
 from tunesmith.store.repo.files import FileRow
@@ -38,6 +37,12 @@ CSV_COLUMNS = {
     "train_accuracy": "train_mean_token_accuracy",
     "valid_loss": "valid_loss",
     "valid_mean_token_accuracy": "valid_mean_token_accuracy",
+}
+# Of preferences, after the published ones.
+REWARD_COLUMNS = {
+    f"{phase}_reward_{name}": f"{phase}_reward_{name}"
+    for phase in ("train", "valid")
+    for name in ("chosen", "rejected", "margin", "accuracy")
 }
 
 _EVENTS = {
@@ -83,7 +88,7 @@ def finish_training(context: Context, run: Run, result: Result) -> State:
     if result.status == "failed":
         error = result.error or Failure("server_error", "Training failed without a reason.")
         return fail(context, run, error)
-    hashes = publish(context, run.job_dir, result.checkpoints, run.fence)
+    published = publish(context, run.job_dir, result.checkpoints, run.fence)
     result_file = _result_file(context, run.job_id) if result.status == "succeeded" else None
     now = context.now()
     with context.db.write() as conn:
@@ -92,7 +97,9 @@ def finish_training(context: Context, run: Run, result: Result) -> State:
         if after.status is Status.QUEUED:
             notes = [messages.interrupted(context.rng.token(8), now)]
         else:
-            notes = _Publication(context, conn, job, run.job_dir, hashes, now).rows(result, after)
+            notes = _Publication(context, conn, job, run.job_dir, published, now).rows(
+                result, after
+            )
         if after.status is Status.SUCCEEDED and result_file is not None:
             files.insert(conn, result_file)
             jobs.update(conn, job.id, result_file=result_file.id)
@@ -125,8 +132,8 @@ class _Publication:
     conn: sa.Connection
     job: JobRow
     job_dir: Path
-    hashes: dict[int, str]
-    """Step -> name of its adapter directory."""
+    published: dict[int, Published]
+    """By step."""
     now: int
 
     def rows(self, result: Result, after: State) -> list[NewEvent]:
@@ -173,19 +180,20 @@ class _Publication:
     def _add(self, entry: CheckpointEntry, name: str, kind: Kind) -> None:
         """One checkpoint and the model it is served as.
 
-        A sweep takes unused adapters away inside a write transaction, as this is one: an adapter
-        seen here stays.
+        A sweep takes unused weights away inside a write transaction, as this is one: what is seen
+        here stays.
         """
-        sha256 = self.hashes[entry.step]
-        if not self.context.adapter_dir(sha256).is_dir():
-            raise FileNotFoundError(f"adapter {sha256} was swept before it was named")
-        written_at = int((self.job_dir / entry.path / WEIGHTS).stat().st_mtime)
+        published = self.published[entry.step]
+        if not published.directory.is_dir():
+            raise FileNotFoundError(f"{published.directory} was swept before it was named")
+        if published.base is not None:
+            bases.insert(self.conn, published.base)
+        written_at = int((self.job_dir / entry.path).stat().st_mtime)
         row = CheckpointRow(
             id=new_id(CHECKPOINT, self.context.rng),
             job_id=self.job.id,
             step=entry.step,
             model_name=name,
-            adapter_sha256=sha256,
             metrics={"step": entry.step, **entry.metrics},
             created_at=min(max(written_at, self.job.created_at), self.now),
         )
@@ -194,8 +202,8 @@ class _Publication:
             name=name,
             kind=kind,
             label=self.job.model_label,
-            base=self.job.base,
-            adapter_sha256=sha256,
+            base=published.base.name if published.base else self.job.base,
+            adapter_sha256=published.adapter_sha256,
             job_id=self.job.id,
             created_at=self.now,
             owned_by=self.job.organization_id,
@@ -227,9 +235,12 @@ def _result_file(context: Context, job_id: str) -> FileRow:
 
 def metrics_csv(metrics: Sequence[EventRow]) -> str:
     """One row a step, empty cells where nothing was measured."""
+    columns = dict(CSV_COLUMNS)
+    if any("train_reward_margin" in event.data for event in metrics):
+        columns |= REWARD_COLUMNS
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(CSV_COLUMNS)
+    table.writerow(columns)
     for event in sorted(metrics, key=lambda event: event.data.get("step", 0)):
-        table.writerow([event.data.get(field, "") for field in CSV_COLUMNS.values()])
+        table.writerow([event.data.get(field, "") for field in columns.values()])
     return text.getvalue()

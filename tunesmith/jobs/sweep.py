@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.states import TERMINAL
-from tunesmith.store.repo import files, idempotency, jobs, models
+from tunesmith.store.repo import bases, files, idempotency, jobs, models
 from tunesmith.train.spec import CHECKPOINTS_DIR
 
 log = logging.getLogger(__name__)
 
 DAY_S = 86_400
-# Between the files of an adapter and its rows lies a moment in which nothing refers to it.
-ADAPTER_GRACE_S = 600
+# Between the files of a model and its rows lies a moment in which nothing refers to them.
+PUBLISHED_GRACE_S = 600
 IDEMPOTENCY_DAYS = 30
 TRASH = ".trash-"
 
@@ -24,7 +24,7 @@ TRASH = ".trash-"
 def sweep(context: Context) -> None:
     """One round; safe beside other workers, uploads and publishing."""
     _sweep_files(context)
-    _sweep_adapters(context)
+    _sweep_published(context)
     _sweep_job_dirs(context)
     with context.db.write() as conn:
         idempotency.drop_old(conn, context.now() - IDEMPOTENCY_DAYS * DAY_S)
@@ -50,21 +50,22 @@ def _sweep_files(context: Context) -> None:
         log.info("removed the contents of %d files", len(doomed) + len(orphans))
 
 
-def _sweep_adapters(context: Context) -> None:
-    """Takes adapters away inside a write transaction: publishing looks for them in one."""
-    directory = context.settings.adapters_dir
-    limit = time.time() - ADAPTER_GRACE_S
-    old = [path for path in _children(directory) if path.stat().st_mtime < limit]
+def _sweep_published(context: Context) -> None:
+    """Takes weights away inside a write transaction: publishing looks for them in one."""
+    settings, limit = context.settings, time.time() - PUBLISHED_GRACE_S
+    found = [*_children(settings.adapters_dir), *_children(settings.models_dir)]
+    old = [path for path in found if path.stat().st_mtime < limit]
     if not old:
         return
     with context.db.write() as conn:
-        in_use = models.adapters_in_use(conn)
+        bases.drop_unused(conn)
+        in_use = models.adapters_in_use(conn) | {info.sha256 for info in bases.published(conn)}
         for path in old:
             if path.name in in_use or path.stat().st_mtime >= limit:
                 continue
             if not path.name.startswith("."):
-                path.rename(directory / f"{TRASH}{path.name}")
-    for path in _children(directory):
+                path.rename(path.with_name(f"{TRASH}{path.name}"))
+    for path in [*_children(settings.adapters_dir), *_children(settings.models_dir)]:
         if path.name.startswith(TRASH) or (path.name.startswith(".") and path in old):
             shutil.rmtree(path, ignore_errors=True)
 

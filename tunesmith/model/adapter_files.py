@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,12 @@ def read_spec(directory: Path) -> LoraSpec:
 def continued(requested: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """The hyperparameters of a job that goes on with an adapter: its shape, and what was asked.
 
+    Full fine-tuning takes the adapter into the weights it starts from; nothing is left to shape.
+
     Raises AdapterError, and JobError where another shape was asked for.
     """
+    if requested.get("finetuning_type") == "full":
+        return dict(requested)
     spec = read_spec(directory)
     shape: dict[str, Any] = {
         "finetuning_type": "dora" if spec.dora else "lora",
@@ -143,6 +147,26 @@ def continued(requested: Mapping[str, Any], directory: Path) -> dict[str, Any]:
                 param=f"hyperparameters.{name}",
             )
     return {**requested, **shape}
+
+
+def targeted(names: Iterable[str], wanted: str | Sequence[str]) -> list[str]:
+    """Those of the linears that `lora_targets` means, in their order. Raises JobError."""
+    names = list(names)
+    attention = [name for name in names if "attn" in name or "attention" in name]
+    words = {"all": names, "attention": attention}
+    words["mlp"] = [name for name in names if name not in attention]
+    if isinstance(wanted, str):
+        return words[wanted]
+    there = {name.rpartition(".")[2] for name in names}
+    unknown = sorted(set(wanted) - there)
+    if unknown:
+        raise JobError(
+            f"The base model has no linear layers called '{unknown[0]}'. It has "
+            f"{', '.join(sorted(there))}; or say all, attention or mlp.",
+            code="invalid_hyperparameters",
+            param="hyperparameters.lora_targets",
+        )
+    return [name for name in names if name.rpartition(".")[2] in wanted]
 
 
 def targets(directory: Path) -> list[str]:

@@ -1,12 +1,11 @@
 """The decoder: one transformer for the trainer and the engine, so that what is trained is served.
 
-It covers the families that share the Llama block: Llama, Mistral, SmolLM, Qwen2/2.5 (bias on
-q, k, v) and Qwen3 (a norm on each query and key head). A family is a handful of switches in
-`DecoderConfig`; `families.py` reads them from a Hugging Face config. Weights keep their Hugging
-Face names, so that a checkpoint is the same file everywhere.
+It covers the families that share the Llama block: Llama, Mistral, SmolLM, Qwen 2 to 3, Phi-3,
+Gemma 2 and 3. A family is a handful of switches in `DecoderConfig`; `families.py` reads them from
+a Hugging Face config. Weights keep their Hugging Face names, so that a checkpoint is the same file
+everywhere.
 
-Left out on purpose: dropout in the base, training of sliding windows (the context is capped at
-the window instead), quantised weights.
+Left out on purpose: dropout in the base, quantised weights.
 
 Shape suffixes: B sequences, T new positions, S positions attended to, E hidden, H query heads,
 K key/value heads, D head size, V vocabulary.
@@ -14,7 +13,6 @@ K key/value heads, D head size, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,11 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tunesmith.model.families import DecoderConfig
+from tunesmith.model.passes import rms_norm
+from tunesmith.model.rope_rules import LongScaling, Rope
+from tunesmith.model.rotation import Rotation, rotate
+from tunesmith.model.shapes import EMBEDDING, HEAD, linear_shapes
 
-ATTENTION_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj")
-MLP_LINEARS = ("gate_proj", "up_proj", "down_proj")
-EMBEDDING = "model.embed_tokens.weight"
-HEAD = "lm_head.weight"
+# Cosines and sines of the positions of a pass, for each rule that some layer has.
+Turns = dict[Rope, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,10 @@ class Attention(Protocol):
 
 
 class LowRankUpdate(Protocol):
-    """What an adapter makes of the outputs of linear layers."""
+    """What an adapter makes of linear layers."""
 
-    def adapt(
-        self, names: tuple[str, ...], x_BTE: Tensor, outputs: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
-        """The outputs with the update of each: `names` are the linears that x went through."""
+    def adapt(self, names: tuple[str, ...], x_BTE: Tensor, products: Linears) -> tuple[Tensor, ...]:
+        """The outputs of the linears `names` for input x, each with its update."""
         ...
 
 
@@ -69,6 +67,17 @@ class Linears(Protocol):
     def __call__(self, names: tuple[str, ...], x_BTE: Tensor) -> tuple[Tensor, ...]:
         """The outputs of several linears ("model.layers.0.mlp.up_proj") for one input."""
         ...
+
+
+class PlainLinears:
+    """The products as torch has them, over `weights` by Hugging Face names."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        self.weights = weights
+
+    def __call__(self, names: tuple[str, ...], x_BTE: Tensor) -> tuple[Tensor, ...]:
+        w = self.weights
+        return tuple(F.linear(x_BTE, w[f"{name}.weight"], w.get(f"{name}.bias")) for name in names)
 
 
 class Decoder:
@@ -84,8 +93,14 @@ class Decoder:
     ) -> None:
         self.config = config
         self.weights = weights
-        self._products = linears or self._plain_products
-        self._inv_freq = inverse_frequencies(config).to(weights[EMBEDDING].device)
+        self._products = linears or PlainLinears(weights)
+        self._rotations = {
+            kind.rope: Rotation(kind.rope, config.head_dim, self.device)
+            for kind in config.kinds
+            if kind.rope is not None
+        }
+        # Rounded as the embedding is, before the product.
+        self._embedding_scale = float(torch.tensor(config.embedding_scale, dtype=self.dtype))
 
     @property
     def device(self) -> torch.device:
@@ -121,11 +136,15 @@ class Decoder:
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
         """What LoRA adapts: every linear of the blocks, in order, as (outputs, inputs)."""
-        shapes = weight_shapes(self.config)
-        return {
-            name: (shapes[f"{name}.weight"][0], shapes[f"{name}.weight"][1])
-            for name in linear_names(self.config)
-        }
+        return linear_shapes(self.config)
+
+    @property
+    def short_positions(self) -> int | None:
+        """Longer sequences are computed otherwise from their first position on (LongRoPE), so
+        that keys and values kept of a shorter one are of no use to them; None: no such length."""
+        scalings = [rope.scaling for rope in self._rotations]
+        lengths = [s.original_max_positions for s in scalings if isinstance(s, LongScaling)]
+        return min(lengths, default=None)
 
     def hidden(
         self,
@@ -143,66 +162,73 @@ class Decoder:
         if positions_BT is None:
             positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device)[None]
         x = F.embedding(ids_BT, self.weights[EMBEDDING])
-        rope = self._rotation(positions_BT, x.dtype)
+        if self.config.embedding_scale != 1.0:
+            x = x * self._embedding_scale
+        turns = {rope: turn(positions_BT, x.dtype) for rope, turn in self._rotations.items()}
         for layer in range(self.config.num_layers):
             name = f"model.layers.{layer}"
-            normed = self._norm(f"{name}.input_layernorm.weight", x)
-            x = x + self._attention(layer, normed, rope, attention or causal, lora)
-            normed = self._norm(f"{name}.post_attention_layernorm.weight", x)
-            x = x + self._mlp(f"{name}.mlp", normed, lora)
+            before, after, *more = (f"{name}.{norm}.weight" for norm in self.config.block_norms)
+            added = self._attention(layer, self._norm(before, x), turns, attention or causal, lora)
+            if more:
+                # Gemma: what each part adds is normalised too.
+                x = x + self._norm(after, added)
+                added = self._mlp(f"{name}.mlp", self._norm(more[0], x), lora)
+                x = x + self._norm(more[1], added)
+            else:
+                x = x + added
+                x = x + self._mlp(f"{name}.mlp", self._norm(after, x), lora)
         return self._norm("model.norm.weight", x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary for any stack of hidden states (..., E) -> (..., V)."""
-        return F.linear(hidden, self.head)
+        logits, cap = F.linear(hidden, self.head), self.config.logit_softcap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def _attention(
         self,
         layer: int,
         x_BTE: Tensor,
-        rope: tuple[Tensor, Tensor],
+        turns: Turns,
         attention: Attention,
         lora: LowRankUpdate | None,
     ) -> Tensor:
-        c, name = self.config, f"model.layers.{layer}.self_attn"
-        names = (f"{name}.q_proj", f"{name}.k_proj", f"{name}.v_proj")
-        q, k, v = self._linear(names, x_BTE, lora)
-        q, k = split_heads(q, c.num_heads), split_heads(k, c.num_kv_heads)
+        c, kind, name = self.config, self.config.kind(layer), f"model.layers.{layer}.self_attn"
+        outputs = self._linear(tuple(f"{name}.{part}" for part in c.attention_inputs), x_BTE, lora)
+        if c.fused:
+            kv_size = c.num_kv_heads * c.head_dim
+            outputs = torch.split(outputs[0], [c.num_heads * c.head_dim, kv_size, kv_size], -1)
+        q, k, v = (output.view(*output.shape[:-1], -1, c.head_dim) for output in outputs)
         if c.qk_norm:
             q = self._norm(f"{name}.q_norm.weight", q)
             k = self._norm(f"{name}.k_norm.weight", k)
-        q, k, v = rotate(q, *rope), rotate(k, *rope), split_heads(v, c.num_kv_heads)
-        out_BTHD = attention(layer, q, k, v, AttentionRule())
+        if kind.rope is not None:
+            q, k = rotate(q, *turns[kind.rope]), rotate(k, *turns[kind.rope])
+        rule = AttentionRule(kind.window, c.attention_scale, c.attention_softcap)
+        out_BTHD = attention(layer, q, k, v, rule)
         (out,) = self._linear((f"{name}.o_proj",), out_BTHD.flatten(2), lora)
         return out
 
     def _mlp(self, name: str, x_BTE: Tensor, lora: LowRankUpdate | None) -> Tensor:
-        gate, up = self._linear((f"{name}.gate_proj", f"{name}.up_proj"), x_BTE, lora)
-        (down,) = self._linear((f"{name}.down_proj",), F.silu(gate) * up, lora)
+        c = self.config
+        outputs = self._linear(tuple(f"{name}.{part}" for part in c.mlp_inputs), x_BTE, lora)
+        gate, up = outputs[0].chunk(2, dim=-1) if c.fused else outputs
+        gate = F.silu(gate) if c.activation == "silu" else F.gelu(gate, approximate="tanh")
+        (down,) = self._linear((f"{name}.down_proj",), gate * up, lora)
         return down
 
     def _linear(
         self, names: tuple[str, ...], x_BTE: Tensor, lora: LowRankUpdate | None
     ) -> tuple[Tensor, ...]:
-        outputs = self._products(names, x_BTE)
-        return outputs if lora is None else lora.adapt(names, x_BTE, outputs)
-
-    def _plain_products(self, names: tuple[str, ...], x_BTE: Tensor) -> tuple[Tensor, ...]:
-        w = self.weights
-        return tuple(F.linear(x_BTE, w[f"{name}.weight"], w.get(f"{name}.bias")) for name in names)
+        if lora is None:
+            return self._products(names, x_BTE)
+        return lora.adapt(names, x_BTE, self._products)
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weights[name], self.config.norm_eps)
-
-    def _rotation(self, positions_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        angle_BTD = positions_BT[..., None].float() * self._inv_freq
-        angle_BTD = torch.cat((angle_BTD, angle_BTD), dim=-1)
-        return angle_BTD.cos()[:, :, None].to(dtype), angle_BTD.sin()[:, :, None].to(dtype)
-
-
-def split_heads(x_BTE: Tensor, num_heads: int) -> Tensor:
-    """(B, T, heads * D) -> (B, T, heads, D)."""
-    return x_BTE.view(*x_BTE.shape[:-1], num_heads, -1)
+        weight, eps = self.weights[name], self.config.norm_eps
+        if self.config.norms_from_one:
+            # In fp32 throughout: beside one, bf16 would lose most of the weight.
+            return rms_norm(x.float(), 1.0 + weight.float(), eps).to(x.dtype)
+        return rms_norm(x, weight, eps)
 
 
 def causal(
@@ -276,88 +302,3 @@ def _attend_capped(
     weights = scores_BKGTS.softmax(-1).to(v_BKSD.dtype)
     out_BKGTD = (weights.flatten(2, 3) @ v_BKSD).view(B, K, -1, T, D)
     return out_BKGTD.permute(0, 3, 1, 2, 4).reshape(B, T, H, D)
-
-
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Root-mean-square norm (Zhang and Sennrich 2019), computed in fp32 and cast back."""
-    wide = x.float()
-    wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return weight * wide.to(x.dtype)
-
-
-def rotate(x_BTHD: Tensor, cos_BT1D: Tensor, sin_BT1D: Tensor) -> Tensor:
-    """Rotary position embedding (Su et al. 2021) in the half-split layout of Hugging Face."""
-    first, second = x_BTHD.chunk(2, dim=-1)
-    return x_BTHD * cos_BT1D + torch.cat((-second, first), dim=-1) * sin_BT1D
-
-
-def inverse_frequencies(config: DecoderConfig) -> Tensor:
-    """One rotation frequency per pair of head dimensions (D/2), after the config's scaling."""
-    steps = torch.arange(0, config.head_dim, 2, dtype=torch.int64).float() / config.head_dim
-    inv_freq = 1.0 / (config.rope_theta**steps)
-    scaling = config.rope_scaling
-    if scaling is None:
-        return inv_freq
-    if isinstance(scaling, float | int):
-        return inv_freq / scaling
-    # Llama 3.1: long waves are slowed by `factor`, short ones kept, those between are blended.
-    wavelength = 2 * math.pi / inv_freq
-    span = scaling.high_freq_factor - scaling.low_freq_factor
-    blend = (scaling.original_max_positions / wavelength - scaling.low_freq_factor) / span
-    blend = blend.clamp(0.0, 1.0)
-    return (1 - blend) * inv_freq / scaling.factor + blend * inv_freq
-
-
-def linear_names(config: DecoderConfig) -> list[str]:
-    """Every linear layer of the blocks, in order: what LoRA adapts."""
-    return [
-        f"model.layers.{layer}.{part}"
-        for layer in range(config.num_layers)
-        for part in (
-            *(f"self_attn.{linear}" for linear in ATTENTION_LINEARS),
-            *(f"mlp.{linear}" for linear in MLP_LINEARS),
-        )
-    ]
-
-
-def weight_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
-    """Every tensor the decoder reads, by Hugging Face name."""
-    c = config
-    hidden, inner = c.hidden_size, c.intermediate_size
-    query, kv = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
-    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (c.vocab_size, hidden)}
-    for layer in range(c.num_layers):
-        name = f"model.layers.{layer}"
-        shapes[f"{name}.input_layernorm.weight"] = (hidden,)
-        for part, rows in (("q_proj", query), ("k_proj", kv), ("v_proj", kv)):
-            shapes[f"{name}.self_attn.{part}.weight"] = (rows, hidden)
-            if c.qkv_bias:
-                shapes[f"{name}.self_attn.{part}.bias"] = (rows,)
-        shapes[f"{name}.self_attn.o_proj.weight"] = (hidden, query)
-        if c.qk_norm:
-            shapes[f"{name}.self_attn.q_norm.weight"] = (c.head_dim,)
-            shapes[f"{name}.self_attn.k_norm.weight"] = (c.head_dim,)
-        shapes[f"{name}.post_attention_layernorm.weight"] = (hidden,)
-        shapes[f"{name}.mlp.gate_proj.weight"] = (inner, hidden)
-        shapes[f"{name}.mlp.up_proj.weight"] = (inner, hidden)
-        shapes[f"{name}.mlp.down_proj.weight"] = (hidden, inner)
-    shapes["model.norm.weight"] = (hidden,)
-    if not c.tie_embeddings:
-        shapes[HEAD] = (c.vocab_size, hidden)
-    return shapes
-
-
-def init_weights(config: DecoderConfig, seed: int) -> dict[str, Tensor]:
-    """Fresh fp32 weights: normal 0.02, output projections shrunk by depth (GPT-2), norms one."""
-    generator = torch.Generator().manual_seed(seed)
-    shrink = 1 / math.sqrt(2 * config.num_layers)
-    weights: dict[str, Tensor] = {}
-    for name, shape in weight_shapes(config).items():
-        if name.endswith("norm.weight"):
-            weights[name] = torch.ones(shape)
-        elif name.endswith("bias"):
-            weights[name] = torch.zeros(shape)
-        else:
-            std = 0.02 * (shrink if "o_proj" in name or "down_proj" in name else 1.0)
-            weights[name] = torch.randn(shape, generator=generator) * std
-    return weights

@@ -8,7 +8,6 @@ export that differs by more than rounding is an error.
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -115,9 +114,7 @@ class _Export:
         self._gguf_type = gguf_type
         self._renderer = Renderer.load(tuned.base)
         model = load_model(tuned.base)
-        self._adapter = (
-            None if tuned.adapter is None else _adapter(tuned.adapter, model)
-        )
+        self._adapter = None if tuned.adapter is None else _adapter(tuned.adapter, model)
         transposed = getattr(model, "transposed", False)
         self._weights = MergedWeights(tuned.base, self._adapter, transposed=transposed)
         size = sum(weight.numel() for weight in model.weights.values())
@@ -161,9 +158,7 @@ class _Export:
 
     def _merged(self) -> Outcome:
         plans = {
-            name: TensorPlan(
-                math.prod(tensor.shape) * tensor.dtype.itemsize, partial(self._weights.get, name)
-            )
+            name: TensorPlan(tensor.num_bytes, partial(self._weights.get, name))
             for name, tensor in self._weights.tensors.items()
         }
         stop_ids = self._renderer.stop_ids

@@ -29,6 +29,8 @@ from tunesmith.model.adapter_files import (
     content_hash,
     read_spec,
 )
+from tunesmith.model.decoder import Linears, PlainLinears
+from tunesmith.model.passes import adapted_products
 
 _PREFIX = "base_model.model."
 _SIDES = ("lora_A", "lora_B")
@@ -101,14 +103,32 @@ class Adapter:
     def num_bytes(self) -> int:
         return sum(parameter.nbytes for parameter in self.parameters())
 
-    def adapt(
-        self, names: tuple[str, ...], x: Tensor, outputs: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
+    def adapt(self, names: tuple[str, ...], x: Tensor, products: Linears) -> tuple[Tensor, ...]:
         """The outputs of the linears `names` for input x, each with its update."""
-        updated = added(outputs, [self.delta(name, x) for name in names])
+        if isinstance(products, PlainLinears) and self._is_learnt_whole(names):
+            w = products.weights
+            return adapted_products(
+                x,
+                [w[f"{name}.weight"] for name in names],
+                [w.get(f"{name}.bias") for name in names],
+                [self.a[name] for name in names],
+                [self.b[name] for name in names],
+                self.spec.scale,
+            )
+        updated = added(products(names, x), [self.delta(name, x) for name in names])
         if not self.magnitude:
             return updated
         return tuple(self._stretched(name, each) for name, each in zip(names, updated, strict=True))
+
+    def _is_learnt_whole(self, names: tuple[str, ...]) -> bool:
+        """Whether product and update can be formed, and learned from, in one pass."""
+        return (
+            self.training
+            and torch.is_grad_enabled()
+            and not self.spec.dropout
+            and not self.magnitude
+            and all(name in self.a for name in names)
+        )
 
     def _stretched(self, name: str, updated: Tensor) -> Tensor:
         """DoRA's output, from that of plain LoRA; a bias is no part of what is stretched."""
@@ -259,17 +279,17 @@ class AdapterBatch:
         """None where no row has an adapter, so that the base alone costs nothing."""
         return cls(rows) if any(adapter is not None for adapter in rows) else None
 
-    def adapt(
-        self, names: tuple[str, ...], x: Tensor, outputs: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
+    def adapt(self, names: tuple[str, ...], x: Tensor, products: Linears) -> tuple[Tensor, ...]:
         """The outputs of the linears `names` for input x, each with its rows' updates."""
+        outputs = products(names, x)
         if not any(adapter.magnitude for adapter, _ in self._groups):
             return added(outputs, [self.delta(name, x) for name in names])
         changed = tuple(output.clone() for output in outputs)
         for adapter, index in self._groups:
-            own = adapter.adapt(names, x[index], tuple(output[index] for output in outputs))
-            for output, rows in zip(changed, own, strict=True):
-                output[index] = rows
+            rows = tuple(output[index] for output in outputs)
+            own = adapter.adapt(names, x[index], lambda *_, rows=rows: rows)
+            for output, part in zip(changed, own, strict=True):
+                output[index] = part
         return changed
 
     def delta(self, name: str, x: Tensor) -> Tensor | None:

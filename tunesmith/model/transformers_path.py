@@ -168,7 +168,7 @@ class TransformersModel:
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if self._lora is None:
                 return output
-            return self._lora.adapt((name,), inputs[0], (output,))[0]
+            return self._lora.adapt((name,), inputs[0], lambda *_: (output,))[0]
 
         return add
 

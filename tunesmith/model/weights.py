@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tunesmith.errors import BaseModelError
-from tunesmith.model.decoder import EMBEDDING, HEAD, weight_shapes
 from tunesmith.model.families import DecoderConfig
+from tunesmith.model.shapes import EMBEDDING, HEAD, weight_shapes
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -38,11 +38,17 @@ def load_weights(
     stored: dict[str, Tensor] = {}
     for path in weight_files(directory):
         try:
-            stored.update(_read(path, device))
+            found = _read(path, device)
         except (SafetensorError, OSError) as error:
             raise BaseModelError(
                 f"{path.name} cannot be read ({error}). Copy or download the file again."
             ) from error
+        if twice := stored.keys() & found.keys():
+            raise BaseModelError(
+                f"{path.name} holds {min(twice)}, which is in another file too. "
+                "Copy or download the whole directory again."
+            )
+        stored.update(found)
     _check(stored, config)
     dtype = dtype or stored[EMBEDDING].dtype
     return {name: stored[name].to(dtype) for name in weight_shapes(config)}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.errors import EngineError, TunesmithError
+from tunesmith.model.decoder import Decoder
 from tunesmith.model.load import CausalModel
 from tunesmith.serve.protocol import Delta
 from tunesmith.serve.rows import rows_of
@@ -39,6 +40,7 @@ class Lane:
         self._num_preempted = 0
         self._rows = rows_of(model, max_rows, num_threads)
         self._max_group = 1 if model.slow else max_rows
+        self._short = model.short_positions if isinstance(model, Decoder) else None
         self._running: list[Choice] = []  # by row
         self._num_decoding = 0
         self._prompts_next = False
@@ -95,6 +97,8 @@ class Lane:
             if group and (
                 # Rows of a pass start out equally long: empty.
                 sibling is not None
+                or self._is_long(choice)
+                or self._is_long(group[-1])
                 or choice.ticket is group[-1].ticket
                 or (len(group) + 1) * longest > CHUNK
             ):
@@ -116,15 +120,21 @@ class Lane:
 
     def _sibling(self, choice: Choice) -> int | None:
         """A running row that begins with the same prompt, computed."""
-        for row in range(self._num_decoding):
-            if self._running[row].ticket is choice.ticket:
+        for row, other in enumerate(self._running[: self._num_decoding]):
+            if other.ticket is choice.ticket and self._is_long(other) == self._is_long(choice):
                 return row
         return None
+
+    def _is_long(self, choice: Choice) -> bool:
+        """Whether it outgrew the length up to which its model computes in another way."""
+        return self._short is not None and len(choice.ids) > self._short
 
     def _compute_prompts(self, group: list[Choice], limit: int, fits: Fits) -> list[Outcome]:
         start = self._num_decoding
         held = self._rows.lengths[start:]
-        new = [choice.ids[done : done + CHUNK] for choice, done in zip(group, held, strict=True)]
+        # A part of a long text would be computed as the short one that it looks like.
+        chunk = len(group[0].ids) if self._is_long(group[0]) else CHUNK
+        new = [choice.ids[done : done + chunk] for choice, done in zip(group, held, strict=True)]
         scores_BV = self._rows.run(start, new, [choice.lora for choice in group])
         if held[0] + len(new[0]) < len(group[0].ids):
             return []  # a long prompt, more of it next time
@@ -176,6 +186,10 @@ class Lane:
             outcomes.append((choice, delta))
             if delta.finish_reason is not None:
                 self._remove(choice)
+            elif self._short is not None and len(choice.ids) == self._short + 1:
+                # What was kept of it is of no use any more: from its first id again.
+                self._remove(choice)
+                self.waiting.appendleft(choice)
         return outcomes
 
     def _preempt(self) -> None:

@@ -128,7 +128,6 @@ checkpoints = Table(
     Column("job_id", String, ForeignKey("jobs.id"), nullable=False),
     Column("step", Integer, nullable=False),
     Column("model_name", String, nullable=False),
-    Column("adapter_sha256", String, nullable=False),
     Column("metrics", _json(), nullable=False),
     Column("created_at", Integer, nullable=False),
     UniqueConstraint("job_id", "step"),
@@ -143,7 +142,7 @@ models = Table(
     Column("kind", String, nullable=False),
     Column("label", String, nullable=False),
     Column("base", String, nullable=False),
-    Column("adapter_sha256", String, nullable=False, index=True),
+    Column("adapter_sha256", String, index=True),
     Column("job_id", String, ForeignKey("jobs.id"), nullable=False),
     Column("created_at", Integer, nullable=False),
     Column("owned_by", String, nullable=False),
@@ -166,6 +165,8 @@ bases = Table(
     Column("preserves_history", Boolean, nullable=False),
     Column("has_tools", Boolean, nullable=False),
     Column("created_at", Integer, nullable=False),
+    # Of a model whose weights were all trained: it is a base that no user registered.
+    Column("sha256", String),
     sqlite_autoincrement=True,
 )
 

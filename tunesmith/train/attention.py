@@ -115,7 +115,8 @@ def keeps_apart(model: CausalModel, kind: Kind) -> bool:
     ids_T = torch.randint(model.vocab_size, (total,), generator=generator)
     positions_T = torch.cat([torch.arange(length) for length in PROBE_LENGTHS])
     none = torch.empty(0, dtype=torch.int64)
-    row = MicroBatch(ids_T[None], positions_T[None], PROBE_LENGTHS, none, none, none)
+    names = tuple(range(len(PROBE_LENGTHS)))
+    row = MicroBatch(ids_T[None], positions_T[None], PROBE_LENGTHS, names, none, none, none, none)
     packed_TE = hidden(model, row.to(model.device), kind, None)
     alone_TE = torch.cat(
         [

@@ -4,16 +4,18 @@ The order is a pure function of the seed: every epoch is a permutation of the ro
 permutations are strung together, and step s (from 1) takes rows [(s-1)*B, s*B) of that string. A
 resumed job therefore needs no loader state, only the number of its step.
 
-Shape suffixes: T positions of a row, N supervised positions.
+Shape suffixes: T positions of a row, N supervised positions, S sequences.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +45,7 @@ class Corpus:
                 self._row_tokens.append(0)
                 self._row_weights.append(0.0)
                 self._row_supervised.append(0)
-            self._row_tokens[-1] += len(example.ids)
+            self._row_tokens[-1] += example.num_counted
             self._row_weights[-1] += sum(example.weights)
             self._row_supervised[-1] += sum(weight > 0 for weight in example.weights)
             ids.extend(example.ids)
@@ -62,15 +64,19 @@ class Corpus:
         return len(self._starts) - 1
 
     def num_tokens(self, rows: Iterable[int]) -> int:
-        """Tokens of these rows as rendered."""
+        """Tokens of these rows as rendered; the prompt of a pair counts once."""
         return sum(self._row_tokens[row] for row in rows)
 
     def total_weight(self, rows: Iterable[int]) -> float:
         """The denominator of the rows' loss. Raises JobError where it is zero."""
-        total = sum(self._row_weights[row] for row in rows)
+        total = sum(self.weight(row) for row in rows)
         if total <= 0:
             raise JobError("A step has no token to learn from.", code="nothing_supervised")
         return total
+
+    def weight(self, row: int) -> float:
+        """Sum of the weights of a row's tokens."""
+        return self._row_weights[row]
 
     def num_supervised(self, rows: Iterable[int]) -> int:
         return sum(self._row_supervised[row] for row in rows)
@@ -103,6 +109,17 @@ class Corpus:
         is_end[:-1] &= ~is_supervised[1:]
         return set(self._ids[is_end].tolist())
 
+    def num_answer_tokens(self, sequence: int) -> int:
+        """Supervised tokens of a sequence."""
+        return int((self.tokens(sequence)[1] > 0).sum())
+
+    def digest(self) -> str:
+        """sha256 over ids, weights and where sequences begin."""
+        digest = hashlib.sha256(repr(self._starts).encode())
+        for values in (self._ids, self._weights):
+            digest.update(values.numpy().tobytes())
+        return digest.hexdigest()
+
     def tokens(self, sequence: int) -> tuple[Tensor, Tensor]:
         """Ids and weights (T+1) of a sequence; weights[i] weighs the loss of predicting ids[i]."""
         span = slice(self._starts[sequence], self._starts[sequence + 1])
@@ -121,17 +138,24 @@ class MicroBatch:
     """They count from 0 in each sequence."""
     lengths: tuple[int, ...]
     """Of the sequences, the longest first."""
+    sequences: tuple[int, ...]
+    """Their numbers in the corpus."""
+    counts_S: Tensor
+    """How many supervised positions each has."""
     index_N: Tensor
-    """Positions of the row whose next token is supervised."""
+    """Positions of the row whose next token is supervised, in the order of the sequences."""
     targets_N: Tensor
     weights_N: Tensor
 
     def to(self, device: torch.device) -> MicroBatch:
         if device.type == "cpu":
             return self
-        tensors = (self.ids_1T, self.positions_1T, self.index_N, self.targets_N, self.weights_N)
-        ids, positions, *targets = (tensor.to(device, non_blocking=True) for tensor in tensors)
-        return MicroBatch(ids, positions, self.lengths, *targets)
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
 @lru_cache(maxsize=4)
@@ -204,6 +228,8 @@ def pack(corpus: Corpus, sequences: Iterable[int]) -> MicroBatch:
         ids_1T=torch.cat([ids[:-1] for ids, _ in parts]).long()[None],
         positions_1T=torch.cat([torch.arange(len(ids) - 1) for ids, _ in parts])[None],
         lengths=tuple(len(ids) - 1 for ids, _ in parts),
+        sequences=tuple(ordered),
+        counts_S=torch.stack([(weights[1:] != 0).sum() for _, weights in parts]),
         index_N=index_N,
         targets_N=torch.cat([ids[1:] for ids, _ in parts]).long()[index_N],
         weights_N=weights_T[index_N],

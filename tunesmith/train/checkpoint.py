@@ -1,13 +1,17 @@
 """Checkpoints: written whole or not at all, believed only when every byte is as it was written.
 
     checkpoints/step-00000012/
-        adapter_model.safetensors  adapter_config.json      the adapter, as it is served
+        adapter_model.safetensors  adapter_config.json      the adapter, as it is served, or
+        model/                                              the whole model, as it is served
+        masters.safetensors                                 its weights in fp32, if that is more
         optimizer.safetensors                               AdamW's moments
         state.json                                          where the job stands
         MANIFEST.json                                       size and sha256 of the files above
 
 The files go into a hidden directory first; each is fsynced, the manifest last; then the directory
 is renamed. Hidden directories are leftovers. Nothing is pickled.
+
+Of a whole model only the newest checkpoint keeps what a resume needs, six times the model's size.
 """
 
 from __future__ import annotations
@@ -15,19 +19,22 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tunesmith.errors import TunesmithError
 from tunesmith.model.adapter_files import WEIGHTS
-from tunesmith.model.lora import Adapter
+from tunesmith.model.listing import LISTING
 from tunesmith.train.records import RecordError, from_json, to_json
 from tunesmith.train.spec import CHECKPOINTS_DIR, SCHEMA, CheckpointEntry, fsync_dir
 
 OPTIMIZER_FILE = "optimizer.safetensors"
+MASTERS_FILE = "masters.safetensors"
+MODEL_DIR = "model"
 STATE_FILE = "state.json"
 MANIFEST_FILE = "MANIFEST.json"
 PREFIX = "step-"
@@ -71,18 +78,23 @@ class Checkpoint:
     path: Path
     manifest: Manifest
     standing: Standing
+    resumable: bool = True
+    """False: what a resume needs was taken away; the model in it is whole."""
 
     def moments(self) -> dict[str, Tensor]:
         """The optimizer's state, see AdamW.load_state."""
         return load_file(self.path / OPTIMIZER_FILE)
 
     def entry(self, job_dir: Path) -> CheckpointEntry:
+        listing = self.manifest.files.get(f"{MODEL_DIR}/{LISTING}")
+        where = self.path / MODEL_DIR if listing else self.path
         return CheckpointEntry(
             step=self.standing.step,
             epoch=self.standing.epoch,
-            path=self.path.relative_to(job_dir),
-            sha256=self.manifest.files[WEIGHTS].sha256,
+            path=where.relative_to(job_dir),
+            sha256=(listing or self.manifest.files[WEIGHTS]).sha256,
             metrics=self.standing.metrics,
+            form="model" if listing else "adapter",
         )
 
 
@@ -101,25 +113,27 @@ class Checkpoints:
     def save(
         self,
         standing: Standing,
-        adapter: Adapter,
+        write_weights: Callable[[Path], object],
         moments: dict[str, Tensor],
-        *,
-        base_name: str,
-        transposed: bool = False,
     ) -> Checkpoint:
-        """Writes a checkpoint durably; one of the same step is replaced."""
+        """Writes a checkpoint durably; one of the same step is replaced.
+
+        `write_weights` puts what is served into the directory that it is given.
+        """
         draft = self.directory / f".tmp-{self._fence}"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
-        adapter.save(draft, base_name, transposed=transposed)
-        (draft / OPTIMIZER_FILE).write_bytes(save({k: v.cpu() for k, v in moments.items()}))
+        write_weights(draft)
+        save_file({name: value.cpu() for name, value in moments.items()}, draft / OPTIMIZER_FILE)
         (draft / STATE_FILE).write_bytes(to_json(standing))
-        names = sorted(path.name for path in draft.iterdir())
+        paths = sorted(path for path in draft.rglob("*") if path.is_file())
+        names = [str(path.relative_to(draft)) for path in paths]
         digests = {name: _sealed(draft / name) for name in names}
         manifest = Manifest(self._job_id, self._fence, standing.step, digests)
         (draft / MANIFEST_FILE).write_bytes(to_json(manifest))
         _sealed(draft / MANIFEST_FILE)
-        fsync_dir(draft)
+        for directory in {path.parent for path in paths} | {draft}:
+            fsync_dir(directory)
         path = self.directory / f"{PREFIX}{standing.step:08d}"
         if path.exists():
             self.discard(path)
@@ -139,13 +153,19 @@ class Checkpoints:
         return good, bad
 
     def prune(self, keep: int) -> None:
-        """Keeps the last `keep` epoch ends and the newest of all; removes the rest."""
+        """Keeps the last `keep` epoch ends and the newest of all; removes the rest.
+
+        Of whole models the newest alone can be resumed from then.
+        """
         paths = sorted(self.directory.glob(f"{PREFIX}*"))
         epoch_ends = [path for path in paths if _ends_epoch(path)]
         kept = {*epoch_ends[-keep:], *paths[-1:]} if keep else set(paths[-1:])
         for path in paths:
             if path not in kept:
                 self.discard(path)
+            elif path != paths[-1] and (path / MODEL_DIR).is_dir():
+                for name in (OPTIMIZER_FILE, MASTERS_FILE):
+                    (path / name).unlink(missing_ok=True)
 
     def discard(self, path: Path) -> None:
         """Removes a checkpoint; after a crash half-way it does not look like one any more."""
@@ -171,14 +191,19 @@ def verify(path: Path, job_id: str) -> Checkpoint:
         raise CheckpointError(error.message) from error
     if manifest.job_id != job_id:
         raise CheckpointError(f"it belongs to job {manifest.job_id}")
+    is_model = f"{MODEL_DIR}/{LISTING}" in manifest.files
+    resumable = True
     for name, digest in manifest.files.items():
         try:
             found = _digest(path / name)
         except FileNotFoundError as error:
+            if is_model and name in (OPTIMIZER_FILE, MASTERS_FILE):
+                resumable = False
+                continue
             raise CheckpointError(f"{name} is missing") from error
         if found != digest:
             raise CheckpointError(f"{name} is not what was written (sha256 or size differ)")
-    return Checkpoint(path, manifest, standing)
+    return Checkpoint(path, manifest, standing, resumable)
 
 
 def _ends_epoch(path: Path) -> bool:

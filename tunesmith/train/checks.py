@@ -6,12 +6,13 @@ to stop, an adapter that gets no gradient, a loss of NaN in a job that "succeeds
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 from tunesmith.errors import JobError
 from tunesmith.model.lora import Adapter
 from tunesmith.train.batches import Corpus
-from tunesmith.train.step import Means
+from tunesmith.train.full import FullWeights
+from tunesmith.train.objective import Means, Objective, Preference
 
 
 def check_stops(corpus: Corpus, stop_ids: Set[int]) -> None:
@@ -26,12 +27,15 @@ def check_stops(corpus: Corpus, stop_ids: Set[int]) -> None:
         )
 
 
-def check_gradients(adapter: Adapter) -> None:
-    """After the first backward pass every lora_B has a gradient."""
-    for name, matrix in adapter.b.items():
+def check_gradients(trained: Adapter | FullWeights) -> None:
+    """After the first backward pass every lora_B has a gradient, or every matrix of the model."""
+    is_full = isinstance(trained, FullWeights)
+    matrices = trained.matrices if isinstance(trained, FullWeights) else trained.b
+    for name, matrix in matrices.items():
         if matrix.grad is None or not bool(matrix.grad.any()):
             raise JobError(
-                f"The adapter of {name} gets no gradient: training would change nothing there. "
+                f"{name if is_full else f'The adapter of {name}'} gets no gradient: training would "
+                "change nothing there. "
                 "This is a fault of the program or of the base's weights (all zero?), not of the "
                 "data.",
                 code="no_gradient",
@@ -47,4 +51,24 @@ def check_finite(means: Means, step: int, total_steps: int) -> None:
             "a quarter, and create the job again.",
             code="non_finite_loss",
             param="hyperparameters.learning_rate_multiplier",
+        )
+
+
+# How far the first log-probabilities may be from the reference's, as a share of these: rounding, in
+# micro-batches put together otherwise.
+REFERENCE_TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
+
+
+def check_reference(objective: Objective, rows: Sequence[int], means: Means, dtype: str) -> None:
+    """Before anything is learned, the model gives every answer what the reference gave it."""
+    if not isinstance(objective, Preference):
+        return
+    usual = float(objective.reference_S[objective.corpus.sequences(rows)].abs().mean())
+    moved = max(abs(means.rewards[side]) for side in ("chosen", "rejected")) / objective.beta
+    if moved > REFERENCE_TOLERANCE[dtype] * usual:
+        raise JobError(
+            f"The first margins are not zero: log-probabilities are {moved:.3g} away from those of "
+            "the reference, which should be the model that the job starts from. This is a fault of "
+            "the program, not of the data: please report it.",
+            code="reference_differs",
         )

@@ -1,4 +1,4 @@
-"""Supervised tuning: the recipe, read from top to bottom.
+"""Tuning by any method: the recipe, read from top to bottom (objective.py says what is lowered).
 
 Left out on purpose: loader workers (rows are rendered once, in memory), gradient checkpointing
 (without it LoRA is a third cheaper; micro-batches shrink instead), early stopping, evaluation by
@@ -9,29 +9,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
-from tunesmith.train.batches import Corpus
+from tunesmith.train.advice import tell_best, tell_if_rising
 from tunesmith.train.checkpoint import Standing
-from tunesmith.train.checks import check_finite, check_gradients
+from tunesmith.train.checks import check_finite, check_gradients, check_reference
+from tunesmith.train.full import FullWeights
 from tunesmith.train.job import Job
+from tunesmith.train.objective import Means, longest_unit
 from tunesmith.train.optimizer import learning_rate
+from tunesmith.train.preference import aim
+from tunesmith.train.samples import take_samples
 from tunesmith.train.shortage import despite_full_disk, within_memory
 from tunesmith.train.smoke import smoke
 from tunesmith.train.spec import Result
 from tunesmith.train.start import Run, prepare
-from tunesmith.train.step import Means, accumulate, evaluate, seed_step
+from tunesmith.train.step import accumulate, evaluate, seed_step
 from tunesmith.train.watch import Request
 
 VALIDATE_EVERY = 10
 
 
 def train(job: Job) -> Result:
-    """Tunes an adapter by the job's spec, from its newest good checkpoint if it has any.
+    """Tunes a model by the job's spec, from its newest good checkpoint if it has any.
 
     Raises DataError, JobError, BaseModelError or AdapterError for what no retry would change, and
     Fenced where another trainer has taken over.
     """
     run = prepare(job)
+    if asked := aim(job, run):
+        return stop(job, run, asked)
     rehearse(job, run)
     first_servable = run.plan.n_epochs - max(1, job.spec.keep_checkpoints) + 1
     for step in range(job.progress.step + 1, run.plan.total_steps + 1):
@@ -42,31 +50,42 @@ def train(job: Job) -> Result:
         validate(job, run, step, epoch)
         job.watch.check_fence()
         job.journal.metrics(step, run.plan.total_steps, run.metrics)
+        if epoch:
+            tell_if_rising(job, epoch)
         if epoch and epoch >= first_servable:
             save(job, run, servable=True)
-        elif time.monotonic() - run.saved_at_s >= job.spec.save_every_s:
+            take_samples(job, run, step, epoch)
+        elif time.monotonic() - run.saved_at_s >= run.save_every_s(job.spec):
             save(job, run, servable=False)
     report_answer(job, run)
-    return job.result("succeeded")
+    result = job.result("succeeded")
+    tell_best(job, result.checkpoints)
+    return result
 
 
 def learn(job: Job, run: Run, step: int) -> None:
     """One optimizer step; leaves its figures in the run."""
     rows = run.order.rows(step)
+    began_s = time.monotonic()
 
     def forwards_and_backwards(max_tokens: int) -> Means:
-        if run.adapter.spec.dropout:
+        if run.plan.lora_dropout:
             seed_step(job.spec.seed, step)
-        return accumulate(run.forward, run.adapter, run.optimizer, run.train, rows, max_tokens)
+        return accumulate(run.forward, run.trained, run.optimizer, run.objective, rows, max_tokens)
 
-    means = within_memory(job, run, run.train.longest(rows), forwards_and_backwards)
+    longest = longest_unit(run.objective, rows)
+    means = within_memory(job, run, longest, forwards_and_backwards)
     check_finite(means, step, run.plan.total_steps)
     if step == 1:
-        check_gradients(run.adapter)
+        check_gradients(run.trained)
+        if not run.plan.lora_dropout:
+            check_reference(run.objective, rows, means, run.plan.dtype)
     run.optimizer.update(learning_rate(run.plan.learning_rate, step, run.plan.total_steps))
-    run.metrics = {"train_loss": means.loss, "train_mean_token_accuracy": means.accuracy}
+    run.metrics = means.named("train")
+    run.row_losses.record((step - 1) * run.plan.batch_size, rows, means.row_losses)
     job.progress.step = step
     job.progress.trained_tokens += run.train.num_tokens(rows)
+    run.time_step(time.monotonic() - began_s)
 
 
 def validate(job: Job, run: Run, step: int, epoch: int | None) -> None:
@@ -76,21 +95,19 @@ def validate(job: Job, run: Run, step: int, epoch: int | None) -> None:
         return
     batch_size = min(run.plan.batch_size, valid.num_rows)
     first = step // VALIDATE_EVERY * batch_size
-    batch = [row % valid.num_rows for row in range(first, first + batch_size)]
-    score(job, run, "valid", valid, batch)
+    score(job, run, "valid", [row % valid.num_rows for row in range(first, first + batch_size)])
     if epoch:
-        score(job, run, "full_valid", valid, range(valid.num_rows))
+        score(job, run, "full_valid", range(valid.num_rows))
 
 
-def score(job: Job, run: Run, name: str, corpus: Corpus, rows: Sequence[int]) -> None:
-    """Adds loss and accuracy on the rows to the run's figures."""
+def score(job: Job, run: Run, phase: str, rows: Sequence[int]) -> None:
+    """Adds the figures of these rows of the validation file to the run's."""
 
     def forwards(max_tokens: int) -> Means:
-        return evaluate(run.forward, run.adapter, corpus, rows, max_tokens)
+        return evaluate(run.forward, run.trained, run.valid_objective, rows, max_tokens)
 
-    means = within_memory(job, run, corpus.longest(rows), forwards)
-    run.metrics[f"{name}_loss"] = means.loss
-    run.metrics[f"{name}_mean_token_accuracy"] = means.accuracy
+    means = within_memory(job, run, longest_unit(run.valid_objective, rows), forwards)
+    run.metrics |= means.named(phase)
 
 
 def stop(job: Job, run: Run, asked: Request) -> Result:
@@ -109,18 +126,27 @@ def save(job: Job, run: Run, *, servable: bool) -> None:
         return
     job.watch.check_fence()
     job.journal.sync()
+    run.row_losses.save()
     standing = Standing(step, run.order.epoch_ended_by(step), servable, dict(run.metrics))
+    began_s = time.monotonic()
     despite_full_disk(
         lambda: job.checkpoints.save(
-            standing,
-            run.adapter,
-            run.optimizer.state(),
-            base_name=job.spec.base.name,
-            transposed=getattr(run.model, "transposed", False),
+            standing, partial(write_weights, job, run), run.optimizer.state()
         )
     )
     job.checkpoints.prune(max(1, job.spec.keep_checkpoints))
     run.saved, run.saved_at_s = standing, time.monotonic()
+    run.save_s = run.saved_at_s - began_s
+
+
+def write_weights(job: Job, run: Run, directory: Path) -> None:
+    """What is served of a checkpoint: an adapter's two files, or a whole model."""
+    base = job.spec.base
+    if isinstance(run.trained, FullWeights):
+        run.trained.save(directory, base.path, run.renderer.stop_ids)
+    else:
+        transposed = getattr(run.model, "transposed", False)
+        run.trained.save(directory, base.name, transposed=transposed)
 
 
 def rehearse(job: Job, run: Run) -> None:
@@ -132,14 +158,16 @@ def rehearse(job: Job, run: Run) -> None:
         rows = run.train.longest_rows(run.plan.batch_size)
 
         def forwards_and_backwards(max_tokens: int) -> Means:
-            return accumulate(run.forward, run.adapter, run.optimizer, run.train, rows, max_tokens)
+            return accumulate(
+                run.forward, run.trained, run.optimizer, run.objective, rows, max_tokens
+            )
 
-        within_memory(job, run, run.train.longest(rows), forwards_and_backwards)
+        within_memory(job, run, longest_unit(run.objective, rows), forwards_and_backwards)
 
 
 def report_answer(job: Job, run: Run) -> None:
     """Says whether the tuned model answers a training prompt and stops."""
-    seen = smoke(run.model, run.adapter, run.train, run.stop_ids)
+    seen = smoke(run.model, run.trained, run.train, run.renderer.stop_ids)
     if seen.stops:
         text = f"answers a training prompt and stops ({seen.num_tokens} tokens)"
         job.journal.message("smoke", f"Smoke test: the tuned model {text}")

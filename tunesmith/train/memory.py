@@ -1,13 +1,29 @@
-"""How much memory is left, and what running out of it looks like."""
+"""How much memory is left, how it is kept, and what running out of it looks like."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
 import torch
 
 CGROUP = Path("/sys/fs/cgroup")
+# Options of glibc's mallopt.
+TRIM_THRESHOLD = -1
+MMAP_MAX = -4
+
+
+def keep_freed_memory() -> None:
+    """Lets the C library hand what a step frees to the next one, for the rest of the process.
+
+    Otherwise every large tensor is mapped, zeroed page by page by the system and unmapped again:
+    a fifth of a step on a CPU. Nothing happens where the C library is not glibc.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(MMAP_MAX, 0)
+        mallopt(TRIM_THRESHOLD, -1)
 
 
 def available_bytes(device: torch.device) -> int:

@@ -24,21 +24,30 @@ class AdamW:
     """Without weight decay. `parameters` become leaves whose storage belongs to this object."""
 
     def __init__(self, parameters: list[Tensor]) -> None:
-        device = parameters[0].device
+        device, dtype = parameters[0].device, parameters[0].dtype
         sizes = [-(-p.numel() // ALIGNMENT) * ALIGNMENT for p in parameters]
-        self._values, self.gradient, self._mean, self._square = (
-            torch.zeros(sum(sizes), device=device) for _ in range(4)
+        self.values, self.gradient, self._mean, self._square = (
+            torch.zeros(sum(sizes), dtype=dtype, device=device) for _ in range(4)
         )
         self._num_updates = torch.zeros((), device=device)
+        self._mirror: Tensor | None = None
+        self.spans: list[slice] = []
+        """Where in `values` each parameter lies."""
         start = 0
         for parameter, size in zip(parameters, sizes, strict=True):
             span = slice(start, start + parameter.numel())
-            self._values[span] = parameter.detach().flatten()
+            self.values[span] = parameter.detach().flatten()
+            self.spans.append(span)
             parameter.requires_grad_(False)
-            parameter.data = self._values[span].view(parameter.shape)
+            parameter.data = self.values[span].view(parameter.shape)
             parameter.requires_grad_()
             parameter.grad = self.gradient[span].view(parameter.shape)
             start += size
+
+    def mirror(self, dtype: torch.dtype) -> Tensor:
+        """`values` in another type, which follows every update from now on."""
+        self._mirror = self.values.to(dtype)
+        return self._mirror
 
     def zero_gradient(self) -> None:
         self.gradient.zero_()
@@ -52,7 +61,7 @@ class AdamW:
     def update(self, learning_rate: float) -> None:
         self._num_updates += 1
         torch._fused_adamw_(
-            [self._values],
+            [self.values],
             [self.gradient],
             [self._mean],
             [self._square],
@@ -66,6 +75,8 @@ class AdamW:
             amsgrad=False,
             maximize=False,
         )
+        if self._mirror is not None:
+            self._mirror.copy_(self.values)
 
     def state(self) -> dict[str, Tensor]:
         """What a resume needs besides the parameters themselves."""

@@ -15,8 +15,9 @@ import torch
 from tunesmith.bases import BaseInfo
 from tunesmith.data import estimate
 from tunesmith.errors import JobError
+from tunesmith.model.adapter_files import LoraSpec, continued
 from tunesmith.model.load import CausalModel
-from tunesmith.train import probe
+from tunesmith.train import precision
 from tunesmith.train.attention import Kind
 from tunesmith.train.batches import Corpus
 from tunesmith.train.memory import available_bytes
@@ -50,6 +51,11 @@ class Plan:
     lora_rank: int
     lora_alpha: float
     lora_dropout: float
+    lora_targets: str | list[str] = "all"
+    lora_rslora: bool = False
+    finetuning_type: estimate.FinetuningType = "lora"
+    beta: float | None = None
+    """Of preferences."""
     attention: Kind = "split"
     """How sequences in one row are kept apart; proven on the loaded model."""
     schema: int = SCHEMA
@@ -58,6 +64,14 @@ class Plan:
     def torch_dtype(self) -> torch.dtype:
         return TYPES[self.dtype]
 
+    @property
+    def lora(self) -> LoraSpec:
+        """The shape of a fresh adapter."""
+        is_dora = self.finetuning_type == "dora"
+        return LoraSpec(
+            self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_rslora, is_dora
+        )
+
     def smaller(self) -> Plan:
         """The same with half the micro-batch, after running out of memory."""
         return replace(self, micro_tokens=self.micro_tokens // 2)
@@ -65,25 +79,32 @@ class Plan:
     def text(self, num_trainable: int) -> str:
         """For the user."""
         where = "GPU" if self.device == "cuda" else f"CPU, {_count(self.threads, 'thread')}"
+        kind = {"lora": "LoRA parameters", "dora": "DoRA parameters", "full": "weights"}
+        shape = f"rank {self.lora_rank}, alpha {self.lora_alpha:g}"
+        shape = "the whole model" if self.finetuning_type == "full" else shape
+        on_pairs = "" if self.beta is None else f" on preferences (beta {self.beta:g})"
         return (
-            f"Training {num_trainable:,} LoRA parameters (rank {self.lora_rank}, alpha "
-            f"{self.lora_alpha:g}) in {self.dtype} on {where}: "
+            f"Training {num_trainable:,} {kind[self.finetuning_type]} ({shape}){on_pairs} "
+            f"in {self.dtype} on {where}: "
             f"{_count(self.n_epochs, 'epoch')}, batch size {self.batch_size}, "
             f"{_count(self.total_steps, 'step')}, learning rate {self.learning_rate:.2g}"
         )
 
 
 def decide(spec: Spec, base: BaseInfo, corpus: Corpus) -> Plan:
-    """Resolves "auto" and measures the machine; sets the number of threads."""
-    hyper = estimate.resolve(spec.hyperparameters, corpus.num_rows)
+    """Resolves "auto" and looks at the machine."""
+    requested = spec.hyperparameters
+    if spec.start_adapter is not None:
+        requested = continued(requested, spec.start_adapter)
+    hyper = estimate.resolve(requested, corpus.num_rows, spec.method)
     device = pick_device(spec.device)
     threads = spec.threads or len(os.sched_getaffinity(0))
     if device == "cuda":
-        dtype = probe.choose_cuda()
+        dtype = precision.choose_cuda()
     else:
         mean_tokens = corpus.num_tokens(range(corpus.num_rows)) // corpus.num_rows
         num_tokens = min(hyper.batch_size * mean_tokens, MAX_MICRO_TOKENS[device])
-        dtype, threads = probe.choose_cpu(num_tokens, base.hidden_size, threads)
+        dtype, threads = precision.choose_cpu(num_tokens, base.hidden_size, threads)
     return Plan(
         device=device,
         dtype="bfloat16" if dtype == torch.bfloat16 else "float32",
@@ -94,10 +115,19 @@ def decide(spec: Spec, base: BaseInfo, corpus: Corpus) -> Plan:
         n_epochs=hyper.n_epochs,
         batch_size=hyper.batch_size,
         total_steps=estimate.num_steps(corpus.num_rows, hyper.n_epochs, hyper.batch_size),
-        learning_rate=estimate.learning_rate(base.hidden_size, hyper.learning_rate_multiplier),
+        learning_rate=estimate.learning_rate(
+            base.hidden_size,
+            hyper.learning_rate_multiplier,
+            spec.method,
+            hyper.finetuning_type,
+        ),
         lora_rank=hyper.lora_rank,
         lora_alpha=hyper.lora_alpha,
         lora_dropout=hyper.lora_dropout,
+        lora_targets=hyper.lora_targets,
+        lora_rslora=hyper.lora_rslora,
+        finetuning_type=hyper.finetuning_type,
+        beta=hyper.beta,
     )
 
 

@@ -49,9 +49,10 @@ def run_train(job_dir: Path, spec: Spec) -> int:
     from tunesmith.train.job import Job
     from tunesmith.train.journal import Journal
     from tunesmith.train.loop import train
-    from tunesmith.train.memory import is_out_of_memory
+    from tunesmith.train.memory import is_out_of_memory, keep_freed_memory
     from tunesmith.train.watch import Fenced, Watch
 
+    keep_freed_memory()
     with (
         Journal(job_dir / files.EVENTS_FILE, SystemClock()) as journal,
         Watch(job_dir, spec.fence) as watch,

@@ -13,14 +13,15 @@ import torch
 from tunesmith.bases import BaseInfo
 from tunesmith.data.estimate import Hyperparameters
 from tunesmith.data.render import Example
-from tunesmith.model.adapter_files import LoraSpec
 from tunesmith.model.load import load_model
-from tunesmith.model.lora import Adapter
 from tunesmith.train import attention
 from tunesmith.train.batches import Corpus, Order
+from tunesmith.train.memory import keep_freed_memory
+from tunesmith.train.objective import Supervised
 from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import decide, fit_memory
 from tunesmith.train.spec import BaseRef, FileRef, Spec
+from tunesmith.train.start import fresh_adapter
 from tunesmith.train.step import Forward, accumulate
 
 MAX_STEPS = 200
@@ -50,6 +51,7 @@ def rehearse(
 
     Raises JobError or BaseModelError; nothing is written.
     """
+    keep_freed_memory()
     corpus = Corpus(examples)
     nothing = FileRef("", Path())
     spec = Spec(
@@ -65,17 +67,17 @@ def rehearse(
     plan = decide(spec, base, corpus)
     torch.set_num_threads(plan.threads)
     model = load_model(base.path, dtype=plan.torch_dtype, device=plan.device)
-    shape = LoraSpec(plan.lora_rank, plan.lora_alpha, plan.lora_dropout)
-    adapter = Adapter.create(model.linears, shape, 0).to(torch.float32, model.device).train()
+    adapter = fresh_adapter(model, plan, 0)
     optimizer = AdamW(adapter.parameters())
     plan = fit_memory(plan, model)
     forward = Forward(model, attention.choose(model)[0])
+    objective = Supervised(corpus)
     order = Order(0, corpus.num_rows, plan.batch_size, MAX_STEPS)
     num_steps = num_tokens = 0
     start = time.perf_counter()
     for step in range(1, min(MAX_STEPS, order.total_steps) + 1):
         rows = order.rows(step)
-        accumulate(forward, adapter, optimizer, corpus, rows, plan.micro_tokens)
+        accumulate(forward, adapter, optimizer, objective, rows, plan.micro_tokens)
         optimizer.update(0.0)
         if step == 1:
             start = time.perf_counter()

@@ -9,6 +9,8 @@ rename, fsync of the directory), so a reader sees the old text or the new one.
     process.json      who works on it now
     validation.json   what the validate phase found
     plan.json         what the first start of the train phase decided; a resume obeys it
+    reference-*.safetensors  what the start makes of preferences (see preference.py)
+    rows.npy, samples.json   for people to look at (see insight.py)
     events.jsonl      one event a line, appended; keys make re-emission after a crash harmless
     checkpoints/      step-00000012/ with a manifest (see checkpoint.py)
     result.json       the end of the train phase
@@ -74,7 +76,7 @@ class Spec:
     seed: int
     validation_file: FileRef | None = None
     start_adapter: Path | None = None
-    """Continue this adapter (its rank and alpha stay) instead of starting a fresh one."""
+    """Continue this adapter (its shape stays) instead of starting a fresh one."""
     method: Method = "supervised"
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     """As requested: "auto" or numbers; see data/estimate.py."""
@@ -122,7 +124,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class CheckpointEntry:
-    """A servable checkpoint: an adapter in the PEFT format with its metrics."""
+    """A servable checkpoint with its metrics: an adapter in the PEFT format, or a whole model."""
 
     step: int
     epoch: int | None
@@ -130,8 +132,9 @@ class CheckpointEntry:
     path: Path
     """Relative to the job's directory."""
     sha256: str
-    """Of adapter_model.safetensors."""
+    """Of adapter_model.safetensors; of a whole model, of the list of its files (listing.py)."""
     metrics: dict[str, float] = field(default_factory=dict)
+    form: Literal["adapter", "model"] = "adapter"
 
 
 @dataclass(frozen=True)

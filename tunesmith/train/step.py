@@ -6,9 +6,8 @@ Shape suffixes: see batches.py and loss.py.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,24 +17,13 @@ from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
 from tunesmith.train import loss
 from tunesmith.train.attention import Kind, hidden
-from tunesmith.train.batches import Corpus, MicroBatch, micro_batches
+from tunesmith.train.batches import MicroBatch, micro_batches
+from tunesmith.train.full import FullWeights
+from tunesmith.train.objective import Means, Objective, Sums
 from tunesmith.train.optimizer import AdamW
 
-
-@dataclass(frozen=True)
-class Means:
-    """Per supervised token, over all sequences of a pass."""
-
-    loss: float
-    """Weighted by the examples' weights."""
-    accuracy: float
-    """The share of tokens that the model finds the most likely, 0 to 1."""
-    gradient_norm: float = 0.0
-    """Before clipping."""
-
-    @property
-    def is_finite(self) -> bool:
-        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+# What a job changes: an adapter beside the frozen weights, or the weights.
+Trained = Adapter | FullWeights
 
 
 @dataclass(frozen=True)
@@ -44,10 +32,13 @@ class Forward:
 
     model: CausalModel
     attention: Kind
+    head_gradient: Tensor | None = None
+    """Where the gradient of the model's head adds up, if the head is trained."""
 
     @property
     def head(self) -> loss.Head:
-        return loss.Head(self.model.logits, self.model.vocab_size)
+        weight = None if self.head_gradient is None else self.model.head
+        return loss.Head(self.model.logits, self.model.vocab_size, weight, self.head_gradient)
 
     def supervised(self, batch: MicroBatch, lora: LowRankUpdate | None) -> Tensor:
         """Hidden states of the supervised positions (N, E)."""
@@ -57,9 +48,9 @@ class Forward:
 
 def accumulate(
     forward: Forward,
-    adapter: Adapter,
+    trained: Trained,
     optimizer: AdamW,
-    corpus: Corpus,
+    objective: Objective,
     rows: Sequence[int],
     max_tokens: int,
 ) -> Means:
@@ -68,40 +59,52 @@ def accumulate(
     Waits for the device once, at its end.
     """
     optimizer.zero_gradient()
-    total = corpus.total_weight(rows)
-    sums = [
-        loss.backward(
+    divisor = objective.divisor(rows)
+    found = []
+    for batch in _on_device(forward.model, objective, rows, max_tokens):
+
+        def coefficients(loss_S: Tensor, batch: MicroBatch = batch) -> Tensor:
+            return objective.coefficients(batch, loss_S) / divisor
+
+        scores = loss.backward(
             forward.head,
-            forward.supervised(batch, adapter),
-            batch.targets_N,
-            batch.weights_N,
-            total,
+            forward.supervised(batch, trained),
+            batch,
+            coefficients,
+            are_constant=not objective.looks_at_losses,
         )
-        for batch in _on_device(forward.model, corpus, rows, max_tokens)
-    ]
+        found.append((batch, scores))
     norm = optimizer.clip()
-    return _means(sums, total, corpus.num_supervised(rows), norm)
+    means = objective.means(rows, _sums(found))
+    return replace(means, gradient_norm=float(norm))
+
+
+@torch.no_grad()
+def sums(
+    forward: Forward,
+    lora: LowRankUpdate | None,
+    objective: Objective,
+    rows: Sequence[int],
+    max_tokens: int,
+) -> Sums:
+    """Loss and right tokens of each of the rows' sequences."""
+    return _sums(
+        [
+            (batch, loss.scores(forward.head, forward.supervised(batch, lora), batch))
+            for batch in _on_device(forward.model, objective, rows, max_tokens)
+        ]
+    )
 
 
 def evaluate(
-    forward: Forward, adapter: Adapter, corpus: Corpus, rows: Sequence[int], max_tokens: int
+    forward: Forward, trained: Trained, objective: Objective, rows: Sequence[int], max_tokens: int
 ) -> Means:
     """Loss and accuracy on the rows, without dropout."""
-    training, adapter.training = adapter.training, False
+    training, trained.training = trained.training, False
     try:
-        with torch.no_grad():
-            sums = [
-                loss.scores(
-                    forward.head,
-                    forward.supervised(batch, adapter),
-                    batch.targets_N,
-                    batch.weights_N,
-                )
-                for batch in _on_device(forward.model, corpus, rows, max_tokens)
-            ]
+        return objective.means(rows, sums(forward, trained, objective, rows, max_tokens))
     finally:
-        adapter.training = training
-    return _means(sums, corpus.total_weight(rows), corpus.num_supervised(rows))
+        trained.training = training
 
 
 def seed_step(seed: int, step: int) -> None:
@@ -111,20 +114,22 @@ def seed_step(seed: int, step: int) -> None:
 
 
 def _on_device(
-    model: CausalModel, corpus: Corpus, rows: Sequence[int], max_tokens: int
+    model: CausalModel, objective: Objective, rows: Sequence[int], max_tokens: int
 ) -> list[MicroBatch]:
-    units = [[sequence] for sequence in corpus.sequences(rows)]
-    return [batch.to(model.device) for batch in micro_batches(corpus, units, max_tokens)]
+    batches = micro_batches(objective.corpus, objective.units(rows), max_tokens)
+    return [batch.to(model.device) for batch in batches]
 
 
-def _means(
-    sums: list[loss.Scores], total_weight: float, num_supervised: int, norm: Tensor | None = None
-) -> Means:
-    found = [
-        torch.stack([each.loss for each in sums]).sum(),
-        torch.stack([each.correct for each in sums]).sum(),
-    ]
-    if norm is not None:
-        found.append(norm)
-    values = torch.stack([value.double() for value in found]).tolist()
-    return Means(values[0] / total_weight, values[1] / num_supervised, *values[2:])
+def _sums(found: list[tuple[MicroBatch, loss.Scores]]) -> Sums:
+    """What micro-batches gave, brought to the CPU at once."""
+    sequences = [sequence for batch, _ in found for sequence in batch.sequences]
+    values_2S = torch.stack(
+        [
+            torch.cat([scores.loss_S for _, scores in found]),
+            torch.cat([scores.correct_S for _, scores in found]),
+        ]
+    )
+    losses, corrects = values_2S.tolist()
+    return Sums(
+        dict(zip(sequences, losses, strict=True)), dict(zip(sequences, corrects, strict=True))
+    )

@@ -13,7 +13,7 @@ from tunesmith.data.check import Dataset
 from tunesmith.data.formats import Limits
 from tunesmith.data.render import Renderer
 from tunesmith.data.report import report, warnings
-from tunesmith.errors import BaseModelError, DataError, JobError
+from tunesmith.errors import AdapterError, BaseModelError, DataError, JobError
 from tunesmith.ids import SystemClock
 from tunesmith.model.adapter_files import continued
 from tunesmith.train.rows import Param, rendered
@@ -29,6 +29,8 @@ def validate(spec: Spec) -> Validation:
         failure = Failure(error.code, error.message, error.param)
     except BaseModelError as error:
         failure = Failure("invalid_base_model", error.message, "model")
+    except AdapterError as error:
+        failure = Failure("invalid_adapter", error.message, "model")
     except MemoryError:
         message = "Checking the files takes more memory than a check may have. Split them."
         failure = Failure("out_of_memory", message, "training_file")

@@ -48,7 +48,7 @@ def data(tmp_path: Path) -> Path:
         ))  # fmt: skip
         steps = [NewEvent(f"step:{n}", "", 1, type="metrics", data={"step": n}) for n in (1, 2)]
         events.append(conn, SystemRng(), JOB, [NewEvent("start", "", 1), *steps])
-        checkpoints.insert(conn, CheckpointRow("ftckpt_1", JOB, 2, NAME, digest, {}, 2))
+        checkpoints.insert(conn, CheckpointRow("ftckpt_1", JOB, 2, NAME, {}, 2))
         models.insert(conn, ModelRow(NAME, "tuned", "b", "b", digest, JOB, 2, "o"))
     db.close()
     return tmp_path

@@ -44,6 +44,15 @@ def test_list_of_none_says_what_to_do(remote: Endpoint, run: Run) -> None:
     assert "tunesmith tune" in run("jobs", "list", *options(remote)).output
 
 
+def test_show_has_the_hyperparameters_of_other_methods(remote: Endpoint, run: Run) -> None:
+    method = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 3}}}
+    remote.answer("GET", JOB, job("running", hyperparameters=None, method=method))
+    remote.answer("GET", f"{JOB}/events", listing(FIRST))
+    remote.answer("GET", f"{JOB}/checkpoints", listing())
+    output = run("jobs", "show", JOB_ID, *options(remote)).output
+    assert "beta 0.2, n_epochs 3" in output
+
+
 def test_show_has_details_events_and_checkpoints(remote: Endpoint, run: Run) -> None:
     failure = {"code": "invalid_training_file", "message": "Example 3 ...", "param": None}
     point = {"id": "c", "object": "fine_tuning.job.checkpoint", "created_at": 1, "metrics": {},
@@ -62,6 +71,49 @@ def test_show_has_details_events_and_checkpoints(remote: Endpoint, run: Run) -> 
 def test_steering(verb: str, remote: Endpoint, run: Run) -> None:
     remote.answer("POST", f"{JOB}/{verb}", job("paused"))
     assert run("jobs", verb, JOB_ID, *options(remote)).output == f"{JOB_ID}: paused\n"
+
+
+def test_tune_on_preferences_with_further_hyperparameters(
+    remote: Endpoint, run: Run, tmp_path: Path
+) -> None:
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("{}\n")
+    file = {"id": "file-abc", "object": "file", "bytes": 3, "created_at": 1, "filename": "x",
+            "purpose": "fine-tune", "status": "processed"}  # fmt: skip
+    remote.answer("POST", "/files", file)
+    remote.answer("POST", "/fine_tuning/jobs", job("validating_files"))
+    given = ("--option", "finetuning_type=dora", "--option", 'lora_targets=["q_proj"]')
+    result = run("tune", data, "--model", "m", "--method", "dpo", "--beta", "0.2", "--no-watch",
+                 *given, *options(remote))  # fmt: skip
+    assert result.exit_code == 0, result.output
+    created = next(body for method, path, body in remote.received if path.endswith("/jobs"))
+    assert json.loads(created)["method"] == {
+        "type": "dpo",
+        "dpo": {
+            "hyperparameters": {
+                "n_epochs": "auto",
+                "batch_size": "auto",
+                "learning_rate_multiplier": "auto",
+                "beta": 0.2,
+                "finetuning_type": "dora",
+                "lora_targets": ["q_proj"],
+            }
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [(("--beta", "0.1"), "belongs to --method dpo"), (("--option", "rank"), "write NAME=VALUE")],
+)
+def test_tune_with_options_that_do_not_fit(
+    given: tuple[str, ...], says: str, remote: Endpoint, run: Run, tmp_path: Path
+) -> None:
+    data = tmp_path / "train.jsonl"
+    data.write_text("{}\n")
+    result = run("tune", data, "--model", "m", *given, *options(remote))
+    assert says in problem(result)
+    assert remote.received == []
 
 
 def test_tune_uploads_creates_follows_and_names_the_model(

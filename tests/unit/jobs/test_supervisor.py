@@ -60,7 +60,9 @@ def test_a_job_from_files_to_model(world: World) -> None:
     assert rows[1].model_name.split(":")[4] != name.split(":")[4]
     assert set(served) == {row.model_name for row in rows}
     for row in rows:
-        assert (world.context.adapter_dir(row.adapter_sha256) / "adapter_config.json").is_file()
+        assert (
+            world.context.adapter_dir(served[row.model_name].adapter_sha256) / "adapter_config.json"
+        ).is_file()
     assert world.messages(job.id) == [
         f"Created fine-tuning job: {job.id}",
         f"Validating training file: {job.training_file} and validation file: {job.validation_file}",

@@ -50,7 +50,7 @@ def test_logits_equal_transformers_in_fp32(kind: str, saved: Saved, ids_BT: Tens
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "phi3-long", "gemma2", "gemma3"])
 def test_logits_stay_close_in_bf16(kind: str, saved: Saved, ids_BT: Tensor) -> None:
     directory, reference = saved(kind)
     model = load_model(directory, dtype=torch.bfloat16)
@@ -61,14 +61,16 @@ def test_logits_stay_close_in_bf16(kind: str, saved: Saved, ids_BT: Tensor) -> N
     assert float((found - expected).abs().mean()) < 0.05 * float(expected.std())
 
 
-@pytest.mark.parametrize("kind", ["llama3-rope", "qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    "kind", ["llama3-rope", "mistral-window", "qwen3", "smollm3", "phi3-long", "gemma2", "gemma3"]
+)
 def test_decoding_with_a_cache_equals_the_whole_row(
     kind: str, saved: Saved, ids_BT: Tensor
 ) -> None:
     model = load_model(saved(kind)[0])
     whole = model.hidden(ids_BT)
     cache, parts, start = Cache(), [], 0
-    for T in (20, 7, *[1] * 33):  # a prompt, a second chunk, then one by one
+    for T in (35, 7, *[1] * 18):  # a prompt, a second chunk, then one by one
         stop = start + T
         positions_BT = torch.arange(start, stop)[None]
         parts.append(
@@ -115,6 +117,43 @@ def test_config_of_older_transformers_loads_the_same(
     (tmp_path / "model.safetensors").symlink_to(directory / "model.safetensors")
     new, old = load_model(directory), load_model(tmp_path)
     assert torch.equal(new.hidden(ids_BT), old.hidden(ids_BT))
+
+
+def old_phi3(config: dict[str, Any]) -> None:
+    rule = config.pop("rope_parameters")
+    config["rope_theta"] = rule.pop("rope_theta")
+    config["partial_rotary_factor"] = rule.pop("partial_rotary_factor")
+    del rule["rope_type"], rule["original_max_position_embeddings"]
+    config["rope_scaling"] = {**rule, "type": "longrope"}
+
+
+def old_gemma3(config: dict[str, Any]) -> None:
+    rules = config.pop("rope_parameters")
+    config["rope_theta"] = rules["full_attention"].pop("rope_theta")
+    config["rope_local_base_freq"] = rules["sliding_attention"]["rope_theta"]
+    config["rope_scaling"] = rules["full_attention"]
+    config["sliding_window_pattern"] = 6
+    del config["layer_types"]
+
+
+@pytest.mark.parametrize(("kind", "change"), [("phi3-long", old_phi3), ("gemma3", old_gemma3)])
+def test_older_spellings_mean_what_transformers_reads(
+    kind: str, change: Callable[[dict[str, Any]], None], saved: Saved, tmp_path: Path
+) -> None:
+    import transformers
+
+    directory, _ = saved(kind)
+    config = json.loads((directory / "config.json").read_text())
+    change(config)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").symlink_to(directory / "model.safetensors")
+    ids_BT = torch.arange(3, 63)[None]
+    with torch.no_grad():
+        expected = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)(ids_BT).logits
+    model = load_model(tmp_path)
+    assert not model.slow
+    torch.testing.assert_close(model.logits(model.hidden(ids_BT)), expected, rtol=0, atol=1e-4)
+    assert torch.equal(model.hidden(ids_BT), load_model(directory).hidden(ids_BT))
 
 
 def test_our_families_never_import_transformers(saved: Saved) -> None:

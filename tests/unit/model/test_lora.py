@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tests.tiny_transformers import build
 from tunesmith.errors import AdapterError, JobError
-from tunesmith.model.adapter_files import CONFIG, WEIGHTS, content_hash, continued
+from tunesmith.model.adapter_files import CONFIG, WEIGHTS, content_hash, continued, targeted
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter, AdapterBatch, LoraSpec
 
@@ -401,3 +401,13 @@ def test_an_adapter_that_is_continued_keeps_its_shape(tmp_path: Path) -> None:
         with pytest.raises(JobError, match=f"another adapter. Leave {name} out") as caught:
             continued({name: value}, tmp_path)
         assert caught.value.param == f"hyperparameters.{name}"
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_the_head_is_never_adapted(kind: str, saved: Saved) -> None:
+    """Whether it is the embedding or not: other engines refuse such adapters."""
+    linears = load_model(saved(kind)[0]).linears
+    assert all(".layers." in name for name in linears)
+    assert targeted(linears, "all") == [*linears]
+    assert {*targeted(linears, "attention"), *targeted(linears, "mlp")} == set(linears)
+    assert len(targeted(linears, ["q_proj"])) * 7 == len(linears)

@@ -41,7 +41,7 @@ def test_hidden_and_head_give_the_models_own_logits(
     kind: str, saved: Saved, ids_BT: Tensor
 ) -> None:
     directory, reference = saved(kind)
-    reference.set_attn_implementation("eager")  # Gemma 2 caps its attention only there
+    reference.set_attn_implementation("eager")  # VaultGemma caps its attention only there
     model = load(directory)
     with torch.no_grad():
         expected = reference(ids_BT).logits
@@ -109,7 +109,7 @@ def test_gpt2_linears_are_outputs_by_inputs(saved: Saved) -> None:
 
 
 def test_gradients_reach_the_adapter_and_nothing_else(saved: Saved, ids_BT: Tensor) -> None:
-    model = load(saved("gemma2")[0])
+    model = load(saved("vaultgemma")[0])
     adapter = trained(model).train()
     model.logits(model.hidden(ids_BT, lora=adapter)).logsumexp(-1).sum().backward()
     for parameter in adapter.parameters():

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tunesmith.errors import BaseModelError
-from tunesmith.model.decoder import init_weights
 from tunesmith.model.families import DecoderConfig
 from tunesmith.model.load import load_model
+from tunesmith.model.shapes import init_weights
 from tunesmith.model.weights import INDEX, SINGLE, load_weights
 
 TIED = DecoderConfig(64, 32, 48, 1, 4, 2, 8, 128)
@@ -77,6 +77,54 @@ def test_what_does_not_fit_is_named(
 ) -> None:
     write(tmp_path, change)
     with pytest.raises(BaseModelError, match=says):
+        load_weights(tmp_path, TIED)
+
+
+def shard(directory: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    """The weights in three files with an index, the second of them changed."""
+    weights = init_weights(TIED, 0)
+    names = sorted(weights)
+    weight_map = {}
+    for number in range(3):
+        part = {name: weights[name] for name in names[number::3]}
+        if number == 1:
+            change(part)
+        file = f"model-{number + 1}-of-3.safetensors"
+        save_file(part, directory / file)
+        weight_map |= dict.fromkeys(part, file)
+    (directory / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+
+
+def test_shards_are_mapped_and_whole(tmp_path: Path) -> None:
+    shard(tmp_path, lambda part: None)
+    weights = load_weights(tmp_path, TIED)
+    assert all(torch.equal(weights[name], w) for name, w in init_weights(TIED, 0).items())
+    assert Path("/proc/self/maps").read_text().count(str(tmp_path)) >= 3
+    (tmp_path / "model-2-of-3.safetensors").unlink()
+    with pytest.raises(BaseModelError, match=r"lacks the shard model-2-of-3\.safetensors"):
+        load_weights(tmp_path, TIED)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda part: part.pop(min(part)), "The weights lack"),
+        (lambda part: part.update({min(part): torch.zeros(3)}), r"has shape \(3,\)"),
+        (lambda part: part.update({"model.extra.weight": torch.zeros(1)}), "model.extra.weight"),
+        (lambda part: part.update({EMBEDDING: torch.zeros(64, 32)}), "in another file too"),
+    ],
+)
+def test_shards_are_held_to_the_config(
+    change: Callable[[dict[str, Tensor]], object], says: str, tmp_path: Path
+) -> None:
+    shard(tmp_path, change)
+    with pytest.raises(BaseModelError, match=says):
+        load_weights(tmp_path, TIED)
+
+
+def test_pickled_weights_are_no_weights(tmp_path: Path) -> None:
+    torch.save(init_weights(TIED, 0), tmp_path / "pytorch_model.bin")
+    with pytest.raises(BaseModelError, match="other weight formats are not read"):
         load_weights(tmp_path, TIED)
 
 

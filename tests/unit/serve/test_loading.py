@@ -11,10 +11,20 @@ import pytest
 import torch
 
 from tests.tiny_base import write_tiny_base
-from tunesmith.errors import BaseModelError
+from tunesmith.errors import AdapterError, BaseModelError
+from tunesmith.model.adapter_files import CONFIG, LoraSpec
+from tunesmith.model.load import load_model
+from tunesmith.model.lora import Adapter
 from tunesmith.serve import precision
-from tunesmith.serve.loading import device_for, memory_budget, plan_base, signature
+from tunesmith.serve.loading import (
+    device_for,
+    load_adapter,
+    memory_budget,
+    plan_base,
+    signature,
+)
 from tunesmith.serve.precision import bf16_speedup, compute_dtype
+from tunesmith.serve.protocol import AdapterRef
 
 WIDE = {"hidden_size": 2048, "intermediate_size": 8192}
 
@@ -74,3 +84,17 @@ def test_the_budget_is_as_set_or_half_of_the_memory() -> None:
 def test_the_device_is_as_set() -> None:
     assert device_for("cpu") == "cpu"
     assert device_for("auto") in ("cpu", "cuda")
+
+
+def test_files_that_are_not_the_adapter_asked_for_are_not_served(tmp_path: Path) -> None:
+    model = load_model(write_tiny_base(tmp_path / "base"))
+    adapter = Adapter.create(model.linears, LoraSpec(2, 2), 0)
+    for b in adapter.b.values():
+        b.fill_(0.1)
+    (tmp_path / "adapter").mkdir()
+    sha256 = adapter.save(tmp_path / "adapter", "base")
+    ref = AdapterRef(sha256, tmp_path / "adapter")
+    assert load_adapter(ref, model).spec == adapter.spec
+    (tmp_path / "adapter" / CONFIG).write_text("{}")
+    with pytest.raises(AdapterError, match="are not the adapter"):
+        load_adapter(ref, model)

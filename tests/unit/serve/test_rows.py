@@ -1,4 +1,4 @@
-"""Models that run through transformers answer through the same engine, a row at a time."""
+"""Families other than the plain one through the engine; the slow path, a row at a time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.engine_harness import greedy, reference, running_engine, save_adapter
+from tests.tiny_transformers import build
 from tunesmith.serve.protocol import Done
 
 
@@ -40,3 +41,43 @@ def test_the_slow_path_equals_the_definition(gpt2: Path, tmp_path: Path) -> None
         assert isinstance(answer.end, Done), answer.end
         for index in range(request.n):
             assert answer.ids[index] == reference(gpt2, request)
+
+
+@pytest.fixture(scope="module")
+def phi3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Windows of 16; rotated by other factors from 33 positions on."""
+    directory = tmp_path_factory.mktemp("phi3")
+    build("phi3-long", sliding_window=16).save_pretrained(directory)
+    return directory
+
+
+def test_an_answer_that_outgrows_the_short_factors_equals_the_definition(
+    phi3: Path, tmp_path: Path
+) -> None:
+    adapter = save_adapter(phi3, tmp_path / "adapter", 1)
+    requests = [
+        greedy(phi3, list(range(5, 25)), 40, n=3),
+        greedy(phi3, list(range(3, 35)), 5, adapter=adapter),
+        greedy(phi3, list(range(3, 40)), 20, n=2),
+        greedy(phi3, [4], 33),
+        # The last of these begins while the others are past the border.
+        greedy(phi3, [7], 12),
+        greedy(phi3, list(range(60, 88)), 20, n=6),
+    ]
+    with running_engine(max_batch=4) as harness:
+        tickets = [harness.submit(request) for request in requests]
+        answers = harness.wait(*tickets)
+    for request, answer in zip(requests, answers, strict=True):
+        assert isinstance(answer.end, Done), answer.end
+        for index in range(request.n):
+            assert answer.ids[index] == reference(phi3, request)
+
+
+@pytest.mark.parametrize("kind", ["mistral-window", "gemma2", "gemma3"])
+def test_windows_and_caps_are_served_as_trained(kind: str, tmp_path: Path) -> None:
+    build(kind).save_pretrained(tmp_path)
+    requests = [greedy(tmp_path, list(range(3, 3 + n)), 30) for n in (1, 12, 40)]
+    with running_engine() as harness:
+        answers = harness.wait(*[harness.submit(request) for request in requests])
+    for request, answer in zip(requests, answers, strict=True):
+        assert answer.ids[0] == reference(tmp_path, request)

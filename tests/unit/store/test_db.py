@@ -18,7 +18,7 @@ from tunesmith.errors import Unavailable
 from tunesmith.ids import SystemRng
 from tunesmith.store import db as db_module
 from tunesmith.store.db import HEAD, SchemaError, boot_time, open_database
-from tunesmith.store.repo import keys
+from tunesmith.store.repo import checkpoints, keys, models
 from tunesmith.store.tables import metadata
 
 
@@ -78,8 +78,8 @@ def test_an_older_database_is_copied_before_it_is_changed(
         keys.create(conn, b"pepper", SystemRng(), name="kept", now=1)
     db.close()
     # As if the code had moved on: the steps from this revision to itself are none.
-    monkeypatch.setattr(db_module, "HEAD", "0002")
-    with pytest.raises(Exception, match="0002"):
+    monkeypatch.setattr(db_module, "HEAD", "9000")
+    with pytest.raises(Exception, match="9000"):
         _upgrade_to_unknown(tmp_path)
     with sqlite3.connect(tmp_path / f"tunesmith.db.{HEAD}") as copy:
         assert copy.execute("SELECT name FROM keys").fetchall() == [("kept",)]
@@ -88,7 +88,7 @@ def test_an_older_database_is_copied_before_it_is_changed(
 def _upgrade_to_unknown(tmp_path: Path) -> None:
     from tunesmith.store import upgrade
 
-    upgrade.HEAD = "0002"
+    upgrade.HEAD = "9000"
     try:
         open_database(tmp_path)
     finally:
@@ -169,7 +169,7 @@ import sys
 from pathlib import Path
 from tunesmith.ids import SystemRng
 from tunesmith.store.db import open_database
-from tunesmith.store.repo import keys
+from tunesmith.store.repo import checkpoints, keys, models
 db = open_database(Path(sys.argv[1]))
 for number in range(100_000):
     with db.write() as conn:
@@ -202,3 +202,41 @@ def test_the_lease_clock_is_shared_and_does_not_jump() -> None:
     one, two = boot_time(), boot_time()
     assert one.epoch == two.epoch
     assert 0 <= two.now_s - one.now_s < 5
+
+
+def test_models_of_the_first_schema_keep_their_weights(tmp_path: Path) -> None:
+    from alembic.operations import Operations
+    from alembic.runtime.migration import MigrationContext
+
+    from tunesmith.store.upgrade import scripts
+
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'tunesmith.db'}")
+    with engine.begin() as conn:
+        options = {
+            "fn": lambda revision, _: scripts()._upgrade_revs("0001", revision),
+            "target_metadata": metadata,
+        }
+        context = MigrationContext.configure(conn, opts=options)
+        with Operations.context(context):
+            context.run_migrations()
+        conn.exec_driver_sql(
+            "INSERT INTO jobs (id, created_at, status, organization_id, model, model_label, base, "
+            "training_file, method, requested, hyperparameters, seed, fence, launch_fence, "
+            "attempts, crash_step, events_offset, last_step) VALUES ('j', 1, 'succeeded', 'o', 'b',"
+            " 'b', 'b', 'f', 'supervised', '{}', '{}', 1, 1, 1, 0, 0, 0, 0)"
+        )
+        conn.exec_driver_sql(
+            "INSERT INTO models (name, kind, label, base, adapter_sha256, job_id, created_at, "
+            "owned_by) VALUES ('ft:b', 'tuned', 'b', 'b', 'abc', 'j', 1, 'o')"
+        )
+        conn.exec_driver_sql(
+            "INSERT INTO checkpoints (id, job_id, step, model_name, adapter_sha256, metrics, "
+            "created_at) VALUES ('c', 'j', 1, 'ft:b', 'abc', '{}', 1)"
+        )
+    engine.dispose()
+    db = open_database(tmp_path)
+    with db.read() as conn:
+        (row,) = models.all_rows(conn)
+        assert (row.name, row.adapter_sha256) == ("ft:b", "abc")
+        assert [each.step for each in checkpoints.page(conn, "j").rows] == [1]
+    db.close()

@@ -32,7 +32,11 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
 def put(checkpoints: Checkpoints, adapter: Adapter, step: int, epoch: int | None = None) -> Path:
     optimizer = AdamW(adapter.parameters())
     standing = Standing(step, epoch, servable=epoch is not None, metrics={"train_loss": 0.5})
-    return checkpoints.save(standing, adapter, optimizer.state(), base_name="tiny").path
+
+    def write(directory: Path) -> None:
+        adapter.save(directory, "tiny")
+
+    return checkpoints.save(standing, write, optimizer.state()).path
 
 
 def steps(checkpoints: Checkpoints) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +14,13 @@ from tunesmith.errors import JobError
 from tunesmith.model.adapter_files import LoraSpec
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
-from tunesmith.train import memory, plan, probe
+from tunesmith.train import memory, plan, precision
 from tunesmith.train.batches import Corpus
 from tunesmith.train.checks import check_finite, check_gradients, check_stops
 from tunesmith.train.memory import available_bytes, is_out_of_memory
+from tunesmith.train.objective import Means
 from tunesmith.train.process import run
 from tunesmith.train.smoke import greedy, shortest_answer, smoke
-from tunesmith.train.step import Means
 
 STOP = 7
 
@@ -73,14 +72,16 @@ def test_greedy_decoding_with_a_cache_is_that_without() -> None:
     model = load_model(tiny_base())
     adapter = Adapter.create(model.linears, LoraSpec(2, 4.0), 0)
     prompt = [1, 4, 60, 61, 62, 7, 5]
-    found = greedy(model, adapter, prompt, 12, set())
+    # Together with a shorter and a longer prompt.
+    others = [prompt[:3], [*prompt, 70, 71, 72]]
+    _, found, _ = greedy(model, adapter, [others[0], prompt, others[1]], 12, set())
     ids = list(prompt)
     with torch.no_grad():
         for _ in range(12):
             hidden = model.hidden(torch.tensor([ids]), lora=adapter)
             ids.append(int(model.logits(hidden[0, -1]).argmax()))
     assert found == ids[len(prompt) :]
-    stopped = greedy(model, adapter, prompt, 12, {found[4]})
+    [stopped] = greedy(model, adapter, [prompt], 12, {found[4]})
     assert stopped == found[: found.index(found[4]) + 1]
 
 
@@ -121,41 +122,29 @@ def test_the_control_groups_limit_counts(tmp_path: Path, monkeypatch: pytest.Mon
     assert available_bytes(cpu) == 1000
 
 
-def test_small_products_are_never_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "seconds", None)
-    assert probe.choose_cpu(40, 192, 8) == (torch.float32, 1)
-
-
 @pytest.mark.parametrize(
-    ("seconds", "expected"),
+    ("hidden_size", "has_bf16", "expected"),
     [
-        ({"float32": 1.0, "bfloat16": 0.9, "threads": 0.5}, (torch.float32, 4)),
-        ({"float32": 1.0, "bfloat16": 0.5, "threads": 0.9}, (torch.bfloat16, 1)),
+        (128, True, (torch.float32, 1)),
+        (192, True, (torch.float32, 8)),
+        (288, False, (torch.float32, 8)),
+        (288, True, (torch.bfloat16, 8)),
     ],
 )
-def test_what_is_clearly_faster_is_chosen(
+def test_type_and_threads_follow_the_size_and_the_processor(
     monkeypatch: pytest.MonkeyPatch,
-    seconds: dict[str, float],
+    hidden_size: int,
+    has_bf16: bool,
     expected: tuple[torch.dtype, int],
 ) -> None:
-    threads = 1
-
-    def set_threads(number: int) -> None:
-        nonlocal threads
-        threads = number
-
-    def measure(dtype: torch.dtype, *_: object) -> float:
-        taken = seconds["float32" if dtype == torch.float32 else "bfloat16"]
-        return taken * seconds["threads"] if threads > 1 else taken
-
-    monkeypatch.setattr(probe.torch, "set_num_threads", set_threads)
-    monkeypatch.setattr(probe, "seconds", measure)
-    assert probe.choose_cpu(256, 288, 4) == expected
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: has_bf16)
+    assert precision.choose_cpu(1000, hidden_size, 8) == expected
+    assert precision.choose_cpu(40, 192, 8) == (torch.float32, 1)
 
 
-def test_the_probe_measures_both_types() -> None:
-    for dtype in (torch.float32, torch.bfloat16):
-        assert 0 < probe.seconds(dtype, 16, 32, time.perf_counter) < 5
+def test_bf16_needs_a_processor_that_multiplies_it() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text(encoding="ascii").split())
+    assert precision.multiplies_bf16() == bool(flags & {"avx512_bf16", "amx_tile"})
 
 
 def test_micro_batches_follow_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,14 +19,15 @@ from tests.trainer_job import (
     relaunched,
     result_of,
 )
+from tunesmith.model.adapter_files import CONFIG
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.train import loop, shortage
 from tunesmith.train import plan as planning
 from tunesmith.train import spec as files
+from tunesmith.train.objective import Means
 from tunesmith.train.plan import Plan
 from tunesmith.train.process import DONE, FENCED, run
-from tunesmith.train.step import Means
 
 STEPS = 14  # ceil(10 rows * 4 epochs / 3)
 
@@ -317,7 +318,7 @@ def test_a_job_goes_on_from_an_adapter_and_keeps_its_shape(finished: Path, tmp_p
     job_dir = make_job(
         tmp_path / "job",
         start_adapter=start,
-        hyperparameters={"n_epochs": 1, "batch_size": 3, "lora_rank": 2},
+        hyperparameters={"n_epochs": 1, "batch_size": 3, "lora_rank": 4},
     )
     assert run("train", job_dir) == DONE
     config = json.loads(
@@ -326,6 +327,55 @@ def test_a_job_goes_on_from_an_adapter_and_keeps_its_shape(finished: Path, tmp_p
     assert (config["r"], config["lora_alpha"]) == (4, 8)
     first = metrics_of(job_dir)["step:1"]["train_loss"]
     assert first < 0.8 * metrics_of(finished)["step:1"]["train_loss"]
+
+
+def test_an_adapter_cannot_change_its_shape_on_the_way(finished: Path, tmp_path: Path) -> None:
+    start = finished / result_of(finished).checkpoints[-1].path
+    for hyper, param in (
+        ({"lora_rank": 2}, "lora_rank"),
+        ({"lora_targets": ["x"]}, "lora_targets"),
+    ):
+        job_dir = make_job(tmp_path / param, start_adapter=start, hyperparameters=hyper)
+        assert run("train", job_dir) == DONE
+        error = result_of(job_dir).error
+        assert error is not None
+        assert error.code == "invalid_hyperparameters"
+        assert error.param == f"hyperparameters.{param}"
+
+
+@pytest.mark.parametrize(
+    "shape", [{"finetuning_type": "dora"}, {"lora_rslora": True}, {"lora_targets": "attention"}]
+)
+def test_every_shape_learns_resumes_and_is_continued(
+    shape: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hyper = {"n_epochs": 2, "batch_size": 3, "lora_rank": 4, "learning_rate_multiplier": 4} | shape
+    whole = make_job(tmp_path / "whole", hyperparameters=hyper, with_validation=False)
+    assert run("train", whole) == DONE
+    losses = [data["train_loss"] for data in metrics_of(whole).values()]
+    assert losses[-1] < 0.9 * losses[0]
+    halved = make_job(tmp_path / "halved", hyperparameters=hyper, with_validation=False)
+    stop_at(monkeypatch, 3, lambda job: files.write_control(job.dir, "pause"))
+    assert run("train", halved) == DONE
+    monkeypatch.undo()
+    assert run("train", relaunched(halved)) == DONE
+    assert adapter_bytes(halved) == adapter_bytes(whole)
+    start = whole / result_of(whole).checkpoints[-1].path
+    onward = make_job(tmp_path / "onward", start_adapter=start, hyperparameters={"n_epochs": 1})
+    assert run("train", onward) == DONE
+    assert metrics_of(onward)["step:1"]["train_loss"] < losses[0]
+    last = onward / result_of(onward).checkpoints[-1].path
+    assert (last / CONFIG).read_bytes() == (start / CONFIG).read_bytes()
+
+
+def test_a_target_that_is_not_there_is_named(tmp_path: Path) -> None:
+    job_dir = make_job(tmp_path / "job", hyperparameters={"lora_targets": ["q_proj", "qq"]})
+    assert run("train", job_dir) == DONE
+    error = result_of(job_dir).error
+    assert error is not None
+    assert "called 'qq'" in error.message
+    assert "q_proj" in error.message
+    assert error.param == "hyperparameters.lora_targets"
 
 
 def test_dropout_is_the_same_on_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tunesmith.train import loss
+from tunesmith.train.batches import MicroBatch
 from tunesmith.train.loss import Head, backward, scores
 
 NUM, HIDDEN, VOCAB = 23, 8, 50
@@ -20,6 +23,26 @@ def problem(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     targets = torch.randint(0, VOCAB, (NUM,), generator=generator)
     weights = torch.rand(NUM, generator=generator, dtype=torch.float64)
     return hidden, weight, targets, weights
+
+
+def batch_of(targets: Tensor, weights: Tensor, counts: tuple[int, ...] = (NUM,)) -> MicroBatch:
+    """Supervised positions alone, in sequences of so many."""
+    none = torch.empty(0, dtype=torch.int64)
+    return MicroBatch(
+        ids_1T=none,
+        positions_1T=none,
+        lengths=counts,
+        sequences=tuple(range(len(counts))),
+        counts_S=torch.tensor(counts),
+        index_N=none,
+        targets_N=targets,
+        weights_N=weights,
+    )
+
+
+def over(total: float) -> Callable[[Tensor], Tensor]:
+    """Every sequence counts the same."""
+    return lambda loss_S: torch.full_like(loss_S, 1 / total)
 
 
 def naive(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,14 +64,32 @@ def test_chunks_give_the_loss_and_gradient_of_full_logits(
     head = Head(lambda rows: rows @ weight.T, VOCAB)
     leaf = hidden.clone().requires_grad_()
     total = float(weights.sum())
-    found = backward(head, leaf * 1, targets, weights, total)
+    batch = batch_of(targets, weights, (5, 0, NUM - 5))
+    found = backward(head, leaf * 1, batch, over(total))
     assert leaf.grad is not None
-    assert abs(found.loss / total - expected) <= 1e-12
+    assert abs(found.loss_S.sum() / total - expected) <= 1e-12
     assert (leaf.grad - gradient).abs().max() <= 1e-12
-    assert int(found.correct) == int(((hidden @ weight.T).argmax(-1) == targets).sum())
-    alone = scores(head, hidden, targets, weights)
-    assert abs(alone.loss - found.loss) <= 1e-12
-    assert int(alone.correct) == int(found.correct)
+    is_right = (hidden @ weight.T).argmax(-1) == targets
+    assert found.correct_S.tolist() == [int(is_right[:5].sum()), 0, int(is_right[5:].sum())]
+    first, _ = naive(hidden[:5], weight, targets[:5], weights[:5])
+    assert abs(found.loss_S[0] - first * weights[:5].sum()) <= 1e-12
+    alone = scores(head, hidden, batch)
+    assert (alone.loss_S - found.loss_S).abs().max() <= 1e-12
+    assert torch.equal(alone.correct_S, found.correct_S)
+
+
+def test_what_a_sequence_counts_may_depend_on_its_loss() -> None:
+    hidden, weight, targets, weights = problem(3)
+    head = Head(lambda rows: rows @ weight.T, VOCAB)
+    leaf = hidden.clone().requires_grad_()
+    batch = batch_of(targets, weights, (9, NUM - 9))
+    backward(head, leaf * 1, batch, lambda loss_S: 2 * loss_S)
+    # The derivative of the sum of squares.
+    other = hidden.clone().requires_grad_()
+    nll = -F.log_softmax(other @ weight.T, -1)[torch.arange(NUM), targets] * weights
+    (nll[:9].sum() ** 2 + nll[9:].sum() ** 2).backward()
+    assert leaf.grad is not None and other.grad is not None
+    assert (leaf.grad - other.grad).abs().max() <= 1e-11
 
 
 def test_accumulated_parts_equal_the_whole() -> None:
@@ -59,7 +100,9 @@ def test_accumulated_parts_equal_the_whole() -> None:
     total = float(weights.sum())
     # Parts of very different sizes: a mean of means would be far off.
     for part in (slice(0, 1), slice(1, 20), slice(20, NUM)):
-        backward(head, leaf[part], targets[part], weights[part], total)
+        size = len(targets[part])
+        batch = batch_of(targets[part], weights[part], (size,))
+        backward(head, leaf[part], batch, over(total))
     assert leaf.grad is not None
     assert (leaf.grad - gradient).abs().max() <= 1e-12
 
@@ -73,7 +116,7 @@ def test_logits_never_exist_for_more_than_a_chunk(monkeypatch: pytest.MonkeyPatc
         sizes.append(rows.shape[0])
         return rows @ weight.T
 
-    backward(Head(logits, VOCAB), hidden.requires_grad_(), targets, weights, 1.0)
+    backward(Head(logits, VOCAB), hidden.requires_grad_(), batch_of(targets, weights), over(1.0))
     assert max(sizes) == 4
     assert sum(sizes) == NUM
 
@@ -83,7 +126,7 @@ def test_a_weight_of_zero_takes_a_token_out() -> None:
     weights[3] = 0.0
     head = Head(lambda rows: rows @ weight.T, VOCAB)
     leaf = hidden.clone().requires_grad_()
-    backward(head, leaf * 1, targets, weights, float(weights.sum()))
+    backward(head, leaf * 1, batch_of(targets, weights), over(float(weights.sum())))
     assert leaf.grad is not None
     assert not leaf.grad[3].any()
     assert leaf.grad[4].any()

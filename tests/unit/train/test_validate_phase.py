@@ -32,9 +32,13 @@ def test_a_good_job_is_counted_and_decided(tmp_path: Path) -> None:
         "n_epochs": 10,
         "batch_size": 1,
         "learning_rate_multiplier": 1.0,
+        "beta": None,
+        "finetuning_type": "lora",
         "lora_rank": 16,
         "lora_alpha": 32.0,
         "lora_dropout": 0.0,
+        "lora_targets": "all",
+        "lora_rslora": False,
     }
     assert found.total_steps == 100
 

@@ -1,4 +1,8 @@
-"""Registered base models, and other names (aliases) for them."""
+"""Base models that users registered, with other names (aliases) for them, and published ones.
+
+A published base is a model whose weights were all trained. It is known by the hash of its content,
+runs what was tuned to it, and is gone when nothing does any more; users call it by a model's name.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +32,23 @@ def get(conn: sa.Connection, name: str) -> BaseInfo | None:
 
 
 def list_all(conn: sa.Connection) -> list[BaseInfo]:
-    """In the order of registration."""
-    return [_build(row) for row in conn.execute(sa.select(*_COLUMNS).order_by(bases.c.seq))]
+    """The registered ones, in the order of registration."""
+    query = sa.select(*_COLUMNS).where(bases.c.sha256.is_(None)).order_by(bases.c.seq)
+    return [_build(row) for row in conn.execute(query)]
+
+
+def published(conn: sa.Connection) -> list[BaseInfo]:
+    """Models whose weights were all trained, oldest first."""
+    query = sa.select(*_COLUMNS).where(bases.c.sha256.is_not(None)).order_by(bases.c.seq)
+    return [_build(row) for row in conn.execute(query)]
+
+
+def drop_unused(conn: sa.Connection) -> list[BaseInfo]:
+    """Forgets the published bases that no model and no unfinished job needs; those it forgot."""
+    doomed = [info for info in published(conn) if not users_of(conn, info.name)]
+    for info in doomed:
+        conn.execute(sa.delete(bases).where(bases.c.name == info.name))
+    return doomed
 
 
 def remove(conn: sa.Connection, name: str) -> bool:
@@ -63,10 +82,10 @@ def list_aliases(conn: sa.Connection) -> dict[str, str]:
 
 
 def resolve(conn: sa.Connection, name: str) -> BaseInfo | None:
-    """The base of that name, or the one that an alias of that name stands for."""
+    """The registered base of that name, or the one that an alias of that name stands for."""
     found = get(conn, name)
     if found is not None:
-        return found
+        return found if found.sha256 is None else None
     query = (
         sa.select(*_COLUMNS)
         .join(aliases, aliases.c.base == bases.c.name)

@@ -17,7 +17,6 @@ class CheckpointRow:
     job_id: str
     step: int
     model_name: str
-    adapter_sha256: str
     metrics: dict[str, Any]
     created_at: int
 

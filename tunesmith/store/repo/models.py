@@ -20,9 +20,9 @@ class ModelRow:
     label: str
     """The base part of the name, as the user called the base: "gpt-4o-mini"."""
     base: str
-    """Name of the registered base it runs on."""
-    adapter_sha256: str
-    """Its files are in adapters/<sha256>."""
+    """Name of the base it runs on; where all weights were trained, of a base of its own."""
+    adapter_sha256: str | None
+    """Its files are in adapters/<sha256>. None: the base is the model."""
     job_id: str
     created_at: int
     owned_by: str
@@ -54,7 +54,8 @@ def delete(conn: sa.Connection, name: str) -> bool:
 
 def adapters_in_use(conn: sa.Connection) -> set[str]:
     """Hashes that a model, or a job that has yet to end, refers to."""
-    named = set(conn.execute(sa.select(models.c.adapter_sha256).distinct()).scalars())
+    query = sa.select(models.c.adapter_sha256).where(models.c.adapter_sha256.is_not(None))
+    named = set(conn.execute(query.distinct()).scalars())
     starts = sa.select(jobs.c.start_adapter).where(
         jobs.c.start_adapter.is_not(None), jobs.c.finished_at.is_(None)
     )

@@ -1,0 +1,172 @@
+"""The loss of each row, sample answers and advice: what a job leaves for people to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trainer_job import events_of, make_job, metrics_of, relaunched, result_of
+from tests.unit.train.test_loop import stop_at
+from tunesmith.train import advice, samples
+from tunesmith.train import spec as files
+from tunesmith.train.advice import rises
+from tunesmith.train.batches import Order
+from tunesmith.train.insight import RowLosses, page, read_rows, read_samples
+from tunesmith.train.process import DONE, run
+
+
+@given(st.integers(1, 9), st.integers(1, 12), st.integers(1, 4))
+def test_every_row_gets_the_losses_of_its_first_and_last_epoch(
+    num_rows: int, batch_size: int, num_epochs: int
+) -> None:
+    """Wherever steps cut the epochs: here a row's loss says its epoch and its number."""
+    order = Order(3, num_rows, batch_size, num_epochs)
+    losses = RowLosses(Path("/nowhere"), num_rows, num_epochs)
+    for step in range(1, order.total_steps + 1):
+        first, rows = (step - 1) * batch_size, order.rows(step)
+        found = [100 * ((first + at) // num_rows) + row for at, row in enumerate(rows)]
+        losses.record(first, rows, found)
+    numbers = np.arange(num_rows)
+    assert (losses._losses[:, 0] == numbers).all()
+    if num_epochs > 1:
+        assert (losses._losses[:, 1] == 100 * (num_epochs - 1) + numbers).all()
+    else:
+        assert np.isnan(losses._losses[:, 1]).all()
+
+
+def test_rows_are_kept_through_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, halved = make_job(tmp_path / "whole"), make_job(tmp_path / "halved")
+    assert run("train", whole) == DONE
+    stop_at(monkeypatch, 8, lambda job: files.write_control(job.dir, "pause"))
+    assert run("train", halved) == DONE
+    monkeypatch.undo()
+    partly = read_rows(halved)
+    assert partly is not None and not np.isnan(partly[:, 0]).any() and np.isnan(partly[:, 1]).all()
+    assert run("train", relaunched(halved)) == DONE
+    expected, found = read_rows(whole), read_rows(halved)
+    assert expected is not None and found is not None
+    assert found.tobytes() == expected.tobytes()
+    rows, has_more = page(expected, "loss", None, 100)
+    assert {row.row for row in rows} == set(range(1, 11)) and not has_more
+    assert sum(row.change < 0 for row in rows if row.change is not None) >= 8
+    # Of one epoch's steps, weighted by tokens, they make the loss that was told.
+    first_step = metrics_of(whole)["step:1"]["train_loss"]
+    assert min(expected[:, 0]) <= first_step <= max(expected[:, 0])
+
+
+def test_samples_answer_the_same_prompts_at_each_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "FREE_S", 60.0)
+    job_dir = make_job(tmp_path / "job")
+    assert run("train", job_dir) == DONE
+    found = read_samples(job_dir)
+    assert [sample.step for sample in found.samples] == [0, 7, 10, 14]
+    assert [sample.epoch for sample in found.samples] == [0, 2, 3, 4]
+    assert [prompt.row for prompt in found.prompts] == [1, 2, 3, 4]
+    assert all(prompt.file == "validation_file" for prompt in found.prompts)
+    assert found.prompts[0].text.startswith("<|bos|>")
+    assert found.prompts[0].expected in ("play_music", "get_weather", "book_restaurant")
+    assert all(len(sample.answers) == 4 for sample in found.samples)
+    assert all(0 < each.num_tokens <= 64 for each in found.samples[0].answers)
+    keys = [event.key for event in events_of(job_dir)]
+    assert [key for key in keys if key.startswith("samples:")] == [
+        "samples:7", "samples:10", "samples:14"
+    ]  # fmt: skip
+
+
+def test_samples_are_as_before_after_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "FREE_S", 60.0)
+    whole, halved = make_job(tmp_path / "whole"), make_job(tmp_path / "halved")
+    assert run("train", whole) == DONE
+    with monkeypatch.context() as patch:
+        stop_at(patch, 8, lambda job: files.write_control(job.dir, "pause"))
+        assert run("train", halved) == DONE
+    assert len(read_samples(halved).samples) == 2
+    assert run("train", relaunched(halved)) == DONE
+    assert read_samples(halved) == read_samples(whole)
+
+
+def test_samples_that_take_too_long_are_skipped_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "FREE_S", 0.0)
+    monkeypatch.setattr(samples, "SHARE", 1e-9)
+    job_dir = make_job(tmp_path / "job", with_validation=False)
+    assert run("train", job_dir) == DONE
+    assert read_samples(job_dir).skipped
+    told = [event.message for event in events_of(job_dir) if event.key.startswith("samples:")]
+    assert len(told) == 1 and told[0].startswith("No sample answers at the checkpoints")
+
+
+def losing(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
+    """The whole validation file has these losses at the epochs' ends."""
+    from tunesmith.train import loop
+
+    original, rest = loop.score, list(losses)
+
+    def score(job: Any, run: Any, phase: str, rows: Any) -> None:
+        original(job, run, phase, rows)
+        if phase == "full_valid":
+            run.metrics["full_valid_loss"] = rest.pop(0)
+
+    monkeypatch.setattr(loop, "score", score)
+
+
+def advice_of(job_dir: Path) -> dict[str, str]:
+    keys = ("best", "warn:rising")
+    return {e.key: e.message for e in events_of(job_dir) if e.key.startswith(keys)}
+
+
+def test_a_better_checkpoint_than_the_last_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losing(monkeypatch, [0.9, 0.5, 0.6, 0.7])
+    job_dir = make_job(tmp_path / "job")
+    assert run("train", job_dir) == DONE
+    assert result_of(job_dir).status == "succeeded"
+    assert result_of(job_dir).checkpoints[0].metrics["full_valid_loss"] == 0.5
+    told = advice_of(job_dir)
+    assert set(told) == {"warn:rising:4", "best"}
+    assert "risen for 2 epochs (0.500, 0.600, 0.700)" in told["warn:rising:4"]
+    assert "lowest after epoch 2 (step 7: 0.500)" in told["best"]
+    assert "The checkpoint of step 7 may answer better" in told["best"]
+
+
+def test_a_best_epoch_that_was_not_kept_is_told_with_the_way_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losing(monkeypatch, [0.3, 0.5, 0.45, 0.4])
+    job_dir = make_job(tmp_path / "job")
+    assert run("train", job_dir) == DONE
+    assert "was not kept: for it, tune again with n_epochs 1" in advice_of(job_dir)["best"]
+
+
+def test_a_job_that_only_gets_better_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losing(monkeypatch, [0.9, 0.5, 0.4, 0.402])
+    job_dir = make_job(tmp_path / "job")
+    assert run("train", job_dir) == DONE
+    assert advice_of(job_dir) == {}
+
+
+def test_rising_takes_two_notable_rises_in_a_row() -> None:
+    assert rises({1: 0.5, 2: 0.6, 3: 0.7})
+    assert not rises({1: 0.5, 2: 0.6})
+    assert not rises({1: 0.5, 2: 0.6, 3: 0.59})
+    assert not rises({1: 0.5, 2: 0.501, 3: 0.502})
+
+
+def test_without_validation_there_is_nothing_to_say(tmp_path: Path) -> None:
+    job_dir = make_job(tmp_path / "job", with_validation=False)
+    assert run("train", job_dir) == DONE
+    assert advice_of(job_dir) == {}
+    assert advice.epoch_losses(job_dir) == {}

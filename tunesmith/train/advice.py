@@ -1,0 +1,72 @@
+"""What the validation loss says about the epochs: told to the user, never acted on."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+from tunesmith.train import spec as files
+from tunesmith.train.job import Job
+from tunesmith.train.spec import CheckpointEntry
+
+LOSS = "full_valid_loss"
+# A difference below this share of the loss is chance.
+NOTABLE = 0.01
+# Epochs in a row whose loss rises before it is said.
+PATIENCE = 2
+
+
+def epoch_losses(job_dir: Path) -> dict[int, float]:
+    """Step -> loss on the whole validation file, of every epoch's end so far."""
+    path, offset = job_dir / files.EVENTS_FILE, 0
+    found: dict[int, float] = {}
+    while True:
+        events, end = files.read_events(path, offset)
+        for event in events:
+            if event.type == "metrics" and LOSS in event.data:
+                found[event.data["step"]] = event.data[LOSS]
+        if end == offset:
+            return dict(sorted(found.items()))
+        offset = end
+
+
+def rises(losses: dict[int, float]) -> bool:
+    """Whether the last epochs each ended notably worse than the one before."""
+    recent = list(losses.values())[-PATIENCE - 1 :]
+    return len(recent) > PATIENCE and all(
+        later > earlier * (1 + NOTABLE) for earlier, later in pairwise(recent)
+    )
+
+
+def tell_if_rising(job: Job, epoch: int) -> None:
+    """While the job runs."""
+    losses = epoch_losses(job.dir)
+    if not rises(losses):
+        return
+    shown = ", ".join(f"{loss:.3f}" for loss in list(losses.values())[-PATIENCE - 1 :])
+    text = (
+        f"The validation loss has risen for {PATIENCE} epochs ({shown}): the model learns the "
+        "training file by heart. Pausing keeps what there is; fewer epochs may do as well."
+    )
+    job.journal.message(f"warn:rising:{epoch}", text, "warn")
+
+
+def tell_best(job: Job, checkpoints: list[CheckpointEntry]) -> None:
+    """After the job: which checkpoint has the lowest loss, where it is not the last one."""
+    losses = epoch_losses(job.dir)
+    if not losses or not checkpoints:
+        return
+    last = checkpoints[-1].step
+    best = min(losses, key=lambda step: losses[step])
+    if last not in losses or losses[last] <= losses[best] * (1 + NOTABLE):
+        return
+    epoch = list(losses).index(best) + 1
+    text = (
+        f"The validation loss was lowest after epoch {epoch} (step {best}: {losses[best]:.3f}); "
+        f"the final model has {losses[last]:.3f}."
+    )
+    if any(entry.step == best for entry in checkpoints):
+        text += f" The checkpoint of step {best} may answer better: compare the two."
+    else:
+        text += f" Its checkpoint was not kept: for it, tune again with n_epochs {epoch}."
+    job.journal.message("best", text, "warn")

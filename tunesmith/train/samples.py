@@ -1,0 +1,95 @@
+"""Answers to the same few prompts, by the model the job starts from and at each kept checkpoint.
+
+Answering may take a small share of the job's time. Where it would take more, the checkpoints go
+without, and an event says so.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from tunesmith.model.decoder import LowRankUpdate
+from tunesmith.model.load import CausalModel
+from tunesmith.train.batches import Corpus
+from tunesmith.train.insight import Answer, Prompt, Sample, Samples, read_samples, write_samples
+from tunesmith.train.job import Job
+from tunesmith.train.smoke import greedy
+from tunesmith.train.start import Run, load_start
+
+NUM_PROMPTS = 5
+MAX_ANSWER_TOKENS = 64
+# Of the job's training time, at most; and what any job may take.
+SHARE = 0.05
+FREE_S = 0.5
+
+Param = Literal["training_file", "validation_file"]
+
+
+def take_samples(job: Job, run: Run, step: int, epoch: int) -> None:
+    """Answers by the model as it is now; the first time also by the one that the job started from.
+
+    What was taken before a resume stays.
+    """
+    before = read_samples(job.dir)
+    if before.skipped or before.at(step):
+        return
+    param: Param = "validation_file" if run.valid else "training_file"
+    chosen = choose(run.valid or run.train)
+    began_s = time.monotonic()
+    samples = before.samples
+    if not samples:
+        start, lora = load_start(job, run)
+        lora = None if lora is None else lora.to(start.model.dtype)
+        samples = [Sample(0, 0, _answers(run, start.model, lora, chosen))]
+        # Each take costs about as much; there is one for each checkpoint that is kept.
+        expected_s = (time.monotonic() - began_s) * (1 + max(1, job.spec.keep_checkpoints))
+        if expected_s > max(FREE_S, SHARE * run.step_s * run.plan.total_steps):
+            write_samples(job.dir, Samples(skipped=True))
+            text = (
+                f"No sample answers at the checkpoints: they would take about {expected_s:.0f} s, "
+                f"more than {SHARE:.0%} of the training time. The checkpoints can be asked later"
+            )
+            job.journal.message("samples:skipped", text)
+            return
+    answers = _answers(run, run.model, run.trained.to(run.model.dtype), chosen)
+    prompts = [_prompt(run, param, *each) for each in chosen]
+    write_samples(job.dir, Samples(prompts, [*samples, Sample(step, epoch, answers)]))
+    stopped = sum(answer.stops for answer in answers)
+    text = f"Sample answers at step {step}: {stopped} of {len(answers)} end by themselves"
+    job.journal.message(f"samples:{step}", text)
+
+
+def choose(corpus: Corpus) -> list[tuple[int, list[int], list[int]]]:
+    """(row, prompt, answer), the last turn of each of some rows: always the same rows."""
+    num = min(NUM_PROMPTS, corpus.num_rows)
+    chosen = []
+    for row in (place * corpus.num_rows // num for place in range(num)):
+        # Of a preference that is the preferred answer.
+        sequences = corpus.sequences([row])
+        ids, weights = corpus.tokens(sequences[0])
+        start = len(ids)
+        while start > 1 and weights[start - 1] > 0:
+            start -= 1
+        chosen.append((row, ids[:start].tolist(), ids[start:].tolist()))
+    return chosen
+
+
+def _answers(
+    run: Run,
+    model: CausalModel,
+    lora: LowRankUpdate | None,
+    chosen: list[tuple[int, list[int], list[int]]],
+) -> list[Answer]:
+    stop_ids = run.renderer.stop_ids
+    prompts = [prompt for _, prompt, _ in chosen]
+    found = greedy(model, lora, prompts, MAX_ANSWER_TOKENS, stop_ids)
+    return [
+        Answer(run.renderer.decode(ids), len(ids), bool(ids) and ids[-1] in stop_ids)
+        for ids in found
+    ]
+
+
+def _prompt(run: Run, param: Param, row: int, prompt: list[int], answer: list[int]) -> Prompt:
+    text = run.renderer.tokenizer.decode(prompt, skip_special_tokens=False)
+    return Prompt(param, row + 1, text, run.renderer.decode(answer))
