@@ -66,9 +66,10 @@ def prepare(svc: Services, body: CreateChatCompletion) -> Prepared:
         prompt_ids = renderer.prompt(messages, tools.tools if tools else None)
     except MessageError as error:
         raise BadRequest(f"{error}.", param=error.path, code="invalid_value") from None
-    grammar = tools.grammar(renderer.call_tokens, answer) if tools else None
+    lead = renderer.answer_lead
+    grammar = tools.grammar(renderer.call_tokens, answer, lead) if tools else None
     if grammar is None and answer is not None:
-        grammar = json_grammar(answer)
+        grammar = json_grammar(answer, lead)
     adapter = adapter_of(svc, tuned)
     request = GenRequest(
         base_path=base.path,

@@ -37,7 +37,7 @@ class ToolUse:
     """None: calls cannot be read, answers are text."""
     legacy: bool
 
-    def grammar(self, special_ids: Mapping[str, int], answer: Schema | None) -> str | None:
+    def grammar(self, token_ids: Mapping[str, int], answer: Schema | None, lead: str) -> str | None:
         """What holds the answer to calls, or to calls and `answer`; None where nothing does."""
         functions = [tool["function"] for tool in self.tools]
         strict = any(function.get("strict") is True for function in functions)
@@ -52,10 +52,11 @@ class ToolUse:
         return call_grammar(
             self.syntax,
             tools,
-            special_ids,
+            token_ids,
             many=self.choice.many,
             forced=self.choice.forced,
             answer=answer,
+            lead=lead,
         )
 
 

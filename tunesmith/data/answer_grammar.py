@@ -1,7 +1,7 @@
 """The grammars that answers are held to, as text: JSON schemas, and a base's tool calls.
 
 The language is llguidance's Lark: strings, regular expressions in slashes, `%json` with a schema,
-and `<[id]>` for a special token, which no string or regular expression ever matches.
+and `<[id]>` for an added token, which no string or regular expression matches.
 """
 
 from __future__ import annotations
@@ -30,25 +30,26 @@ class Tool:
     parameters: Schema
 
 
-def json_grammar(schema: Schema) -> str:
-    """Answers that are one JSON value of the schema."""
-    return "\n".join(["start: answer", *_answer_rules(schema)])
+def json_grammar(schema: Schema, lead: str = "") -> str:
+    """Answers that are one JSON value of the schema, after a `lead` that may be there."""
+    return "\n".join(["start: answer", *_answer_rules(schema, lead)])
 
 
 def call_grammar(
     syntax: CallSyntax,
     tools: list[Tool],
-    special_ids: Mapping[str, int],
+    token_ids: Mapping[str, int],
     *,
     many: bool,
     forced: bool,
     answer: Schema | None = None,
+    lead: str = "",
 ) -> str:
     """Answers that are calls of these tools.
 
     Not `forced`, also text, which may lead to calls; with `answer` JSON of that schema instead.
     """
-    writer = _Writer(syntax, special_ids)
+    writer = _Writer(syntax, token_ids)
     rules = [writer.call(number, tool) for number, tool in enumerate(tools)]
     rules.append("call: " + " | ".join(f"call_{number}" for number in range(len(tools))))
     calls = "call"
@@ -60,7 +61,7 @@ def call_grammar(
     elif answer is not None:
         rules[:0] = [
             f"start: answer | {writer.literal(syntax.head)} {calls} {tail}",
-            *_answer_rules(answer),
+            *_answer_rules(answer, lead),
         ]
     else:
         rules[:0] = writer.led_by_text(f"{calls} {tail}")
@@ -68,21 +69,21 @@ def call_grammar(
 
 
 class _Writer:
-    def __init__(self, syntax: CallSyntax, special_ids: Mapping[str, int]) -> None:
+    def __init__(self, syntax: CallSyntax, token_ids: Mapping[str, int]) -> None:
         self._syntax = syntax
-        self._special_ids = special_ids
-        longest_first = sorted(special_ids, key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self._token_ids = token_ids
+        longest_first = sorted(token_ids, key=len, reverse=True)
+        self._tokens = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
     def literal(self, text: str) -> str:
-        """Fixed text, with its special tokens by id and a call's own id by pattern."""
+        """Fixed text, with its added tokens by id and a call's own id by pattern."""
         parts: list[str] = []
         start = 0
-        marks = re.compile(f"{self._special.pattern}|{ID}")
+        marks = re.compile(f"{self._tokens.pattern}|{ID}")
         for found in marks.finditer(text):
             parts.append(_quoted(text[start : found.start()]))
             mark = found[0]
-            parts.append(f"/{ID_PATTERN}/" if mark == ID else f"<[{self._special_ids[mark]}]>")
+            parts.append(f"/{ID_PATTERN}/" if mark == ID else f"<[{self._token_ids[mark]}]>")
             start = found.end()
         parts.append(_quoted(text[start:]))
         return " ".join(part for part in parts if part) or '""'
@@ -124,7 +125,7 @@ class _Writer:
         """Any text; from where a call begins, calls."""
         syntax = self._syntax
         head = syntax.head
-        if found := self._special.search(head):
+        if found := self._tokens.search(head):
             lead = self.literal(head[: found.end()].lstrip())
             rest = self.literal(head[found.end() :])
             return [f"start: TEXT ({lead} {rest} {calls})?", f"TEXT: /{ANYTHING}/"]
@@ -143,12 +144,13 @@ class _Writer:
         ]
 
 
-def _answer_rules(schema: Schema) -> list[str]:
-    names = [f"answer_{number}" for number in range(len(JSON_STYLES))]
+def _answer_rules(schema: Schema, lead: str) -> list[str]:
+    values = [f"value_{number}" for number in range(len(JSON_STYLES))]
     rules = [
-        f"{name}: {_json(schema, each)}" for name, each in zip(names, JSON_STYLES, strict=True)
+        f"{name}: {_json(schema, style)}" for name, style in zip(values, JSON_STYLES, strict=True)
     ]
-    return ["answer: " + " | ".join(names), *rules]
+    led = f"({_quoted(lead)})? " if lead else ""
+    return [f"answer: {led}({' | '.join(values)})", *rules]
 
 
 def _json(schema: Schema, separators: tuple[str, str]) -> str:

@@ -104,9 +104,9 @@ class Renderer:
         self.call_tokens = {
             token.content: number
             for number, token in added.items()
-            if token.special and token.content in around
+            if token.content in around and not token.content.isspace()
         }
-        """The special tokens among that, with their ids."""
+        """The added tokens among that, with their ids."""
 
     @classmethod
     def load(cls, directory: Path) -> Renderer:
@@ -122,6 +122,11 @@ class Renderer:
     @property
     def preserves_history(self) -> bool:
         return self._dialect.preserves_history
+
+    @property
+    def answer_lead(self) -> str:
+        """White space that answers begin with, as Mistral's do."""
+        return self._dialect.turn_start if self._dialect.turn_start.isspace() else ""
 
     @property
     def has_tools(self) -> bool:

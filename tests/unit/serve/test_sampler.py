@@ -134,3 +134,23 @@ def test_a_token_without_probability_is_never_drawn() -> None:
     scores = torch.full((300,), -1e9)
     scores[[4, 250]] = 0.0
     assert {token(scores, draws(seed)) for seed in range(60)} == {4, 250}
+
+
+def test_top_k_keeps_the_likeliest() -> None:
+    found = frequencies(600, top_k=2)
+    assert found[2:] == [0, 0, 0]
+    assert found[1] > 0
+    assert frequencies(100, top_k=1)[0] == 1
+
+
+def test_min_p_keeps_what_is_near_the_likeliest() -> None:
+    # Shares of the likeliest: 1, 0.37, 0.14, 0.05, 0.
+    assert frequencies(600, min_p=0.2)[2:] == [0, 0, 0]
+    assert frequencies(600, min_p=0.1)[2] > 0
+    assert frequencies(100, min_p=1.0)[0] == 1
+
+
+def test_top_p_is_a_share_of_what_the_others_left() -> None:
+    # 0.644 and 0.237 are left, 0.73 and 0.27 of their sum: the first alone fills 0.7.
+    assert frequencies(200, top_k=2, top_p=0.7)[0] == 1
+    assert frequencies(600, top_k=2, top_p=0.8)[1] > 0
