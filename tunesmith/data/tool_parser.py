@@ -7,14 +7,20 @@ the text it was made of, and who has not shown it yet can show that instead.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.data import strict_json
+from tunesmith.data.call_text import (
+    Scanner,
+    anchor_of,
+    json_value,
+    keyword_arguments,
+    spells,
+    without_space,
+)
 from tunesmith.data.tool_syntax import CallSyntax
 
 ARGUMENT_KEYS = ("arguments", "parameters")
@@ -53,36 +59,6 @@ class Broken:
 Event = Text | CallStart | Arguments | Broken
 
 
-class Scanner:
-    """Finds the end of a JSON value (or of brackets in Python) that begins with a bracket."""
-
-    def __init__(self, depth: int = 0, quotes: str = '"') -> None:
-        self._depth = depth
-        self._quotes = quotes
-        self._quote = ""
-        self._escaped = False
-
-    def feed(self, text: str) -> int | None:
-        """How many characters belong to it, once the last bracket is closed."""
-        for place, char in enumerate(text):
-            if self._quote:
-                if self._escaped:
-                    self._escaped = False
-                elif char == "\\":
-                    self._escaped = True
-                elif char == self._quote:
-                    self._quote = ""
-            elif char in self._quotes:
-                self._quote = char
-            elif char in "{[(":
-                self._depth += 1
-            elif char in "}])":
-                self._depth -= 1
-                if self._depth <= 0:
-                    return place + 1
-        return None
-
-
 class CallParser:
     """Reads one answer. With `many` False it ends (`done`) after the first call."""
 
@@ -90,7 +66,7 @@ class CallParser:
         self._syntax = syntax
         self._names = names
         self._many = many
-        self._anchor, _, self._head_rest = _chunks(syntax.head)
+        self._anchor, self._head_rest = anchor_of(syntax.head)
         self._keys = {syntax.arguments_key, *ARGUMENT_KEYS}
         self._start = re.compile(
             rf'\s*\{{\s*"{re.escape(syntax.name_key)}"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*'
@@ -191,7 +167,7 @@ class CallParser:
         return [Text(text)] if text else None
 
     def _head(self) -> list[Event] | None:
-        found = _match(self._head_rest, self._buffer)
+        found = spells(self._head_rest, self._buffer)
         if found is None:
             return None
         if found < 0:
@@ -207,7 +183,7 @@ class CallParser:
             return self._named_call()
         found = self._start.match(self._buffer)
         if found:
-            name = _loads(found[1])
+            name = json_value(found[1])
             opening = self._buffer[found.end()]
             if opening == "{" and name in self._names:
                 self._take(found.end())
@@ -225,13 +201,13 @@ class CallParser:
 
     def _whole_object(self, end: int) -> list[Event]:
         """A call whose keys come in another order, or whose arguments are a string, or missing."""
-        value = _loads(self._buffer[:end])
+        value = json_value(self._buffer[:end])
         name = value.get(self._syntax.name_key) if isinstance(value, dict) else None
         if not isinstance(value, dict) or name not in self._names:
             return self._give_up()
         arguments: Any = next((value[key] for key in sorted(self._keys) if key in value), {})
         if isinstance(arguments, str):
-            arguments = _loads(arguments)
+            arguments = json_value(arguments)
         if not isinstance(arguments, dict):
             return self._give_up()
         self._take(end)
@@ -261,7 +237,7 @@ class CallParser:
         if num_chars is None:
             return None
         end = found.end() + num_chars
-        arguments = _keywords(self._buffer[found.end() : end - 1])
+        arguments = keyword_arguments(self._buffer[found.end() : end - 1])
         if arguments is None:
             return self._give_up()
         self._take(end)
@@ -290,7 +266,7 @@ class CallParser:
         index = self.num_calls - 1
         if end is None:
             return [Arguments(index, text)]
-        if not isinstance(_loads(self._arguments), dict):
+        if not isinstance(json_value(self._arguments), dict):
             self._state = self._plain if self._syntax.only_at_start else self._text
             raw, self._raw = self._raw, ""
             return [Broken(index, raw)]
@@ -313,8 +289,12 @@ class CallParser:
             self.done = True
             return []
         between, tail = self._syntax.between, self._syntax.tail
-        follows = _match(_solid(between), self._buffer) if between and _solid(between) else -1
-        ends = _match(_solid(tail), self._buffer) if _solid(tail) else -1
+        follows = (
+            spells(without_space(between), self._buffer)
+            if between and without_space(between)
+            else -1
+        )
+        ends = spells(without_space(tail), self._buffer) if without_space(tail) else -1
         self._raw = ""
         if follows is not None and follows >= 0:
             self._take(follows)
@@ -331,64 +311,3 @@ class CallParser:
         text, self._raw = self._raw, ""
         self._state = self._plain if self._syntax.only_at_start else self._text
         return [Text(text)] if text else []
-
-
-def _chunks(head: str) -> tuple[str, str, str]:
-    """The head's first piece without white space, and the rest without any."""
-    pieces = head.split()
-    return (pieces[0], " ", "".join(pieces[1:])) if pieces else ("", "", "")
-
-
-def _solid(text: str) -> str:
-    return "".join(text.split())
-
-
-def _match(solid: str, text: str) -> int | None:
-    """How far `text` spells `solid`, white space aside; None if it may yet, -1 if it does not."""
-    matched = 0
-    for place, char in enumerate(text):
-        if matched == len(solid):
-            return place
-        if char.isspace():
-            continue
-        if char != solid[matched]:
-            return -1
-        matched += 1
-    return len(text) if matched == len(solid) else None
-
-
-def _loads(text: str) -> Any:
-    """The value of a JSON text, None for anything else."""
-    try:
-        return strict_json.loads(text)
-    except strict_json.JsonError:
-        return None
-
-
-def _keywords(text: str) -> dict[str, Any] | None:
-    """The keyword arguments of a call in Python's form, with JSON's constants allowed."""
-    try:
-        tree = ast.parse(f"f({text})", mode="eval").body
-        assert isinstance(tree, ast.Call)
-        if tree.args or any(each.arg is None for each in tree.keywords):
-            return None
-        found = {str(each.arg): _literal(each.value) for each in tree.keywords}
-        json.dumps(found)
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, AssertionError):
-        return None
-    return found
-
-
-def _literal(node: ast.expr) -> Any:
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Name) and inner.id not in CONSTANTS:
-            raise ValueError(inner.id)
-    return ast.literal_eval(_Constants().visit(node))
-
-
-CONSTANTS = {"true": True, "false": False, "null": None}
-
-
-class _Constants(ast.NodeTransformer):
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return ast.copy_location(ast.Constant(CONSTANTS[node.id]), node)
