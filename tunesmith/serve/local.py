@@ -7,6 +7,7 @@ each.
 
 from __future__ import annotations
 
+import heapq
 import logging
 import queue
 import secrets
@@ -25,6 +26,7 @@ from tunesmith.serve.grammar import Constraint, Grammars
 from tunesmith.serve.lane import Lane, Outcome
 from tunesmith.serve.loading import device_for, memory_budget
 from tunesmith.serve.protocol import (
+    DeadlineExceeded,
     Delta,
     Done,
     Draining,
@@ -59,6 +61,7 @@ class Limits:
 class Counters:
     num_requests: int = 0
     num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
     num_completion_tokens: int = 0
     num_passes: int = 0
     num_preempted: int = 0
@@ -87,6 +90,7 @@ class LocalEngine:
         self._grammars = Grammars(self._inbox.put)
         self._passes = passes.Passes(limits.num_threads)
         self._open: set[Ticket] = set()
+        self._deadlines: list[tuple[float, int, Ticket]] = []  # a heap
         self._counters = Counters()
         self._draining = False
         self._on_idle: Callable[[], object] | None = None  # to be called once
@@ -163,6 +167,7 @@ class LocalEngine:
         with torch.inference_mode():
             while not self._closing:
                 self._read_inbox(wait=not self._lanes and not self._passes)
+                self._end_overdue()
                 for base, lane in list(self._lanes.items()):
                     self._pass(base, lane)
                     if lane.empty:
@@ -178,12 +183,28 @@ class LocalEngine:
                     tell()
 
     def _read_inbox(self, wait: bool) -> None:
+        """Runs what has arrived; with `wait` also what comes next, or until a deadline."""
         while wait or not self._inbox.empty():
+            left_s = max(self._deadlines[0][0] - time.monotonic(), 0) if self._deadlines else None
             try:
-                self._inbox.get()()
+                self._inbox.get(timeout=left_s if wait else None)()
+            except queue.Empty:
+                return
             except Exception:
                 log.exception("the engine's inbox")
             wait = False
+
+    def _end_overdue(self) -> None:
+        while self._deadlines and self._deadlines[0][0] <= time.monotonic():
+            *_, ticket = heapq.heappop(self._deadlines)
+            began = "ended" if ticket.num_generated else "begun"
+            self._fail(
+                ticket,
+                DeadlineExceeded(
+                    f"The answer had not {began} after {ticket.request.deadline_s:g} seconds, the "
+                    "request's deadline. Try again later, or allow it more time."
+                ),
+            )
 
     def _pass(self, base: BaseEntry, lane: Lane) -> None:
         num_running = sum(other.num_running for other in self._lanes.values())
@@ -237,6 +258,9 @@ class LocalEngine:
             self._counters.num_requests += 1
             self._open.add(ticket)
             request = ticket.request
+            if request.deadline_s is not None:
+                deadline = ticket.arrived_s + request.deadline_s, id(ticket), ticket
+                heapq.heappush(self._deadlines, deadline)
             self._residents.acquire(
                 request.base_path, request.adapter, lambda result: self._enqueue(ticket, result)
             )
@@ -270,9 +294,16 @@ class LocalEngine:
             return
         if lease.base not in self._lanes:
             limits = self._limits
-            self._lanes[lease.base] = Lane(lease.model, limits.max_batch, limits.num_threads)
+            self._lanes[lease.base] = Lane(
+                lease.model,
+                limits.max_batch,
+                limits.num_threads,
+                kept=self._residents.kept,
+                base=lease.base.key,
+            )
         ticket.choices = choices_of(ticket, lease, grammar)
-        self._lanes[lease.base].waiting.extend(ticket.choices)
+        for choice in ticket.choices:
+            self._lanes[lease.base].add(choice)
         self._counters.num_prompt_tokens += len(ticket.request.prompt_ids)
 
     def _take_pass(self, request: PassRequest, done: Callable[[Any], object]) -> None:
@@ -314,6 +345,7 @@ class LocalEngine:
             completion_tokens=ticket.num_generated,
             queue_s=(ticket.started_s or now) - ticket.arrived_s,
             first_token_s=(ticket.first_token_s or now) - ticket.arrived_s,
+            cached_tokens=ticket.num_cached,
         )
 
     def _fail(self, ticket: Ticket, error: TunesmithError) -> None:
@@ -337,6 +369,7 @@ class LocalEngine:
                 lane.discard(choice)
         ticket.choices = []
         self._counters.num_completion_tokens += ticket.num_generated
+        self._counters.num_cached_tokens += ticket.num_cached
         if ticket.lease is not None:
             self._residents.release(ticket.lease)
 
@@ -350,6 +383,7 @@ class LocalEngine:
             "num_running": sum(lane.num_running for lane in lanes),
             "num_waiting": sum(1 for ticket in self._open if ticket.started_s is None),
             "cache_bytes": sum(lane.num_bytes for lane in lanes),
+            "kept_bytes": self._residents.kept.num_bytes,
             "model_bytes": self._residents.num_bytes,
             "budget_bytes": self._residents.budget_bytes,
             "bases": self._residents.stats(),

@@ -81,12 +81,22 @@ class GenRequest:
     frequency_penalty: float = 0.0
     logit_bias: dict[int, float] = field(default_factory=dict)
     grammar: str | None = None
+    cache_salt: str = ""
+    """Requests share what was computed of their prompts only with those of the same salt."""
+    priority: int = 0
+    """Lower begins sooner; of equal ones the first that came."""
+    deadline_s: float | None = None
+    """Seconds from arrival after which the answer ends with `DeadlineExceeded`."""
 
     def __post_init__(self) -> None:
         for wrong, rule in (
             (not self.prompt_ids, "prompt_ids must not be empty"),
             (self.max_new_tokens < 1, "max_new_tokens must be at least 1"),
             (self.n < 1, "n must be at least 1"),
+            (
+                self.deadline_s is not None and not self.deadline_s > 0,
+                "deadline_s must be positive",
+            ),
             (not self.temperature >= 0, "temperature must not be negative"),
             (not 0 <= self.top_p <= 1, "top_p must be between 0 and 1"),
             (not 0 <= self.min_p <= 1, "min_p must be between 0 and 1"),
@@ -265,6 +275,10 @@ class Overloaded(EngineUnavailable):
     """The queue is full; worth trying again soon."""
 
 
+class DeadlineExceeded(EngineUnavailable):
+    """The request's time was up before its answer ended."""
+
+
 class Draining(EngineUnavailable):
     """The engine is shutting down and takes nothing new."""
 
@@ -273,6 +287,7 @@ class Draining(EngineUnavailable):
 ERRORS: dict[str, type[TunesmithError]] = {
     "overloaded": Overloaded,
     "draining": Draining,
+    "deadline": DeadlineExceeded,
     "grammar": InvalidGrammar,
     "invalid": InvalidRequest,
     "base": BaseModelError,

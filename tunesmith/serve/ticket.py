@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from tunesmith.model.lora import Adapter
 from tunesmith.serve.grammar import Constraint
+from tunesmith.serve.prefix import Origin
 from tunesmith.serve.protocol import Delta, FinishReason, GenRequest, InvalidRequest
 from tunesmith.serve.residents import Lease
 from tunesmith.serve.sampler import Drawn, Draws
@@ -21,6 +22,8 @@ class Ticket:
     started_s: float | None = None
     first_token_s: float | None = None
     num_generated: int = 0
+    num_cached: int = 0
+    """Of the prompt, positions that did not have to be computed."""
     lease: Lease | None = None
     choices: list[Choice] = field(default_factory=list)
     """Those that have not ended."""
@@ -36,6 +39,13 @@ class Choice:
     draws: Draws
     lora: Adapter | None
     max_positions: int
+    origin: Origin | None = None
+    """What its keys and values depend on, once it has begun."""
+
+    @property
+    def rank(self) -> tuple[int, float, int]:
+        """Lower comes first."""
+        return self.request.priority, self.ticket.arrived_s, self.draws.index
 
     @property
     def request(self) -> GenRequest:
