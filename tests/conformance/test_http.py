@@ -363,6 +363,10 @@ REFUSED_CHATS: dict[str, tuple[Body, Expected]] = {
     "a tool of no kind": ({"tools": TOOLS, "tool_choice": {"type": "x"}}, {"param": "tool_choice"}),
     "an unknown word": ({"tools": TOOLS, "tool_choice": "any"}, {"param": "tool_choice"}),
     "a choice among none": ({"tool_choice": NAMED}, {"param": "tool_choice"}),
+    "an old choice among new tools": (
+        {"tools": TOOLS, "function_call": {"name": "now"}},
+        {"param": "function_call"},
+    ),
     "an old choice among none": ({"function_call": {"name": "f"}}, {"param": "function_call"}),
     "allowed tools that are not there": (
         {
@@ -551,6 +555,7 @@ EMBEDDINGS: dict[str, tuple[Body, Expected]] = {
     "texts": ({"input": ["the", "dog"]}, {"data": lambda each: len(each) == 2}),
     "ids": ({"input": [300, 301]}, {"usage": {"prompt_tokens": 2, "total_tokens": 2}}),
     "lists of ids": ({"input": [[300], [301, 302]]}, {"usage.prompt_tokens": 3}),
+    "many texts": ({"input": ["the"] * 130}, {"data": lambda each: len(each) == 130}),
     "Base64": (
         {"input": "the", "encoding_format": "base64"},
         {"data.0.embedding": lambda text: abs(sum(x * x for x in numbers(text)) - 1) < 1e-4},

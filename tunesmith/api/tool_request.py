@@ -68,10 +68,10 @@ def tool_use(
     legacy = bool(body.functions) and not body.tools
     param = "function_call" if legacy else "tool_choice"
     given = body.function_call if legacy else body.tool_choice
+    for name, among in (("tool_choice", "tools"), ("function_call", "functions")):
+        if not getattr(body, among) and getattr(body, name) not in (None, "none", "auto"):
+            raise wrong(name, f"is only allowed when '{among}' are given")
     if tools is None:
-        for name, offered in (("tool_choice", "tools"), ("function_call", "functions")):
-            if getattr(body, name) not in (None, "none", "auto"):
-                raise wrong(name, f"is only allowed when '{offered}' are given")
         return None
     choice = _choice(given, param, tools, many=not legacy and body.parallel_tool_calls is not False)
     if choice is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +26,8 @@ from tunesmith.serve.protocol import (
 )
 
 RETRY_PAUSE_S = 0.05
+# Inputs of one line: their vectors, written out, stay below the length of a line.
+EMBED_AT_ONCE = 64
 
 
 class EngineClient:
@@ -55,8 +58,10 @@ class EngineClient:
 
     async def embed(self, request: EmbedRequest) -> list[list[float]]:
         """One vector of length 1 for each of the request's inputs."""
-        reply = await self._ask(pass_to_wire(request))
-        vectors: list[list[float]] = reply["result"]
+        vectors: list[list[float]] = []
+        for start in range(0, len(request.inputs), EMBED_AT_ONCE):
+            part = replace(request, inputs=request.inputs[start : start + EMBED_AT_ONCE])
+            vectors += (await self._ask(pass_to_wire(part)))["result"]
         return vectors
 
     async def stats(self) -> dict[str, Any]:

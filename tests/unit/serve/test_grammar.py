@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.engine_harness import Harness, greedy, running_engine
+from tests.engine_harness import Harness, greedy, running_engine, save_adapter
 from tests.tiny_base import SPECIAL, tiny_tokenizer, write_tiny_base
 from tunesmith.serve import grammar
 from tunesmith.serve.protocol import Done, InvalidGrammar
@@ -64,6 +65,16 @@ def test_a_constrained_answer_does_not_depend_on_its_mates(engine: Harness, base
     mates = [greedy(base, "y", 40, temperature=1.0, seed=seed) for seed in range(4)]
     tickets = [engine.submit(request) for request in (*mates, alone)]
     assert engine.wait(*tickets)[-1].ids == expected.ids
+
+
+def test_a_tuned_model_keeps_to_the_grammar_too(
+    engine: Harness, base: Path, tmp_path: Path
+) -> None:
+    request = greedy(base, "x", 64, stop_ids=STOP, grammar=LARK)
+    tuned = replace(request, adapter=save_adapter(base, tmp_path / "adapter", seed=1))
+    plain, answer = engine.wait(engine.submit(request), engine.submit(tuned))
+    assert plain.ids != answer.ids
+    assert set(json.loads(text(answer.ids[0]))) == {"age", "ok"}
 
 
 def test_a_cut_answer_ends_by_length(engine: Harness, base: Path) -> None:
