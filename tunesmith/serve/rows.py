@@ -13,11 +13,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tunesmith.model.decoder import Decoder
+from tunesmith.model.decoder import Decoder, LowRankUpdate
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter, AdapterBatch
 from tunesmith.model.transformers_path import TransformersModel
 from tunesmith.serve.cache import SlotCache
+from tunesmith.serve.stack import AdapterStack, stackable
 
 # Below so many multiplications a pass of one thread is faster than one of several that have to
 # meet after every layer (nano: 2-3 times faster on a machine that is busy training).
@@ -84,6 +85,7 @@ class BatchedRows:
     def __init__(self, model: Decoder, max_rows: int, num_threads: int = 1) -> None:
         self._model = model
         self._num_threads = num_threads
+        self._stack = AdapterStack([])
         self._num_weights = model.num_bytes // model.dtype.itemsize
         self._cache = SlotCache(
             model.config, dtype=model.dtype, device=model.device, max_rows=max_rows
@@ -115,10 +117,7 @@ class BatchedRows:
         torch.set_num_threads(1 if small else self._num_threads)
         view = self._cache.view([len(row) for row in ids])
         positions_BT = view.positions_BT
-        if len(new) > 1:
-            lora = AdapterBatch.of([adapter for row, adapter in new for _ in row])
-        else:
-            lora = AdapterBatch.of([new[0][1]])
+        lora = self._update([adapter for row, adapter in new for _ in row], positions_BT)
         hidden_BTE = self._model.hidden(
             torch.tensor(ids_N, device=self._model.device).view(positions_BT.shape),
             positions_BT=positions_BT,
@@ -127,6 +126,18 @@ class BatchedRows:
         )
         view.advance()
         return self._model.logits(hidden_BTE.flatten(0, 1)[view.lasts]).float()
+
+    def _update(self, adapters: list[Adapter | None], positions_BT: Tensor) -> LowRankUpdate | None:
+        """What the adapters of each position make of a pass."""
+        if len(positions_BT) == 1:
+            return AdapterBatch.of(adapters[:1])
+        if not stackable(adapters):
+            return AdapterBatch.of(adapters)
+        if not self._stack.holds(adapters):
+            # In the order of the rows, each once.
+            different = dict.fromkeys(adapter for adapter in adapters if adapter is not None)
+            self._stack = AdapterStack(list(different))
+        return self._stack.rows(adapters)
 
 
 class SequentialRows:
