@@ -15,10 +15,10 @@ TORCH_FLAGS ?= $(shell command -v nvidia-smi >/dev/null || \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: help demo test lint types faults clients bench schemas clean
+.PHONY: help demo test lint types faults clients bench bench-engine engine-soak schemas clean
 
 help:
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 demo: .venv/.installed ## tune the embedded model on real data and measure it
 	$(BIN)/tunesmith demo
@@ -41,6 +41,12 @@ clients: .venv/.installed-dev ## every supported client version, against a real 
 
 bench: .venv/.installed-dev ## seconds from jobs.create to the tuned model's first answer
 	$(BIN)/python bench/job_latency.py
+
+bench-engine: .venv/.installed-dev ## the engine against this machine's limits and transformers, in one run
+	$(BIN)/python -m bench.engine
+
+engine-soak: .venv/.installed-dev ## 1,000 adapters under traffic for six minutes, every answer compared
+	$(BIN)/python -m tests.soak_engine
 
 schemas: .venv/.installed-dev ## structured output: every answer fits its schema, over 250 schemas
 	$(BIN)/python -m bench.schemas
