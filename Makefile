@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 DATA ?= data
 
-.PHONY: help demo test lint types faults clients bench bench-data data-sets clean
+.PHONY: help demo test fuzz recall lint types faults clients bench bench-data bench-engine data-sets engine-soak schemas clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -55,6 +55,15 @@ bench-data: .venv/.installed-dev ## MB/s of checking and tokenising a large chat
 
 data-sets: .venv/.installed-dev ## what the checks find in the public data sets under DATA
 	$(BIN)/python bench/data_sets.py $(DATA)
+
+bench-engine: .venv/.installed-dev ## the engine against this machine's limits and transformers, in one run
+	$(BIN)/python -m bench.engine
+
+engine-soak: .venv/.installed-dev ## 1,000 adapters under traffic for six minutes, every answer compared
+	$(BIN)/python -m tests.soak_engine
+
+schemas: .venv/.installed-dev ## structured output: every answer fits its schema, over 250 schemas
+	$(BIN)/python -m bench.schemas
 
 clean: ## remove what the targets made
 	rm -rf .venv .clients tunesmith-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -59,6 +59,22 @@ class Harness:
         for ticket, message in self._news.get(timeout=TIMEOUT_S):
             self.answers.setdefault(ticket, Answer()).add(message)
 
+    def receive_some(self, timeout_s: float) -> None:
+        """What has come, or comes within that time."""
+        try:
+            news = self._news.get(timeout=timeout_s)
+        except queue.Empty:
+            return
+        for ticket, message in news:
+            self.answers.setdefault(ticket, Answer()).add(message)
+
+    def settle(self) -> None:
+        """Waits until the engine runs nothing and all it said has been received."""
+        while (stats := self.stats())["num_running"] or stats["num_waiting"]:
+            self.receive_some(0.05)
+        while not self._news.empty():
+            self.receive_some(0)
+
     def wait(self, *tickets: Ticket) -> list[Answer]:
         while any(self.answers[ticket].end is None for ticket in tickets):
             self.receive()

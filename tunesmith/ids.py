@@ -50,6 +50,8 @@ JOB = "ftjob-"
 EVENT = "ftevent-"
 CHECKPOINT = "ftckpt_"
 CHAT_COMPLETION = "chatcmpl-"
+COMPLETION = "cmpl-"
+TOOL_CALL = "call_"
 REQUEST = "req_"
 KEY = "sk-"
 

@@ -5,6 +5,7 @@ PYTHONPATH=<client> python walk.py BASE_URL API_KEY MODEL TRAINING_FILE
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,17 @@ POLL_S = 0.1
 PATIENCE_S = 120.0
 ENDED = ("succeeded", "failed", "cancelled")
 QUESTION: Any = [{"role": "user", "content": "What's the capital of France?"}]
+DAYS = ("Monday", "Tuesday")
+FUNCTION: Any = {
+    "name": "pick",
+    "parameters": {
+        "type": "object",
+        "properties": {"day": {"enum": list(DAYS)}},
+        "required": ["day"],
+        "additionalProperties": False,
+    },
+}
+NAMED: Any = {"type": "function", "function": {"name": "pick"}}
 
 
 def main(base_url: str, api_key: str, model: str, path: str) -> None:
@@ -25,6 +37,7 @@ def main(base_url: str, api_key: str, model: str, path: str) -> None:
     walk_checkpoints(client, job)
     for name in (model, job.fine_tuned_model, first_checkpoint(client, job)):
         walk_chat(client, name)
+        walk_forms(client, name)
     walk_steering(client, model, file_id)
     walk_models(client, model, job.fine_tuned_model)
     walk_errors(client, base_url, model)
@@ -96,6 +109,27 @@ def walk_chat(client: Any, model: str) -> None:
     pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
     assert "".join(pieces) == whole.choices[0].message.content
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+
+
+def walk_forms(client: Any, model: str) -> None:
+    """Answers in a form: called tools, JSON of a schema, completed and scored texts, vectors."""
+    options: Any = {"model": model, "messages": QUESTION, "temperature": 0, "max_tokens": 100}
+    tools = [{"type": "function", "function": FUNCTION}]
+    forced = client.chat.completions.create(tools=tools, tool_choice=NAMED, **options).choices[0]
+    assert forced.finish_reason == "tool_calls"
+    assert json.loads(forced.message.tool_calls[0].function.arguments)["day"] in DAYS
+    wanted = {"name": "day", "schema": FUNCTION["parameters"], "strict": True}
+    answer = client.chat.completions.create(
+        response_format={"type": "json_schema", "json_schema": wanted}, **options
+    )
+    assert json.loads(answer.choices[0].message.content)["day"] in DAYS
+    echo = client.completions.create(
+        model=model, prompt=["On Monday", "On"], max_tokens=1, echo=True, logprobs=1
+    )
+    assert [choice.text[:2] for choice in echo.choices] == ["On", "On"]
+    assert echo.choices[0].logprobs.token_logprobs[0] is None
+    vectors = client.embeddings.create(model=model, input=["Monday", "Tuesday"]).data
+    assert abs(sum(value * value for value in vectors[1].embedding) - 1) < 1e-3
 
 
 def walk_steering(client: Any, model: str, file_id: str) -> None:

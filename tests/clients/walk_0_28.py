@@ -5,6 +5,7 @@ PYTHONPATH=<client> python walk_0_28.py BASE_URL API_KEY MODEL TRAINING_FILE
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -28,6 +29,7 @@ def main(base_url: str, api_key: str, model: str, path: str) -> None:
     tuned = walk_jobs(model, file_id)
     for name in (model, tuned):
         walk_chat(name)
+        walk_forms(name)
     walk_models(model, tuned)
     assert openai.File.delete(file_id).deleted
     print(f"openai {openai.version.VERSION}: all calls passed")
@@ -65,6 +67,26 @@ def walk_chat(model: str) -> None:
     text = completion.choices[0].message["content"]
     pieces = openai.ChatCompletion.create(max_tokens=24, stream=True, **options)
     assert "".join(piece.choices[0].delta.get("content", "") for piece in pieces) == text
+
+
+def walk_forms(model: str) -> None:
+    """Functions, as they were called then, and completed texts."""
+    parameters = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
+    completion = openai.ChatCompletion.create(
+        model=model,
+        messages=MESSAGES,
+        max_tokens=100,
+        functions=[{"name": "count", "parameters": parameters}],
+        function_call={"name": "count"},
+    )
+    call = completion.choices[0].message["function_call"]
+    assert call["name"] == "count" and json.loads(call["arguments"])["n"] in (1, 2)
+    text = openai.Completion.create(model=model, prompt="On Monday", max_tokens=4, temperature=0)
+    pieces = openai.Completion.create(
+        model=model, prompt="On Monday", max_tokens=4, temperature=0, stream=True
+    )
+    assert "".join(piece.choices[0].text for piece in pieces) == text.choices[0].text
+    assert len(openai.Embedding.create(model=model, input="Monday").data[0].embedding) > 8
 
 
 def walk_models(base: str, tuned: str) -> None:

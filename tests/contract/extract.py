@@ -28,6 +28,8 @@ PATHS = (
     "/models",
     "/models/{model}",
     "/chat/completions",
+    "/completions",
+    "/embeddings",
 )
 # Reached from no path: errors, and the chunks of a stream.
 SCHEMAS = ("ErrorResponse", "CreateChatCompletionStreamResponse")

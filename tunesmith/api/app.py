@@ -9,7 +9,19 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from tunesmith.api import chat, data, failures, files, fine_tuning, health, insight, models
+from tunesmith.api import (
+    chat,
+    completions,
+    data,
+    embeddings,
+    failures,
+    files,
+    fine_tuning,
+    health,
+    insight,
+    models,
+    tokenize,
+)
 from tunesmith.api.gate import Frame, Gate
 from tunesmith.api.renderers import Renderers
 from tunesmith.api.services import Services
@@ -30,6 +42,9 @@ ROUTERS = (
     fine_tuning.router,
     models.router,
     chat.router,
+    completions.router,
+    embeddings.router,
+    tokenize.router,
     data.router,
     insight.router,
 )

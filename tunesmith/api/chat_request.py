@@ -5,27 +5,22 @@ What the server cannot do yet is refused with the parameter's name, before anyth
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from tokenizers import Tokenizer
-
+from tunesmith.api.answer_text import AnswerText
 from tunesmith.api.models import find
+from tunesmith.api.sampling import adapter_of, fingerprint, sampling, stops
+from tunesmith.api.schemas import answer_schema
 from tunesmith.api.services import Services
-from tunesmith.bases import BaseInfo
-from tunesmith.data.messages import MessageError, normalise_messages, normalise_tools
+from tunesmith.api.tool_request import ToolUse, tool_use
+from tunesmith.data.answer_grammar import json_grammar
+from tunesmith.data.messages import MessageError, normalise_messages
 from tunesmith.errors import BadRequest
-from tunesmith.serve.protocol import AdapterRef, GenRequest
-from tunesmith.serve.text import TokenBytes
-from tunesmith.store.repo.models import ModelRow
+from tunesmith.serve.protocol import GenRequest
 from tunesmith.wire.chat import CreateChatCompletion
 
-MAX_STOPS = 4
-CHOICES_OF_TOOL = (None, "none", "auto")
 TEXT_ONLY = "This server answers with text only."
-NO_FORCED_TOOL = "Only 'none' and 'auto' are supported by this server yet."
 
 # (parameter, what is refused, why).
 REFUSALS: tuple[tuple[str, Callable[[CreateChatCompletion], bool], str], ...] = (
@@ -34,24 +29,12 @@ REFUSALS: tuple[tuple[str, Callable[[CreateChatCompletion], bool], str], ...] = 
         lambda body: bool(body.store),
         "Storing completions is not supported by this server yet.",
     ),
-    (
-        "response_format",
-        lambda body: (body.response_format or {"type": "text"}).get("type") != "text",
-        "Only the response format 'text' is supported by this server yet.",
-    ),
-    ("tool_choice", lambda body: body.tool_choice not in CHOICES_OF_TOOL, NO_FORCED_TOOL),
-    ("function_call", lambda body: body.function_call not in CHOICES_OF_TOOL, NO_FORCED_TOOL),
     ("modalities", lambda body: bool(set(body.modalities or ()) - {"text"}), TEXT_ONLY),
     ("audio", lambda body: body.audio is not None, TEXT_ONLY),
     (
         "top_logprobs",
         lambda body: body.top_logprobs is not None and not body.logprobs,
         "'top_logprobs' needs 'logprobs' to be true.",
-    ),
-    (
-        "stream_options",
-        lambda body: body.stream_options is not None and not body.stream,
-        "'stream_options' needs 'stream' to be true.",
     ),
     (
         "max_tokens",
@@ -63,13 +46,11 @@ REFUSALS: tuple[tuple[str, Callable[[CreateChatCompletion], bool], str], ...] = 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request that can be answered: what the engine gets, and how to read its tokens."""
+    """A request that can be answered: what the engine gets, and how to read what it says."""
 
     model: str
-    generate: GenRequest
-    stop: list[str]
-    tokenizer: Tokenizer
-    token_bytes: TokenBytes
+    text: AnswerText
+    tools: ToolUse | None
     fingerprint: str
 
 
@@ -78,42 +59,42 @@ def prepare(svc: Services, body: CreateChatCompletion) -> Prepared:
     refuse_unsupported(body)
     base, tuned = find(svc, body.model)
     renderer, token_bytes = svc.renderers.get(base.fingerprint, base.path)
+    answer = answer_schema(body.response_format)
     try:
-        tools = tools_of(body, base)
-        prompt_ids = renderer.prompt(normalise_messages(body.messages), tools)
+        tools = tool_use(body, base, renderer.call_syntax)
+        messages = normalise_messages(body.messages)
+        prompt_ids = renderer.prompt(messages, tools.tools if tools else None)
     except MessageError as error:
         raise BadRequest(f"{error}.", param=error.path, code="invalid_value") from None
+    lead = renderer.answer_lead
+    grammar = tools.grammar(renderer.call_tokens, answer, lead) if tools else None
+    if grammar is None and answer is not None:
+        grammar = json_grammar(answer, lead)
     adapter = adapter_of(svc, tuned)
-    identity = base.fingerprint + (adapter.sha256 if adapter else "")
+    request = GenRequest(
+        base_path=base.path,
+        adapter=adapter,
+        prompt_ids=prompt_ids,
+        max_new_tokens=num_new_tokens(body, len(prompt_ids), base.context_length),
+        stop_ids=renderer.stop_ids,
+        n=body.n or 1,
+        top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        grammar=grammar,
+        **sampling(body, renderer.vocab_size),
+    )
     return Prepared(
         model=body.model,
-        generate=GenRequest(
-            base_path=base.path,
-            adapter=adapter,
-            prompt_ids=prompt_ids,
-            max_new_tokens=num_new_tokens(body, len(prompt_ids), base.context_length),
-            stop_ids=renderer.stop_ids,
-            n=body.n or 1,
-            temperature=1.0 if body.temperature is None else body.temperature,
-            top_p=1.0 if body.top_p is None else body.top_p,
-            seed=body.seed,
-            top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-            presence_penalty=body.presence_penalty or 0.0,
-            frequency_penalty=body.frequency_penalty or 0.0,
-            logit_bias=logit_bias(body, renderer.vocab_size),
+        text=AnswerText(
+            request,
+            stops(body),
+            renderer.tokenizer,
+            token_bytes,
+            shown_ids=frozenset(renderer.call_tokens.values()) if tools else frozenset(),
+            grammar_param="tools" if answer is None else "response_format",
         ),
-        stop=stops(body),
-        tokenizer=renderer.tokenizer,
-        token_bytes=token_bytes,
-        fingerprint="fp_" + hashlib.sha256(identity.encode()).hexdigest()[:10],
+        tools=tools,
+        fingerprint=fingerprint(base, adapter),
     )
-
-
-def adapter_of(svc: Services, tuned: ModelRow | None) -> AdapterRef | None:
-    sha256 = tuned.adapter_sha256 if tuned else None
-    if sha256 is None:
-        return None
-    return AdapterRef(sha256, svc.settings.adapters_dir / sha256)
 
 
 def refuse_unsupported(body: CreateChatCompletion) -> None:
@@ -121,20 +102,6 @@ def refuse_unsupported(body: CreateChatCompletion) -> None:
     for param, applies, message in REFUSALS:
         if applies(body):
             raise BadRequest(message, param=param, code="unsupported_value")
-
-
-def tools_of(body: CreateChatCompletion, base: BaseInfo) -> list[dict[str, Any]] | None:
-    """The tools to show the model, in the current form whatever form they came in."""
-    tools = normalise_tools(body.tools, body.functions)
-    if tools is None or "none" in (body.tool_choice, body.function_call):
-        return None
-    if not base.has_tools:
-        raise BadRequest(
-            f"The chat template of `{base.name}` has no place for tools.",
-            param="tools" if body.tools else "functions",
-            code="unsupported_value",
-        )
-    return tools
 
 
 def num_new_tokens(body: CreateChatCompletion, num_prompt: int, context_length: int) -> int:
@@ -154,29 +121,3 @@ def num_new_tokens(body: CreateChatCompletion, num_prompt: int, context_length: 
             f"{asked} in the completion). Please reduce the length of the messages or completion."
         )
     raise BadRequest(message, param="messages", code="context_length_exceeded")
-
-
-def stops(body: CreateChatCompletion) -> list[str]:
-    stop = [body.stop] if isinstance(body.stop, str) else list(body.stop or ())
-    if len(stop) > MAX_STOPS or not all(stop):
-        raise BadRequest(
-            f"Invalid value for 'stop': give up to {MAX_STOPS} strings, none of them empty.",
-            param="stop",
-            code="invalid_value",
-        )
-    return stop
-
-
-def logit_bias(body: CreateChatCompletion, vocab_size: int) -> dict[int, float]:
-    biases = {}
-    for token, bias in (body.logit_bias or {}).items():
-        # The length first: int() of a million digits is slow.
-        if len(token) > 9 or not (token.isascii() and token.isdigit()) or int(token) >= vocab_size:
-            raise BadRequest(
-                f"Invalid key in 'logit_bias': {token[:20]} is no token id of this model "
-                f"(0 to {vocab_size - 1}).",
-                param="logit_bias",
-                code="invalid_value",
-            )
-        biases[int(token)] = bias
-    return biases

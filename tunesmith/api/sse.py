@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
@@ -27,6 +27,27 @@ async def disconnected(receive: Receive) -> None:
         pass
 
 
+async def closing_after(items: AsyncGenerator[Any, None], work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, with `items`, which it reads, closed whatever happens."""
+    async with aclosing(items):
+        return await work
+
+
+async def begun(items: AsyncGenerator[T, None]) -> AsyncIterator[T]:
+    """The same items, after the first has come; raises what came in its place."""
+    try:
+        first = await anext(items)
+    except StopAsyncIteration:
+        return items
+
+    async def all_items() -> AsyncIterator[T]:
+        yield first
+        async for item in items:
+            yield item
+
+    return all_items()
+
+
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled (ClientDisconnect) when the client hangs up."""
     working = asyncio.ensure_future(work)
@@ -46,21 +67,25 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 class EventStream(Response):
     """Sends each item as an event, then [DONE]; an error on the way becomes the last event.
 
-    `items` is closed when the client hangs up, which ends whatever it stands for.
+    `items`, and `closing` after it, are closed when the client hangs up, which ends whatever they
+    stand for.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, items: AsyncGenerator[bytes, None]) -> None:
+    def __init__(
+        self, items: AsyncGenerator[bytes, None], *, closing: AsyncGenerator[Any, None]
+    ) -> None:
         super().__init__()
         del self.headers["content-length"]
         self.headers["cache-control"] = "no-cache"
         # Proxies that buffer would turn a stream into a wait.
         self.headers["x-accel-buffering"] = "no"
         self._items = items
+        self._closing = closing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._items):
+        async with aclosing(self._closing), aclosing(self._items):
             # The answer has begun: nobody is left to hear of a hang-up.
             with suppress(ClientDisconnect):
                 await while_connected(receive, self._send_all(send))

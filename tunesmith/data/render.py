@@ -29,6 +29,7 @@ from tunesmith.data.encode import START, Encoder, Marker
 from tunesmith.data.formats import ChatRow, PairRow
 from tunesmith.data.messages import Message
 from tunesmith.data.template import ChatTemplate, load_template, token_text
+from tunesmith.data.tool_syntax import CallSyntax, probe_calls
 from tunesmith.errors import BaseModelError
 
 TOKENIZER_FILES = (
@@ -80,6 +81,9 @@ class Renderer:
         )
         """Ids that end an answer."""
         stops = {added[number].content for number in self.stop_ids}
+        begin = tokenizer.token_to_id(template.named_tokens.get("bos_token", ""))
+        self.start_id = min(self.stop_ids, default=0) if begin is None else begin
+        """What a text without any ids begins after."""
         self._stop = re.compile(f"(?<!{START})(?:{'|'.join(map(re.escape, stops))})")
         special = {token.content for token in added.values() if token.special} | stops
         written = {
@@ -92,6 +96,17 @@ class Renderer:
         self._marker = Marker(special | written)
         self.control_tokens = frozenset(special | written)
         """Their spellings in users' text stay text."""
+        self.call_syntax: CallSyntax | None = None
+        """How the model writes tool calls, where its template shows that."""
+        if self.has_tools:
+            self.call_syntax = probe_calls(template, self._dialect.adapt, frozenset(stops))
+        around = "".join(self.call_syntax.texts) if self.call_syntax else ""
+        self.call_tokens = {
+            token.content: number
+            for number, token in added.items()
+            if token.content in around and not token.content.isspace()
+        }
+        """The added tokens among that, with their ids."""
 
     @classmethod
     def load(cls, directory: Path) -> Renderer:
@@ -107,6 +122,11 @@ class Renderer:
     @property
     def preserves_history(self) -> bool:
         return self._dialect.preserves_history
+
+    @property
+    def answer_lead(self) -> str:
+        """White space that answers begin with, as Mistral's do."""
+        return self._dialect.turn_start if self._dialect.turn_start.isspace() else ""
 
     @property
     def has_tools(self) -> bool:
@@ -136,6 +156,13 @@ class Renderer:
         if whole is not None:
             return [whole]
         return [self._single(talk, index, row.number) for index in learned]
+
+    def plain_prompt(self, text: str) -> list[int]:
+        """The ids of a text that is continued as it stands: its control tokens are tokens.
+
+        Begins as the tokenizer has texts begin, most often with a BOS token.
+        """
+        return list(self.tokenizer.encode(text, add_special_tokens=True).ids)
 
     def pair(self, row: PairRow) -> list[Example]:
         """The preferred answer and the rejected one, each behind the prompt. Raises RenderError."""

@@ -29,7 +29,7 @@ class ChatTemplate:
 
     def __init__(self, sources: Mapping[str, str], named_tokens: Mapping[str, str]) -> None:
         sandbox = environment()
-        self._named_tokens = dict(named_tokens)
+        self.named_tokens = dict(named_tokens)
         self._templates = {name: sandbox.from_string(text) for name, text in sources.items()}
         self._skeletons = Skeletons(sources["default"], self._variables(None))
         trees = [sandbox.parse(text) for text in sources.values()]
@@ -82,7 +82,7 @@ class ChatTemplate:
             "documents": None,
             # Rows hold answers without reasoning, so the prompt asks for answers without it.
             "enable_thinking": False,
-            **self._named_tokens,
+            **self.named_tokens,
         }
 
 

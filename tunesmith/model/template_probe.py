@@ -189,6 +189,9 @@ def _capabilities(renderer: Renderer) -> list[Finding]:
     if not renderer.has_tools:
         text = "The template has no place for tools: rows with tools or tool calls are refused."
         findings.append(Finding("tools", "info", text))
+    elif renderer.call_syntax is None:
+        text = "The template does not show how calls are written: they stay text in answers."
+        findings.append(Finding("calls", "info", text))
     return findings
 
 

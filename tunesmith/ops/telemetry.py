@@ -77,7 +77,7 @@ class Metrics:
         )
         self.chat_tokens = Counter(
             "tunesmith_chat_tokens",
-            "Tokens read and written by chat completions.",
+            "Tokens read and written by models, in chats, completions and embeddings.",
             ("kind",),
             registry=self.registry,
         )

@@ -3,7 +3,7 @@
 The active rows are always the first ones. A row that ends is filled with another one, and the
 storage doubles and shrinks in rows and in length as needed, so a batch is a view of it.
 
-Shape suffixes as in `model/decoder.py`; a step computes B rows, T new positions each.
+Shape suffixes as in `model/decoder.py`; N is all new positions of a pass.
 """
 
 from __future__ import annotations
@@ -69,18 +69,21 @@ class SlotCache:
             self._layers[layer] = (keys, values)
         self._num_rows, self._num_positions = room
 
-    def add(self, copy_of: int | None = None, length: int = 0) -> int:
-        """Starts a row, with the first `length` positions of another one; returns its number."""
-        row = len(self.lengths)
+    def add(self, copy_of: int | None = None) -> int:
+        """Starts a row, empty or as another one; returns its number."""
         self.lengths.append(0)
         if copy_of is not None:
-            self._copy(copy_of, row, length)
-        return row
+            self.move(copy_of, len(self.lengths) - 1)
+        return len(self.lengths) - 1
 
     def move(self, source: int, target: int) -> None:
         """Overwrites row `target` with row `source`."""
-        if source != target:
-            self._copy(source, target, self.lengths[source])
+        if source == target:
+            return
+        self.lengths[target] = length = self.lengths[source]
+        for pair in self._layers:
+            for kind in pair:
+                kind[target, :, :length] = kind[source, :, :length]
 
     def drop_last(self) -> None:
         """Ends the last row. Without rows the storage is given back."""
@@ -89,18 +92,28 @@ class SlotCache:
             self._layers = []
             self._num_rows = self._num_positions = 0
 
-    def view(self, start: int, num_new: Sequence[int]) -> RowsView:
-        """Rows start, start + 1, ... for a step that adds `num_new` positions to each."""
-        return RowsView(self, start, num_new)
+    def view(self, num_new: Sequence[int]) -> RowsView:
+        """For a pass that adds so many positions to each row; 0 leaves a row alone."""
+        return RowsView(self, num_new)
+
+    @property
+    def position_bytes(self) -> int:
+        """Memory of one position of a row."""
+        return self._bytes(1, 1)
+
+    def read(self, row: int, start: int, stop: int) -> Tensor:
+        """Keys and values of a row's positions, (2 x layers, K, positions, D): a copy."""
+        return torch.stack([kind[row, :, start:stop] for pair in self._layers for kind in pair])
+
+    def write(self, row: int, content: Tensor) -> None:
+        """Makes what `read` gave the beginning of an empty row."""
+        self.lengths[row] = length = content.shape[2]
+        kinds = [kind for pair in self._layers for kind in pair]
+        for kind, content_KSD in zip(kinds, content, strict=True):
+            kind[row, :, :length] = content_KSD
 
     def storage(self, layer: int) -> tuple[Tensor, Tensor]:
         return self._layers[layer]
-
-    def _copy(self, source: int, target: int, length: int) -> None:
-        for pair in self._layers:
-            for tensor in pair:
-                tensor[target, :, :length] = tensor[source, :, :length]
-        self.lengths[target] = length
 
     def _room_for(self, num_rows: int, length: int, tight: bool) -> tuple[int, int]:
         if tight:
@@ -117,60 +130,99 @@ class SlotCache:
 
 
 class RowsView:
-    """The decoder's `Attention` for one step over neighbouring rows of a `SlotCache`.
+    """The decoder's `Attention` for one pass over a `SlotCache`, rows one after the other.
 
-    Rows may differ in length when T is 1. Where T is more, all have the same length, and those
-    with fewer new positions are padded on the right; the padding is overwritten by what follows.
+    The pass computes N positions: those that are new in each row, in the order of the rows. Rows
+    with one new position are attended to together where they are neighbours, others by themselves,
+    so that a piece of a prompt is computed as it would be alone.
     """
 
-    def __init__(self, cache: SlotCache, start: int, num_new: Sequence[int]) -> None:
+    def __init__(self, cache: SlotCache, num_new: Sequence[int]) -> None:
         self._cache = cache
-        self._rows = slice(start, start + len(num_new))
         self._num_new = num_new
-        held = cache.lengths[self._rows]
-        self._uniform = len(set(held)) == 1
-        self._first = held[0]
-        T = max(num_new)
-        assert self._uniform or T == 1, "rows of different lengths take one position at a time"
-        self._num_attended = max(held) + T
         device = cache._device
-        held_B1 = torch.tensor(held, device=device)[:, None]
-        self.positions_BT = held_B1 + torch.arange(T, device=device)
-        self._is_plain = self._first == 0 and self._uniform
-        self._masks: dict[AttentionRule, Tensor] = {}
-        self._rows_B = torch.arange(start, start + len(held), device=device)
+        self.lasts: list[int] = []
+        """Which of the N is the last of each row that has new ones."""
+        self._parts: list[_Part] = []
+        positions: list[int] = []
+        for rows in _neighbours(num_new):
+            first = len(positions)
+            for row in rows:
+                held = cache.lengths[row]
+                positions.extend(range(held, held + num_new[row]))
+                self.lasts.append(len(positions) - 1)
+            self._parts.append(_Part(cache, rows, slice(first, len(positions)), device))
+        positions_N = torch.tensor(positions, device=device)
+        # A single text as a row of its own: there its length shows (see `Rotation`).
+        is_single = len(self.lasts) == 1
+        self.positions_BT = positions_N[None] if is_single else positions_N[:, None]
 
     def __call__(
         self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
     ) -> Tensor:
-        k_BKSD, v_BKSD = self._extend(layer, k_BTKD, v_BTKD)
-        return attend(q_BTHD, k_BKSD, v_BKSD, self._mask(rule), rule)
+        q_NHD, k_NKD, v_NKD = (x.flatten(0, 1) for x in (q_BTHD, k_BTKD, v_BTKD))
+        out = [part.attend(layer, q_NHD, k_NKD, v_NKD, rule) for part in self._parts]
+        return (out[0] if len(out) == 1 else torch.cat(out)).view(q_BTHD.shape)
 
-    def _extend(self, layer: int, k_BTKD: Tensor, v_BTKD: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores the new positions; returns keys and values of all (B, K, S, D)."""
-        k, v = self._cache.storage(layer)
-        for storage, new in ((k, k_BTKD), (v, v_BTKD)):
-            if self._uniform:
-                storage[self._rows, :, self._first : self._num_attended] = new.transpose(1, 2)
+    def advance(self) -> None:
+        """Counts the new positions as held, once the pass has been computed."""
+        for row, num_new in enumerate(self._num_new):
+            self._cache.lengths[row] += num_new
+
+
+class _Part:
+    """Neighbouring rows with one new position each, or one row with any number."""
+
+    def __init__(self, cache: SlotCache, rows: range, places: slice, device: torch.device) -> None:
+        self._cache = cache
+        self._rows = slice(rows.start, rows.stop)
+        self._places = places
+        self._shape = len(rows), (places.stop - places.start) // len(rows)
+        held = cache.lengths[self._rows]
+        self._held = held[0]
+        self._is_uniform = len(set(held)) == 1
+        self._is_plain = held == [0]
+        self._num_attended = max(held) + self._shape[1]
+        held_B1 = torch.tensor(held, device=device)[:, None]
+        self._positions_BT = held_B1 + torch.arange(self._shape[1], device=device)
+        self._rows_B = torch.arange(rows.start, rows.stop, device=device)
+        self._masks: dict[AttentionRule, Tensor] = {}
+
+    def attend(
+        self, layer: int, q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor, rule: AttentionRule
+    ) -> Tensor:
+        """What the part's positions read, (positions, H, D)."""
+        q_BTHD, k_BTKD, v_BTKD = (
+            x[self._places].view(*self._shape, *x.shape[1:]) for x in (q_NHD, k_NKD, v_NKD)
+        )
+        keys, values = self._cache.storage(layer)
+        for storage, new in ((keys, k_BTKD), (values, v_BTKD)):
+            if self._is_uniform:
+                storage[self._rows, :, self._held : self._num_attended] = new.transpose(1, 2)
             else:
-                storage[self._rows_B, :, self.positions_BT[:, 0]] = new[:, 0]
+                storage[self._rows_B, :, self._positions_BT[:, 0]] = new[:, 0]
         held = slice(0, self._num_attended)
-        return k[self._rows, :, held], v[self._rows, :, held]
+        k_BKSD, v_BKSD = keys[self._rows, :, held], values[self._rows, :, held]
+        return attend(q_BTHD, k_BKSD, v_BKSD, self._mask(rule), rule).flatten(0, 1)
 
     def _mask(self, rule: AttentionRule) -> Tensor | None:
         """None where causal attention over the new positions is all there is."""
         if self._is_plain and (rule.window is None or rule.window >= self._num_attended):
             return None
         if rule not in self._masks:
-            self._masks[rule] = seen(self.positions_BT, self._num_attended, rule)
+            self._masks[rule] = seen(self._positions_BT, self._num_attended, rule)
         return self._masks[rule]
 
-    def advance(self) -> None:
-        """Counts the new positions as held, once the step has been computed."""
-        for row, num_new in zip(
-            range(self._rows.start, self._rows.stop), self._num_new, strict=True
-        ):
-            self._cache.lengths[row] += num_new
+
+def _neighbours(num_new: Sequence[int]) -> list[range]:
+    """The rows of a pass: neighbours with one new position together, others alone."""
+    parts: list[range] = []
+    for row, number in enumerate(num_new):
+        if number == 1 and parts and parts[-1].stop == row and num_new[row - 1] == 1:
+            parts[-1] = range(parts[-1].start, row + 1)
+        elif number:
+            parts.append(range(row, row + 1))
+    return parts
 
 
 def _room(current: int, needed: int, most: int) -> int:

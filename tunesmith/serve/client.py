@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,13 +15,19 @@ from tunesmith.serve.protocol import (
     MAX_LINE_BYTES,
     Delta,
     Done,
+    EmbedRequest,
     GenRequest,
+    ScoreRequest,
+    TokenLogprob,
     decode_line,
     encode_line,
     error_from_wire,
+    pass_to_wire,
 )
 
 RETRY_PAUSE_S = 0.05
+# Inputs of one line: their vectors, written out, stay below the length of a line.
+EMBED_AT_ONCE = 64
 
 
 class EngineClient:
@@ -43,6 +50,19 @@ class EngineClient:
         Leaving the block cancels what is still running.
         """
         return Generation(self, request)
+
+    async def score(self, request: ScoreRequest) -> list[TokenLogprob]:
+        """The log probability of each of the request's completion ids."""
+        reply = await self._ask(pass_to_wire(request))
+        return [TokenLogprob.from_wire(entry) for entry in reply["result"]]
+
+    async def embed(self, request: EmbedRequest) -> list[list[float]]:
+        """One vector of length 1 for each of the request's inputs."""
+        vectors: list[list[float]] = []
+        for start in range(0, len(request.inputs), EMBED_AT_ONCE):
+            part = replace(request, inputs=request.inputs[start : start + EMBED_AT_ONCE])
+            vectors += (await self._ask(pass_to_wire(part)))["result"]
+        return vectors
 
     async def stats(self) -> dict[str, Any]:
         """Queue, running choices, resident models and their memory, counters."""

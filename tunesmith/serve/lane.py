@@ -1,17 +1,18 @@
 """One base at work: which of its choices are computed next, and together.
 
-Iteration-level scheduling (Orca, Yu et al. 2022): every step is one pass over waiting prompts and
-one over all running choices, so a choice joins and leaves between two tokens. Passes over
-prompts are cut at `CHUNK` ids, so that a long one delays the running choices by no more.
+Iteration-level scheduling (Orca, Yu et al. 2022) with prompts in pieces (Sarathi, Agrawal et al.
+2023): a pass computes the next token of every running choice and, up to a number of ids, the
+prompts of those that begin. So a choice joins and leaves between two tokens, and a long prompt
+delays the running choices by a small piece at a time.
 
-The rows of running choices come first. Behind them at most one prompt is half computed.
+Who waits is ordered by priority, then by arrival.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from bisect import insort
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,12 +20,15 @@ from torch import Tensor
 from tunesmith.errors import EngineError, TunesmithError
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.load import CausalModel
+from tunesmith.serve.prefix import Origin, PrefixCache
 from tunesmith.serve.protocol import Delta
 from tunesmith.serve.rows import rows_of
 from tunesmith.serve.sampler import draw
 from tunesmith.serve.ticket import Choice
 
+# Ids of prompts in one pass: where nobody waits for a next token, and where somebody does.
 CHUNK = 512
+SHARED_CHUNK = 128
 
 Fits = Callable[[int], bool]
 
@@ -35,15 +39,23 @@ Outcome = tuple[Choice, Delta | TunesmithError]
 class Lane:
     """The choices of one base. `step` computes; what it returns ended has already left."""
 
-    def __init__(self, model: CausalModel, max_rows: int, num_threads: int) -> None:
-        self.waiting: deque[Choice] = deque()
+    def __init__(
+        self,
+        model: CausalModel,
+        max_rows: int,
+        num_threads: int,
+        *,
+        kept: PrefixCache,
+        base: Hashable,
+    ) -> None:
+        self.waiting: list[Choice] = []
         self._num_preempted = 0
         self._rows = rows_of(model, max_rows, num_threads)
-        self._max_group = 1 if model.slow else max_rows
         self._short = model.short_positions if isinstance(model, Decoder) else None
+        self._kept = kept
+        self._base = base
         self._running: list[Choice] = []  # by row
-        self._num_decoding = 0
-        self._prompts_next = False
+        self._whole_next = True
 
     @property
     def num_running(self) -> int:
@@ -62,159 +74,196 @@ class Lane:
         count, self._num_preempted = self._num_preempted, 0
         return count
 
+    def add(self, choice: Choice) -> None:
+        insort(self.waiting, choice, key=lambda other: other.rank)
+
     def discard(self, choice: Choice) -> None:
         """Ends a choice that runs or waits."""
         if choice in self._running:
-            self._remove(choice)
+            self._end(choice)
         elif choice in self.waiting:
             self.waiting.remove(choice)
 
     def step(self, num_free: int, fits: Fits, alone: bool) -> list[Outcome]:
-        """One pass: over prompts and over running choices in turn, where there are both.
+        """One pass over running choices and prompts.
 
         `num_free` bounds how many choices may start; `fits` grants memory, bytes; `alone` says
         that nothing runs on any base, so that waiting for memory would be in vain.
         """
-        self._prompts_next = not self._prompts_next
-        if not self._prompts_next or not self._num_decoding:
-            limit = self.num_running + num_free
-            if group := self._next_prompts(limit, fits):
-                return self._compute_prompts(group, limit, fits)
-            if alone and self.waiting:
-                error = EngineError("The prompt needs more memory than the engine may use.")
-                return [(self.waiting.popleft(), error)]
-        return self._decode(fits)
-
-    def _next_prompts(self, limit: int, fits: Fits) -> list[Choice]:
-        """The choices to prefill: the half-computed one, or as many as make a small pass."""
-        if self.num_running > self._num_decoding:
-            return [self._running[-1]]
-        group: list[Choice] = []
-        while self.waiting and self.num_running < limit and len(group) < self._max_group:
-            choice = self.waiting[0]
-            sibling = self._sibling(choice)
-            longest = max(len(other.ids) for other in (choice, *group))
-            if group and (
-                # Rows of a pass start out equally long: empty.
-                sibling is not None
-                or self._is_long(choice)
-                or self._is_long(group[-1])
-                or choice.ticket is group[-1].ticket
-                or (len(group) + 1) * longest > CHUNK
-            ):
-                break
-            if not self._reserve(len(choice.ids), fits):
-                break
-            self._start(choice, sibling, len(choice.request.prompt_ids) - 1)
-            group.append(choice)
-            if sibling is not None:
-                break
-        return group
-
-    def _start(self, choice: Choice, copy_of: int | None, length: int) -> None:
-        self.waiting.popleft()
-        self._rows.add(copy_of, length)
-        self._running.append(choice)
-        if choice.ticket.started_s is None:
-            choice.ticket.started_s = time.monotonic()
-
-    def _sibling(self, choice: Choice) -> int | None:
-        """A running row that begins with the same prompt, computed."""
-        for row, other in enumerate(self._running[: self._num_decoding]):
-            if other.ticket is choice.ticket and self._is_long(other) == self._is_long(choice):
-                return row
-        return None
-
-    def _is_long(self, choice: Choice) -> bool:
-        """Whether it outgrew the length up to which its model computes in another way."""
-        return self._short is not None and len(choice.ids) > self._short
-
-    def _compute_prompts(self, group: list[Choice], limit: int, fits: Fits) -> list[Outcome]:
-        start = self._num_decoding
-        held = self._rows.lengths[start:]
-        # A part of a long text would be computed as the short one that it looks like.
-        chunk = len(group[0].ids) if self._is_long(group[0]) else CHUNK
-        new = [choice.ids[done : done + chunk] for choice, done in zip(group, held, strict=True)]
-        scores_BV = self._rows.run(start, new, [choice.lora for choice in group])
-        if held[0] + len(new[0]) < len(group[0].ids):
-            return []  # a long prompt, more of it next time
-        num_copies = self._fork(group[-1], limit, fits)
-        if num_copies:
-            scores_BV = torch.cat((scores_BV, scores_BV[-1:].expand(num_copies, -1)))
-        self._num_decoding = self.num_running
-        return self._advance(self._running[start:], scores_BV)
-
-    def _fork(self, choice: Choice, limit: int, fits: Fits) -> int:
-        """Starts waiting choices of the same request from its prompt, just computed."""
-        row = self.num_running - 1
-        num_copies = 0
-        while (
-            self.waiting
-            and self.num_running < limit
-            and self.waiting[0].ticket is choice.ticket
-            and choice.draws.num_drawn == self.waiting[0].draws.num_drawn == 0
-            and self._reserve(len(choice.ids), fits)
-        ):
-            self._start(self.waiting[0], row, len(choice.ids))
-            num_copies += 1
-        return num_copies
-
-    def _decode(self, fits: Fits) -> list[Outcome]:
-        while self._num_decoding and not self._reserve(0, fits):
+        while self._running and not self._reserve(0, fits):
             if self.num_running == 1:
                 choice = self._running[0]
                 self._remove(choice)
                 return [(choice, EngineError("The answer needs more memory than there is."))]
             self._preempt()
-        choices = self._running[: self._num_decoding]
-        if not choices:
+        limit = self.num_running + num_free
+        num_new = self._plan(limit, fits)
+        if not any(num_new):
+            if alone and self.waiting:
+                error = EngineError("The prompt needs more memory than the engine may use.")
+                return [(self.waiting.pop(0), error)]
             return []
-        scores_BV = self._rows.run(
-            0, [choice.ids[-1:] for choice in choices], [choice.lora for choice in choices]
+        return self._compute(num_new, limit, fits)
+
+    def _plan(self, limit: int, fits: Fits) -> list[int]:
+        """How many ids of each row to compute; starts choices while there is room for more."""
+        missing = self._num_missing()
+        num_new = [1 if number == 1 else 0 for number in missing]
+        left = SHARED_CHUNK if any(num_new) else CHUNK
+        for row, number in enumerate(missing):
+            if number > 1:
+                if self._is_long(self._running[row]):
+                    return self._plan_whole(row, num_new)
+                num_new[row] = min(number, left)
+                left -= num_new[row]
+        while left > 0 and self.num_running < limit:
+            choice = self._next(fits)
+            if choice is None:
+                break
+            number = self._num_missing()[-1]
+            if self._is_long(choice) and number > 1:
+                return self._plan_whole(self.num_running - 1, [*num_new, 0])
+            num_new.append(min(number, left))
+            left -= num_new[-1]
+        return num_new
+
+    def _plan_whole(self, row: int, num_new: list[int]) -> list[int]:
+        """A text past the short length of its model, in one piece and by itself: a part of it would
+        be computed as the short one that it looks like. Every other pass is for the others."""
+        self._whole_next = not self._whole_next or not any(num_new)
+        if self._whole_next:
+            num_new = [0] * len(num_new)
+            num_new[row] = self._num_missing()[row]
+        return num_new
+
+    def _num_missing(self) -> list[int]:
+        """Ids of each row that are not computed; 1 where only the next token is."""
+        return [
+            len(choice.ids) - held
+            for choice, held in zip(self._running, self._rows.lengths, strict=True)
+        ]
+
+    def _next(self, fits: Fits) -> Choice | None:
+        """Starts the first that waits, in a new last row, with what is kept of its beginning."""
+        prompts = [
+            choice.ticket
+            for choice, number in zip(self._running, self._num_missing(), strict=True)
+            if number > 1 and not choice.draws.num_drawn
+        ]
+        for choice in self.waiting:
+            # Whose prompt is being computed starts as a copy of that.
+            if choice.ticket not in prompts or choice.draws.num_drawn:
+                break
+        else:
+            return None
+        if not self._reserve(len(choice.ids), fits):
+            return None
+        request = choice.request
+        choice.origin = Origin(
+            self._base,
+            request.adapter.sha256 if request.adapter else None,
+            request.cache_salt,
+            self._is_long(choice),
         )
-        return self._advance(choices, scores_BV)
+        self._start(choice, None)
+        if self._rows.position_bytes and (blocks := self._kept.find(choice.origin, choice.ids)):
+            self._rows.write(self.num_running - 1, torch.cat(blocks, dim=2))
+            if not choice.ticket.num_generated:
+                choice.ticket.num_cached = self._rows.lengths[-1]
+        return choice
+
+    def _start(self, choice: Choice, copy_of: int | None) -> None:
+        self.waiting.remove(choice)
+        self._rows.add(copy_of)
+        self._running.append(choice)
+        if choice.ticket.started_s is None:
+            choice.ticket.started_s = time.monotonic()
+
+    def _is_long(self, choice: Choice) -> bool:
+        """Whether it outgrew the length up to which its model computes in another way."""
+        return self._short is not None and len(choice.ids) > self._short
+
+    def _compute(self, num_new: list[int], limit: int, fits: Fits) -> list[Outcome]:
+        ids = [
+            choice.ids[held : held + number]
+            for choice, held, number in zip(self._running, self._rows.lengths, num_new, strict=True)
+        ]
+        scores_BV = self._rows.run(ids, [choice.lora for choice in self._running])
+        computed = [row for row, number in enumerate(num_new) if number]
+        ready: list[Choice] = []
+        places: list[int] = []
+        for place, row in enumerate(computed):
+            choice = self._running[row]
+            if self._rows.lengths[row] < len(choice.ids):
+                continue  # a long prompt, more of it next time
+            if not choice.draws.num_drawn:
+                self._keep(row)
+            copies = [] if choice.draws.num_drawn else self._fork(row, limit, fits)
+            ready += [choice, *copies]
+            places += [place] * (1 + len(copies))
+        return self._advance(ready, scores_BV[places]) if ready else []
+
+    def _fork(self, row: int, limit: int, fits: Fits) -> list[Choice]:
+        """Starts waiting choices of the same request from its prompt, just computed."""
+        first = self._running[row]
+        copies = []
+        for choice in [other for other in self.waiting if other.ticket is first.ticket]:
+            if choice.draws.num_drawn or self.num_running >= limit:
+                continue
+            if not self._reserve(len(choice.ids), fits):
+                break
+            choice.origin = first.origin
+            self._start(choice, row)
+            copies.append(choice)
+        return copies
 
     def _advance(self, choices: Sequence[Choice], scores_BV: Tensor) -> list[Outcome]:
         outcomes: list[Outcome] = []
         drawn = draw(scores_BV, [choice.draws for choice in choices])
         for choice, token in zip(choices, drawn, strict=True):
-            if token is None:
-                error = EngineError("The model's scores are not numbers; its weights are damaged.")
-                outcomes.append((choice, error))
+            if isinstance(token, EngineError):
+                outcomes.append((choice, token))
                 self._remove(choice)
                 continue
             delta = choice.accept(token)
             outcomes.append((choice, delta))
             if delta.finish_reason is not None:
-                self._remove(choice)
+                self._end(choice)
             elif self._short is not None and len(choice.ids) == self._short + 1:
                 # What was kept of it is of no use any more: from its first id again.
                 self._remove(choice)
-                self.waiting.appendleft(choice)
+                self.add(choice)
         return outcomes
 
     def _preempt(self) -> None:
-        """Puts the choice that arrived last back in the queue, to be computed again later."""
-        youngest = max(self._running, key=lambda choice: choice.ticket.arrived_s)
-        self._remove(youngest)
-        self.waiting.appendleft(youngest)
+        """Puts the choice that comes last back in the queue, to be computed again later."""
+        last = max(self._running, key=lambda choice: choice.rank)
+        self._remove(last)
+        self.add(last)
         self._num_preempted += 1
 
+    def _end(self, choice: Choice) -> None:
+        """Removes a choice and keeps what was computed: a chat goes on from there."""
+        self._keep(self._running.index(choice))
+        self._remove(choice)
+
+    def _keep(self, row: int) -> None:
+        choice, held = self._running[row], self._rows.lengths[row]
+        if self._rows.position_bytes and choice.origin is not None:
+            self._kept.keep(
+                choice.origin,
+                choice.ids[:held],
+                lambda start, stop: self._rows.read(row, start, stop),
+                self._rows.position_bytes,
+            )
+
     def _remove(self, choice: Choice) -> None:
-        row = self._running.index(choice)
-        last = self.num_running - 1
-        if row < self._num_decoding:
-            # Fill the gap with the last running choice, and that one's with a half prompt.
-            self._num_decoding -= 1
-            self._move(self._num_decoding, row)
-            self._move(last, self._num_decoding)
+        row, last = self._running.index(choice), self.num_running - 1
+        if row != last:
+            self._rows.move(last, row)
+            self._running[row] = self._running[last]
         self._rows.drop_last()
         self._running.pop()
-
-    def _move(self, source: int, target: int) -> None:
-        if source != target:
-            self._rows.move(source, target)
-            self._running[target] = self._running[source]
 
     def _reserve(self, new_length: int, fits: Fits) -> bool:
         """Room for the next position of every row, and for a new row of `new_length` ids (0: none).

@@ -95,7 +95,7 @@ def load_base(base: Path, device: str, dtype: torch.dtype | None) -> CausalModel
         rows.reserve(1, sum(len(ids[0]) for ids in WARM_UP))
         rows.add()
         for ids in WARM_UP:
-            rows.run(0, ids, [None])
+            rows.run(ids, [None])
     return model
 
 

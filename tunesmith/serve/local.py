@@ -7,6 +7,7 @@ each.
 
 from __future__ import annotations
 
+import heapq
 import logging
 import queue
 import secrets
@@ -20,14 +21,19 @@ from typing import Any
 import torch
 
 from tunesmith.errors import EngineError, TunesmithError
+from tunesmith.serve import passes
+from tunesmith.serve.grammar import Constraint, Grammars
 from tunesmith.serve.lane import Lane, Outcome
 from tunesmith.serve.loading import device_for, memory_budget
 from tunesmith.serve.protocol import (
+    DeadlineExceeded,
     Delta,
     Done,
     Draining,
     GenRequest,
+    InvalidRequest,
     Overloaded,
+    PassRequest,
 )
 from tunesmith.serve.residents import BaseEntry, Lease, Residents
 from tunesmith.serve.ticket import Ticket, choices_of, misfit
@@ -55,6 +61,7 @@ class Limits:
 class Counters:
     num_requests: int = 0
     num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
     num_completion_tokens: int = 0
     num_passes: int = 0
     num_preempted: int = 0
@@ -80,7 +87,10 @@ class LocalEngine:
             other_bytes=lambda: sum(lane.num_bytes for lane in self._lanes.values()),
         )
         self._lanes: dict[BaseEntry, Lane] = {}
+        self._grammars = Grammars(self._inbox.put)
+        self._passes = passes.Passes(limits.num_threads)
         self._open: set[Ticket] = set()
+        self._deadlines: list[tuple[float, int, Ticket]] = []  # a heap
         self._counters = Counters()
         self._draining = False
         self._on_idle: Callable[[], object] | None = None  # to be called once
@@ -104,6 +114,10 @@ class LocalEngine:
         ticket = Ticket(request, seed, time.monotonic())
         self._inbox.put(lambda: self._take(ticket))
         return ticket
+
+    def compute(self, request: PassRequest, done: Callable[[Any], object]) -> None:
+        """Scores or embeds; `done` gets the result or a TunesmithError."""
+        self._inbox.put(lambda: self._take_pass(request, done))
 
     def cancel(self, ticket: Ticket) -> None:
         """Ends a request; no message follows."""
@@ -152,24 +166,45 @@ class LocalEngine:
     def _run(self) -> None:
         with torch.inference_mode():
             while not self._closing:
-                self._read_inbox(wait=not self._lanes)
+                self._read_inbox(wait=not self._lanes and not self._passes)
+                self._end_overdue()
                 for base, lane in list(self._lanes.items()):
                     self._pass(base, lane)
                     if lane.empty:
                         self._lanes.pop(base, None)
-                if self._on_idle is not None and not self._open:
+                if self._passes and (ended := self._passes.step()):
+                    work, result = ended
+                    self._residents.release(work.lease)
+                    work.reply(result)
+                if self._on_idle is not None and not self._open and not self._passes:
                     # After the last message has been delivered.
                     tell = self._on_idle
                     self._on_idle = None
                     tell()
 
     def _read_inbox(self, wait: bool) -> None:
+        """Runs what has arrived; with `wait` also what comes next, or until a deadline."""
         while wait or not self._inbox.empty():
+            left_s = max(self._deadlines[0][0] - time.monotonic(), 0) if self._deadlines else None
             try:
-                self._inbox.get()()
+                self._inbox.get(timeout=left_s if wait else None)()
+            except queue.Empty:
+                return
             except Exception:
                 log.exception("the engine's inbox")
             wait = False
+
+    def _end_overdue(self) -> None:
+        while self._deadlines and self._deadlines[0][0] <= time.monotonic():
+            *_, ticket = heapq.heappop(self._deadlines)
+            began = "ended" if ticket.num_generated else "begun"
+            self._fail(
+                ticket,
+                DeadlineExceeded(
+                    f"The answer had not {began} after {ticket.request.deadline_s:g} seconds, the "
+                    "request's deadline. Try again later, or allow it more time."
+                ),
+            )
 
     def _pass(self, base: BaseEntry, lane: Lane) -> None:
         num_running = sum(other.num_running for other in self._lanes.values())
@@ -223,6 +258,9 @@ class LocalEngine:
             self._counters.num_requests += 1
             self._open.add(ticket)
             request = ticket.request
+            if request.deadline_s is not None:
+                deadline = ticket.arrived_s + request.deadline_s, id(ticket), ticket
+                heapq.heappush(self._deadlines, deadline)
             self._residents.acquire(
                 request.base_path, request.adapter, lambda result: self._enqueue(ticket, result)
             )
@@ -239,12 +277,57 @@ class LocalEngine:
         if problem := misfit(request, model.vocab_size, model.max_positions):
             self._fail(ticket, problem)
             return
-        if result.base not in self._lanes:
+        if request.grammar is None:
+            self._begin(ticket, result, None)
+        else:
+            self._grammars.compile(
+                request, model.vocab_size, lambda made: self._begin(ticket, result, made)
+            )
+
+    def _begin(
+        self, ticket: Ticket, lease: Lease, grammar: Constraint | InvalidRequest | None
+    ) -> None:
+        if isinstance(grammar, InvalidRequest):
+            self._fail(ticket, grammar)
+            return
+        if ticket.closed:  # cancelled while the grammar was compiled
+            return
+        if lease.base not in self._lanes:
             limits = self._limits
-            self._lanes[result.base] = Lane(model, limits.max_batch, limits.num_threads)
-        ticket.choices = choices_of(ticket, result)
-        self._lanes[result.base].waiting.extend(ticket.choices)
-        self._counters.num_prompt_tokens += len(request.prompt_ids)
+            self._lanes[lease.base] = Lane(
+                lease.model,
+                limits.max_batch,
+                limits.num_threads,
+                kept=self._residents.kept,
+                base=lease.base.key,
+            )
+        ticket.choices = choices_of(ticket, lease, grammar)
+        for choice in ticket.choices:
+            self._lanes[lease.base].add(choice)
+        self._counters.num_prompt_tokens += len(ticket.request.prompt_ids)
+
+    def _take_pass(self, request: PassRequest, done: Callable[[Any], object]) -> None:
+        """Refuses a pass, or queues it once what it needs is loaded."""
+
+        def loaded(result: Lease | TunesmithError) -> None:
+            if isinstance(result, TunesmithError):
+                done(result)
+            elif problem := passes.misfit(request, result.model):
+                self._residents.release(result)
+                done(InvalidRequest(problem))
+            else:
+                self._passes.add(passes.Pass(request, result, done))
+
+        if self._draining:
+            done(Draining("The engine is shutting down. Try again soon."))
+        elif len(self._passes) >= self._limits.max_queue:
+            done(Overloaded("Too many requests are waiting. Try again soon."))
+        elif not request.inputs:
+            done([])
+        else:
+            self._counters.num_requests += 1
+            self._counters.num_prompt_tokens += sum(map(len, request.inputs))
+            self._residents.acquire(request.base_path, request.adapter, loaded)
 
     def _stop(self, ticket: Ticket, index: int) -> None:
         for choice in [choice for choice in ticket.choices if choice.draws.index == index]:
@@ -262,6 +345,7 @@ class LocalEngine:
             completion_tokens=ticket.num_generated,
             queue_s=(ticket.started_s or now) - ticket.arrived_s,
             first_token_s=(ticket.first_token_s or now) - ticket.arrived_s,
+            cached_tokens=ticket.num_cached,
         )
 
     def _fail(self, ticket: Ticket, error: TunesmithError) -> None:
@@ -285,6 +369,7 @@ class LocalEngine:
                 lane.discard(choice)
         ticket.choices = []
         self._counters.num_completion_tokens += ticket.num_generated
+        self._counters.num_cached_tokens += ticket.num_cached
         if ticket.lease is not None:
             self._residents.release(ticket.lease)
 
@@ -298,6 +383,7 @@ class LocalEngine:
             "num_running": sum(lane.num_running for lane in lanes),
             "num_waiting": sum(1 for ticket in self._open if ticket.started_s is None),
             "cache_bytes": sum(lane.num_bytes for lane in lanes),
+            "kept_bytes": self._residents.kept.num_bytes,
             "model_bytes": self._residents.num_bytes,
             "budget_bytes": self._residents.budget_bytes,
             "bases": self._residents.stats(),

@@ -2,8 +2,8 @@
 
 A connection carries one request. The client sends a line with a "verb"; "generate" is answered
 by `Delta` lines and one closing line, {"done": ...} or {"error": {"code", "message"}}; every
-other verb by one line. While an answer is streamed the client may send {"stop": index} to end
-one choice; closing the connection ends all of them.
+other verb by one line ("score" and "embed": {"result": ...}). While an answer is streamed the
+client may send {"stop": index} to end one choice; closing the connection ends all of them.
 
 Token ids only: templates, text, stop strings and usage belong to the other side of the socket.
 """
@@ -11,7 +11,7 @@ Token ids only: templates, text, stop strings and usage belong to the other side
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -36,12 +36,20 @@ class InvalidRequest(EngineError):
     """A request that can never be answered; the caller has to change it."""
 
 
+class InvalidGrammar(InvalidRequest):
+    """The request's grammar cannot be followed."""
+
+
 @dataclass(frozen=True)
 class AdapterRef:
     """An adapter by content: `sha256` is its identity, `path` only says where to find it."""
 
     sha256: str
     path: Path
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any] | None) -> AdapterRef | None:
+        return cls(str(wire["sha256"]), Path(wire["path"])) if wire else None
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,9 @@ class GenRequest:
 
     `temperature` 0 is greedy. `top_logprobs` None means no log probabilities, 0 those of the
     chosen tokens only. Penalties count generated tokens (OpenAI's rule). The same `seed` gives
-    the same tokens whatever else the engine is doing; None draws a fresh one.
+    the same tokens whatever else the engine is doing; None draws a fresh one. `grammar` is a Lark
+    grammar in llguidance's form: only answers in its language are generated, and a stop token only
+    where one is complete.
     """
 
     base_path: Path
@@ -61,19 +71,36 @@ class GenRequest:
     n: int = 1
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
+    """0: all tokens."""
+    min_p: float = 0.0
+    """Tokens below this share of the likeliest one's probability are left out."""
     seed: int | None = None
     top_logprobs: int | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: dict[int, float] = field(default_factory=dict)
+    grammar: str | None = None
+    cache_salt: str = ""
+    """Requests share what was computed of their prompts only with those of the same salt."""
+    priority: int = 0
+    """Lower begins sooner; of equal ones the first that came."""
+    deadline_s: float | None = None
+    """Seconds from arrival after which the answer ends with `DeadlineExceeded`."""
 
     def __post_init__(self) -> None:
         for wrong, rule in (
             (not self.prompt_ids, "prompt_ids must not be empty"),
             (self.max_new_tokens < 1, "max_new_tokens must be at least 1"),
             (self.n < 1, "n must be at least 1"),
+            (
+                self.deadline_s is not None and not self.deadline_s > 0,
+                "deadline_s must be positive",
+            ),
             (not self.temperature >= 0, "temperature must not be negative"),
             (not 0 <= self.top_p <= 1, "top_p must be between 0 and 1"),
+            (not 0 <= self.min_p <= 1, "min_p must be between 0 and 1"),
+            (self.top_k < 0, "top_k must not be negative"),
             (
                 self.top_logprobs is not None and not 0 <= self.top_logprobs <= MAX_TOP_LOGPROBS,
                 f"top_logprobs must be between 0 and {MAX_TOP_LOGPROBS}",
@@ -84,24 +111,19 @@ class GenRequest:
 
     def to_wire(self) -> dict[str, Any]:
         wire = {item.name: getattr(self, item.name) for item in fields(self)}
-        wire["base_path"] = str(self.base_path)
         wire["stop_ids"] = sorted(self.stop_ids)
-        if self.adapter is not None:
-            wire["adapter"] = {"sha256": self.adapter.sha256, "path": str(self.adapter.path)}
-        return wire
+        return _paths_as_text(wire)
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> GenRequest:
         try:
-            adapter = wire.get("adapter")
             return cls(
                 **{
                     **wire,
                     "base_path": Path(wire["base_path"]),
                     "prompt_ids": [int(token) for token in wire["prompt_ids"]],
                     "stop_ids": frozenset(wire["stop_ids"]),
-                    "adapter": adapter
-                    and AdapterRef(str(adapter["sha256"]), Path(adapter["path"])),
+                    "adapter": AdapterRef.from_wire(wire.get("adapter")),
                     # JSON has no integer keys.
                     "logit_bias": {
                         int(token): float(bias) for token, bias in wire["logit_bias"].items()
@@ -113,6 +135,72 @@ class GenRequest:
 
 
 @dataclass(frozen=True)
+class ScoreRequest:
+    """How likely a model finds `completion_ids` after `prompt_ids`: a TokenLogprob for each."""
+
+    base_path: Path
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    adapter: AdapterRef | None = None
+    top_logprobs: int = 0
+
+    @property
+    def inputs(self) -> list[list[int]]:
+        return [[*self.prompt_ids, *self.completion_ids]]
+
+    def __post_init__(self) -> None:
+        if not self.prompt_ids or not self.completion_ids:
+            raise InvalidRequest("The request is not valid: prompt and completion need ids.")
+        if not 0 <= self.top_logprobs <= MAX_TOP_LOGPROBS:
+            raise InvalidRequest("The request is not valid: top_logprobs is out of range.")
+
+
+@dataclass(frozen=True)
+class EmbedRequest:
+    """A vector of length 1 for each input: the mean of its hidden states, or the last of them."""
+
+    base_path: Path
+    inputs: list[list[int]]
+    adapter: AdapterRef | None = None
+    pooling: Literal["mean", "last"] = "mean"
+
+    def __post_init__(self) -> None:
+        if not all(self.inputs) or self.pooling not in ("mean", "last"):
+            raise InvalidRequest("The request is not valid: inputs need ids, pooling a name.")
+
+
+PassRequest = ScoreRequest | EmbedRequest
+PASSES: dict[str, type[ScoreRequest] | type[EmbedRequest]] = {
+    "score": ScoreRequest,
+    "embed": EmbedRequest,
+}
+
+
+def pass_to_wire(request: PassRequest) -> dict[str, Any]:
+    verb = next(verb for verb, kind in PASSES.items() if isinstance(request, kind))
+    wire = {item.name: getattr(request, item.name) for item in fields(request)}
+    return {"verb": verb, **_paths_as_text(wire)}
+
+
+def pass_from_wire(verb: str, wire: Mapping[str, Any]) -> PassRequest:
+    try:
+        known = {
+            "base_path": Path(wire["base_path"]),
+            "adapter": AdapterRef.from_wire(wire.get("adapter")),
+        }
+        return PASSES[verb](**{**wire, **known})
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidRequest(f"The request is not valid: {error!r}.") from error
+
+
+def _paths_as_text(wire: dict[str, Any]) -> dict[str, Any]:
+    adapter = wire["adapter"]
+    if adapter is not None:
+        adapter = {"sha256": adapter.sha256, "path": str(adapter.path)}
+    return {**wire, "base_path": str(wire["base_path"]), "adapter": adapter}
+
+
+@dataclass(frozen=True)
 class TokenLogprob:
     """Natural-log probability of a generated token at temperature 1, before bias and penalties.
 
@@ -121,6 +209,11 @@ class TokenLogprob:
 
     logprob: float
     top: list[tuple[int, float]]
+
+    @classmethod
+    def from_wire(cls, wire: Sequence[Any]) -> TokenLogprob:
+        logprob, top = wire
+        return cls(logprob, [(token, value) for token, value in top])
 
 
 @dataclass(frozen=True)
@@ -152,10 +245,7 @@ class Delta:
             token_ids=wire["token_ids"],
             logprobs=None
             if logprobs is None
-            else [
-                TokenLogprob(logprob, [(token, value) for token, value in top])
-                for logprob, top in logprobs
-            ],
+            else [TokenLogprob.from_wire(entry) for entry in logprobs],
             finish_reason=wire.get("finish_reason"),
         )
 
@@ -170,6 +260,8 @@ class Done:
     """From arrival to the first computed token of the prompt; includes loading."""
     first_token_s: float
     """From arrival to the first generated token."""
+    cached_tokens: int = 0
+    """Those of the prompt that did not have to be computed."""
 
     def to_wire(self) -> dict[str, Any]:
         return {"done": {item.name: getattr(self, item.name) for item in fields(self)}}
@@ -183,6 +275,10 @@ class Overloaded(EngineUnavailable):
     """The queue is full; worth trying again soon."""
 
 
+class DeadlineExceeded(EngineUnavailable):
+    """The request's time was up before its answer ended."""
+
+
 class Draining(EngineUnavailable):
     """The engine is shutting down and takes nothing new."""
 
@@ -191,6 +287,8 @@ class Draining(EngineUnavailable):
 ERRORS: dict[str, type[TunesmithError]] = {
     "overloaded": Overloaded,
     "draining": Draining,
+    "deadline": DeadlineExceeded,
+    "grammar": InvalidGrammar,
     "invalid": InvalidRequest,
     "base": BaseModelError,
     "adapter": AdapterError,

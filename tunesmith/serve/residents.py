@@ -19,7 +19,11 @@ from tunesmith.errors import BaseModelError, EngineError, TunesmithError
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
 from tunesmith.serve import loading
+from tunesmith.serve.prefix import PrefixCache
 from tunesmith.serve.protocol import AdapterRef, Overloaded
+
+# Of the memory, at most this much holds beginnings of texts.
+KEPT_SHARE = 0.25
 
 BaseKey = tuple[Path, loading.Signature]
 Post = Callable[[Callable[[], None]], None]
@@ -77,12 +81,14 @@ class Lease:
 
 class Residents:
     """Bases and adapters in memory. `post` brings a callback to the engine's thread;
-    `other_bytes` is what else counts against the budget (the running sequences)."""
+    `other_bytes` is what else counts against the budget (the running sequences). A share of the
+    budget may go to `kept`, the beginnings of texts, which make way first."""
 
     def __init__(
         self, *, budget_bytes: int, device: str, post: Post, other_bytes: Callable[[], int]
     ) -> None:
         self.budget_bytes = budget_bytes
+        self.kept = PrefixCache(int(KEPT_SHARE * budget_bytes), room=lambda: -self._over())
         self._device = device
         self._other_bytes = other_bytes
         self._bases: dict[BaseKey, BaseEntry] = {}
@@ -151,12 +157,14 @@ class Residents:
 
     def unload_adapter(self, sha256: str) -> bool:
         """Forgets an adapter; False if it is not here. Whoever leases it keeps it."""
+        self.kept.forget(adapter=sha256)
         dropped = [base.adapters.pop(sha256, None) for base in self._bases.values()]
         return any(entry is not None for entry in dropped)
 
     def make_room(self, num_bytes: int) -> bool:
         """Evicts what is idle until `num_bytes` more fit the budget; False if they cannot."""
-        while (over := self.num_bytes + self._other_bytes() + num_bytes - self.budget_bytes) > 0:
+        self.kept.evict(max(self._over() + num_bytes, 0))
+        while (over := self._over() + num_bytes) > 0:
             idle = [(entry, base) for base in self._bases.values() for entry in _parts(base)]
             idle = [(entry, base) for entry, base in idle if entry.idle]
             if over > sum(entry.num_bytes for entry, _ in idle):
@@ -168,6 +176,11 @@ class Residents:
             else:
                 base.adapters = {k: v for k, v in base.adapters.items() if v is not oldest}
         return True
+
+    def _over(self) -> int:
+        """By how many bytes the budget is exceeded; negative where some are free."""
+        used = self.num_bytes + self._other_bytes() + self.kept.num_bytes
+        return used - self.budget_bytes
 
     def stats(self) -> list[dict[str, Any]]:
         """One object a base: what it is, its memory and leases, and its adapters."""
@@ -226,6 +239,7 @@ class Residents:
 
     def _retire(self, entry: BaseEntry) -> None:
         self._bases.pop(entry.key, None)
+        self.kept.forget(base=entry.key)
         if not entry.idle and entry not in self._retired:
             self._retired.append(entry)
 

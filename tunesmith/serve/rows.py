@@ -13,11 +13,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tunesmith.model.decoder import Decoder
+from tunesmith.model.decoder import Decoder, LowRankUpdate
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter, AdapterBatch
 from tunesmith.model.transformers_path import TransformersModel
 from tunesmith.serve.cache import SlotCache
+from tunesmith.serve.stack import AdapterStack, stackable
 
 # Below so many multiplications a pass of one thread is faster than one of several that have to
 # meet after every layer (nano: 2-3 times faster on a machine that is busy training).
@@ -43,9 +44,8 @@ class Rows(Protocol):
         """Makes that room, with some to grow unless `tight`; `add` and `run` need it."""
         ...
 
-    def add(self, copy_of: int | None = None, length: int = 0) -> int:
-        """A new last row. It starts with the first `length` positions of another row, where that
-        can be had, and else empty; `lengths` tells."""
+    def add(self, copy_of: int | None = None) -> int:
+        """A new last row, empty or as another one."""
         ...
 
     def move(self, source: int, target: int) -> None:
@@ -54,13 +54,22 @@ class Rows(Protocol):
 
     def drop_last(self) -> None: ...
 
-    def run(
-        self, start: int, ids: Sequence[Sequence[int]], adapters: Sequence[Adapter | None]
-    ) -> Tensor:
-        """Adds `ids` to rows start, start + 1, ...; scores (B, V) after the last id of each, fp32.
+    @property
+    def position_bytes(self) -> int:
+        """Of what `read` gives for one position; 0 where a row cannot be read."""
+        ...
 
-        Rows that get more than one id must all have the same length before.
-        """
+    def read(self, row: int, start: int, stop: int) -> Tensor:
+        """Keys and values of a row's positions, (2 x layers, K, positions, D)."""
+        ...
+
+    def write(self, row: int, content: Tensor) -> None:
+        """Makes what `read` gave the beginning of an empty row."""
+        ...
+
+    def run(self, ids: Sequence[Sequence[int]], adapters: Sequence[Adapter | None]) -> Tensor:
+        """Adds `ids` to each row (none: it is left alone); scores (B, V) after the last id of
+        each row that got some, fp32."""
         ...
 
 
@@ -76,6 +85,7 @@ class BatchedRows:
     def __init__(self, model: Decoder, max_rows: int, num_threads: int = 1) -> None:
         self._model = model
         self._num_threads = num_threads
+        self._stack = AdapterStack([])
         self._num_weights = model.num_bytes // model.dtype.itemsize
         self._cache = SlotCache(
             model.config, dtype=model.dtype, device=model.device, max_rows=max_rows
@@ -85,6 +95,8 @@ class BatchedRows:
         self.add = self._cache.add
         self.move = self._cache.move
         self.drop_last = self._cache.drop_last
+        self.read = self._cache.read
+        self.write = self._cache.write
 
     @property
     def lengths(self) -> list[int]:
@@ -94,30 +106,45 @@ class BatchedRows:
     def num_bytes(self) -> int:
         return self._cache.num_bytes
 
-    def run(
-        self, start: int, ids: Sequence[Sequence[int]], adapters: Sequence[Adapter | None]
-    ) -> Tensor:
-        num_new = [len(row) for row in ids]
-        longest = max(num_new)
-        small = self._num_weights * longest * len(ids) < ONE_THREAD
+    @property
+    def position_bytes(self) -> int:
+        return self._cache.position_bytes
+
+    def run(self, ids: Sequence[Sequence[int]], adapters: Sequence[Adapter | None]) -> Tensor:
+        new = [(row, adapter) for row, adapter in zip(ids, adapters, strict=True) if row]
+        ids_N = [token for row, _ in new for token in row]
+        small = self._num_weights * len(ids_N) < ONE_THREAD
         torch.set_num_threads(1 if small else self._num_threads)
-        padded = [[*row, *[0] * (longest - len(row))] for row in ids]
-        view = self._cache.view(start, num_new)
+        view = self._cache.view([len(row) for row in ids])
+        positions_BT = view.positions_BT
+        lora = self._update([adapter for row, adapter in new for _ in row], positions_BT)
         hidden_BTE = self._model.hidden(
-            torch.tensor(padded, device=self._model.device),
-            positions_BT=view.positions_BT,
+            torch.tensor(ids_N, device=self._model.device).view(positions_BT.shape),
+            positions_BT=positions_BT,
             attention=view,
-            lora=AdapterBatch.of(adapters),
+            lora=lora,
         )
         view.advance()
-        last_BE = hidden_BTE[range(len(ids)), [number - 1 for number in num_new]]
-        return self._model.logits(last_BE).float()
+        return self._model.logits(hidden_BTE.flatten(0, 1)[view.lasts]).float()
+
+    def _update(self, adapters: list[Adapter | None], positions_BT: Tensor) -> LowRankUpdate | None:
+        """What the adapters of each position make of a pass."""
+        if len(positions_BT) == 1:
+            return AdapterBatch.of(adapters[:1])
+        if not stackable(adapters):
+            return AdapterBatch.of(adapters)
+        if not self._stack.holds(adapters):
+            # In the order of the rows, each once.
+            different = dict.fromkeys(adapter for adapter in adapters if adapter is not None)
+            self._stack = AdapterStack(list(different))
+        return self._stack.rows(adapters)
 
 
 class SequentialRows:
     """Memory of these rows is transformers' business and is not counted."""
 
     num_bytes = 0
+    position_bytes = 0
 
     def __init__(self, model: TransformersModel) -> None:
         self._model = model
@@ -130,12 +157,9 @@ class SequentialRows:
     def reserve(self, num_rows: int, length: int, *, tight: bool = False) -> None:
         pass
 
-    def add(self, copy_of: int | None = None, length: int = 0) -> int:
-        whole = copy_of is not None and self.lengths[copy_of] == length
-        self._past.append(
-            copy.deepcopy(self._past[copy_of]) if whole and copy_of is not None else None
-        )
-        self.lengths.append(length if whole else 0)
+    def add(self, copy_of: int | None = None) -> int:
+        self._past.append(None if copy_of is None else copy.deepcopy(self._past[copy_of]))
+        self.lengths.append(0 if copy_of is None else self.lengths[copy_of])
         return len(self.lengths) - 1
 
     def move(self, source: int, target: int) -> None:
@@ -146,11 +170,17 @@ class SequentialRows:
         self._past.pop()
         self.lengths.pop()
 
-    def run(
-        self, start: int, ids: Sequence[Sequence[int]], adapters: Sequence[Adapter | None]
-    ) -> Tensor:
+    def read(self, row: int, start: int, stop: int) -> Tensor:
+        raise NotImplementedError
+
+    def write(self, row: int, content: Tensor) -> None:
+        raise NotImplementedError
+
+    def run(self, ids: Sequence[Sequence[int]], adapters: Sequence[Adapter | None]) -> Tensor:
         scores = []
-        for row, (new, adapter) in enumerate(zip(ids, adapters, strict=True), start):
+        for row, (new, adapter) in enumerate(zip(ids, adapters, strict=True)):
+            if not new:
+                continue
             ids_1T = torch.tensor([list(new)], device=self._model.device)
             hidden_1TE, self._past[row] = self._model.step(ids_1T, self._past[row], adapter)
             self.lengths[row] += len(new)

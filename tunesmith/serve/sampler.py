@@ -5,8 +5,9 @@ from a hash of the last three, not from a generator with state, so neither batch
 recomputed row change what is drawn. Each token takes one uniform number, read against the
 cumulative distribution.
 
-OpenAI's order: penalties and bias on the raw scores, then temperature, then top_p. Log
-probabilities are those of the raw scores.
+OpenAI's order: penalties and bias on the raw scores, then temperature, then top_p; a grammar's mask
+comes before the temperature, top_k and min_p before top_p. Log probabilities are those of the raw
+scores.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from tunesmith.errors import EngineError
+from tunesmith.serve.grammar import Constraint, closing_budget
 from tunesmith.serve.protocol import MIN_LOGPROB, GenRequest, TokenLogprob
 
 
@@ -33,6 +36,16 @@ class Draws:
     counts: Counter[int] = field(default_factory=Counter)
     """How often each token was generated."""
     num_drawn: int = 0
+    constraint: Constraint | None = None
+
+    @property
+    def num_left(self) -> int:
+        return self.request.max_new_tokens - self.num_drawn
+
+    @property
+    def num_closing(self) -> int:
+        """The last tokens of an answer with a grammar, for bringing it to its end."""
+        return closing_budget(self.request.max_new_tokens)
 
     def uniform(self) -> float:
         """In [0, 1), the same for the same seed, choice and position, on any machine."""
@@ -43,6 +56,8 @@ class Draws:
     def record(self, token_id: int) -> None:
         self.counts[token_id] += 1
         self.num_drawn += 1
+        if self.constraint is not None:
+            self.constraint.accept(token_id)
 
 
 @dataclass(frozen=True)
@@ -51,30 +66,43 @@ class Drawn:
     logprob: TokenLogprob | None
 
 
-def draw(scores_BV: Tensor, rows: Sequence[Draws]) -> list[Drawn | None]:
-    """The next token of each row; None where the scores are not finite numbers.
+def draw(scores_BV: Tensor, rows: Sequence[Draws]) -> list[Drawn | EngineError]:
+    """The next token of each row, or why there is none: scores that are not finite, a grammar.
 
     `scores_BV` is fp32 and may be changed.
     """
-    finite = scores_BV.sum(-1).isfinite().tolist()
+    errors: dict[int, EngineError] = {}
+    for row, finite in enumerate(scores_BV.sum(-1).isfinite().tolist()):
+        if not finite:
+            text = "The model's scores are not numbers; its weights are damaged."
+            errors[row] = EngineError(text)
     logprobs = _raw_logsumexp(scores_BV, rows)
     raw_BV = scores_BV.clone() if logprobs else scores_BV
-    for scores_V, draws in zip(scores_BV, rows, strict=True):
+    for row, (scores_V, draws) in enumerate(zip(scores_BV, rows, strict=True)):
         _adjust(scores_V, draws)
+        if draws.constraint is not None and row not in errors:
+            error = draws.constraint.apply(scores_V, hurry=draws.num_left <= draws.num_closing)
+            if error is not None:
+                errors[row] = error
     tokens = scores_BV.argmax(-1).tolist()
-    random = [row for row, draws in enumerate(rows) if finite[row] and not _greedy(draws.request)]
-    for nucleus in (False, True):
-        group = [row for row in random if (rows[row].request.top_p < 1) is nucleus]
+    random = [
+        row for row, draws in enumerate(rows) if row not in errors and not _greedy(draws.request)
+    ]
+    for narrowed in (False, True):
+        group = [row for row in random if _narrows(rows[row].request) is narrowed]
         if group:
             wanted = [rows[row] for row in group]
             for row, token in zip(group, _sample(scores_BV[group], wanted), strict=True):
                 tokens[row] = token
     return [
-        Drawn(token, _logprob(raw_BV[row], logprobs.get(row), token, rows[row].request))
-        if finite[row]
-        else None
+        errors.get(row)
+        or Drawn(token, _logprob(raw_BV[row], logprobs.get(row), token, rows[row].request))
         for row, token in enumerate(tokens)
     ]
+
+
+def _narrows(request: GenRequest) -> bool:
+    return request.top_p < 1 or request.top_k > 0 or request.min_p > 0
 
 
 def _greedy(request: GenRequest) -> bool:
@@ -100,12 +128,9 @@ def _sample(scores_BV: Tensor, rows: Sequence[Draws]) -> list[int]:
     heat = torch.tensor([row.request.temperature for row in rows], device=device)
     probs_BV = torch.softmax(scores_BV / heat[:, None], dim=-1).double()
     order_BV: Tensor | None = None
-    if rows[0].request.top_p < 1:
+    if _narrows(rows[0].request):
         probs_BV, order_BV = probs_BV.sort(dim=-1, descending=True, stable=True)
-        mass = torch.tensor([row.request.top_p for row in rows], device=device, dtype=torch.double)
-        # A token stays if those before it do not fill the mass yet: the first always does.
-        outside_BV = probs_BV.cumsum(-1) - probs_BV >= mass[:, None]
-        probs_BV = probs_BV.masked_fill(outside_BV, 0.0)
+        probs_BV = _narrow(probs_BV, [row.request for row in rows])
     summed_BV = probs_BV.cumsum(-1)
     total_B1 = summed_BV[:, -1:]
     uniform = torch.tensor([row.uniform() for row in rows], device=device, dtype=torch.double)
@@ -114,6 +139,26 @@ def _sample(scores_BV: Tensor, rows: Sequence[Draws]) -> list[int]:
     place_B1 = torch.searchsorted(summed_BV, target_B1, right=True)
     chosen_B1 = place_B1 if order_BV is None else order_BV.gather(-1, place_B1)
     return [int(token) for token in chosen_B1[:, 0].tolist()]
+
+
+def _narrow(probs_BV: Tensor, requests: Sequence[GenRequest]) -> Tensor:
+    """Sorted probabilities with those outside top_k, min_p and top_p set to 0; never the first."""
+
+    def column(values: list[float]) -> Tensor:
+        return torch.tensor(values, device=probs_BV.device, dtype=torch.double)[:, None]
+
+    num_ids = probs_BV.shape[-1]
+    rank_V = torch.arange(num_ids, device=probs_BV.device)
+    outside_BV = rank_V >= column([request.top_k or num_ids for request in requests])
+    outside_BV |= probs_BV < column([request.min_p for request in requests]) * probs_BV[:, :1]
+    kept_BV = probs_BV.masked_fill(outside_BV, 0.0)
+    # top_p is a share of what the other two left.
+    cut = [bool(request.top_k or request.min_p) for request in requests]
+    total_B1 = kept_BV.sum(-1, keepdim=True)
+    total_B1 = total_B1.where(torch.tensor(cut, device=probs_BV.device)[:, None], 1.0)
+    mass_B1 = column([request.top_p for request in requests]) * total_B1
+    # A token stays if those before it do not fill the mass yet: the first always does.
+    return kept_BV.masked_fill(kept_BV.cumsum(-1) - kept_BV >= mass_B1, 0.0)
 
 
 def _raw_logsumexp(scores_BV: Tensor, rows: Sequence[Draws]) -> dict[int, float]:

@@ -15,6 +15,7 @@ from tunesmith.errors import TunesmithError
 from tunesmith.serve.local import Limits, LocalEngine, Message
 from tunesmith.serve.protocol import (
     MAX_LINE_BYTES,
+    PASSES,
     Delta,
     Draining,
     GenRequest,
@@ -22,6 +23,7 @@ from tunesmith.serve.protocol import (
     decode_line,
     encode_line,
     error_to_wire,
+    pass_from_wire,
 )
 from tunesmith.serve.ticket import Ticket
 
@@ -104,6 +106,11 @@ class EngineServer:
         verb = wire.pop("verb", None)
         if verb == "generate":
             await self._generate(GenRequest.from_wire(wire), reader, stream)
+        elif verb in PASSES:
+            request = pass_from_wire(verb, wire)
+            result = await self._ask(lambda done: self._engine.compute(request, done))
+            failed = isinstance(result, TunesmithError)
+            stream.finish(error_to_wire(result) if failed else {"result": result})
         elif verb == "stats":
             stream.finish(await self._ask(self._engine.stats))
         elif verb == "unload":

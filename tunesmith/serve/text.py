@@ -80,16 +80,18 @@ class Detokenizer:
     """Decodes ids as they come. Joined, the pieces equal decoding all ids at once.
 
     A window of ids is decoded twice, without and with the new ones, because what an id adds
-    depends on its neighbours (leading spaces, bytes of one character). Special tokens have no text.
+    depends on its neighbours (leading spaces, bytes of one character). Special tokens have no text,
+    but for those among `shown_ids`.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, shown_ids: frozenset[int] = frozenset()) -> None:
         self._tokenizer = tokenizer
         self._special = {
             number
             for number, token in tokenizer.get_added_tokens_decoder().items()
-            if token.special
+            if token.special and number not in shown_ids
         }
+        self._shown = {number: tokenizer.id_to_token(number) or "" for number in shown_ids}
         self._window: list[int] = []
         self._num_settled = 0  # ids of the window whose text is out completely
         self._num_emitted = 0  # characters of the window's text that are out
@@ -97,6 +99,10 @@ class Detokenizer:
     def push(self, token_id: int) -> str:
         if token_id in self._special:
             return ""
+        if token_id in self._shown:
+            before = self.flush()
+            self._window, self._num_settled, self._num_emitted = [], 0, 0
+            return before + self._shown[token_id]
         self._window.append(token_id)
         text = self._decode(self._window)
         waiting = len(self._window) - self._num_settled
@@ -134,10 +140,11 @@ class TextStream:
         stop: list[str],
         *,
         token_bytes: TokenBytes | None = None,
+        shown_ids: frozenset[int] = frozenset(),
     ) -> None:
         if not all(stop):
             raise ValueError("a stop string must not be empty")
-        self._detokenizer = Detokenizer(tokenizer)
+        self._detokenizer = Detokenizer(tokenizer, shown_ids)
         self._token_bytes = token_bytes or TokenBytes(tokenizer)
         self._stop = stop
         self._held = ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tunesmith.model.lora import Adapter
-from tunesmith.serve.protocol import Delta, GenRequest, InvalidRequest
+from tunesmith.serve.grammar import Constraint
+from tunesmith.serve.prefix import Origin
+from tunesmith.serve.protocol import Delta, FinishReason, GenRequest, InvalidRequest
 from tunesmith.serve.residents import Lease
 from tunesmith.serve.sampler import Drawn, Draws
 
@@ -20,6 +22,8 @@ class Ticket:
     started_s: float | None = None
     first_token_s: float | None = None
     num_generated: int = 0
+    num_cached: int = 0
+    """Of the prompt, positions that did not have to be computed."""
     lease: Lease | None = None
     choices: list[Choice] = field(default_factory=list)
     """Those that have not ended."""
@@ -35,6 +39,13 @@ class Choice:
     draws: Draws
     lora: Adapter | None
     max_positions: int
+    origin: Origin | None = None
+    """What its keys and values depend on, once it has begun."""
+
+    @property
+    def rank(self) -> tuple[int, float, int]:
+        """Lower comes first."""
+        return self.request.priority, self.ticket.arrived_s, self.draws.index
 
     @property
     def request(self) -> GenRequest:
@@ -44,8 +55,10 @@ class Choice:
         """Takes the next token; the delta says whether it was the last."""
         index = self.draws.index
         with_logprobs = drawn.logprob is not None
+        grammar = self.draws.constraint
+        by_itself: FinishReason = "length" if grammar and grammar.hurried else "stop"
         if drawn.token_id in self.request.stop_ids:
-            return Delta(index, [], [] if with_logprobs else None, "stop")
+            return Delta(index, [], [] if with_logprobs else None, by_itself)
         self.draws.record(drawn.token_id)
         self.ids.append(drawn.token_id)
         full = (
@@ -53,17 +66,19 @@ class Choice:
             or len(self.ids) >= self.max_positions
         )
         logprobs = [drawn.logprob] if drawn.logprob is not None else None
+        if grammar and grammar.finished:
+            return Delta(index, [drawn.token_id], logprobs, by_itself)
         return Delta(index, [drawn.token_id], logprobs, "length" if full else None)
 
 
-def choices_of(ticket: Ticket, lease: Lease) -> list[Choice]:
-    """The request's choices, not begun yet."""
+def choices_of(ticket: Ticket, lease: Lease, grammar: Constraint | None = None) -> list[Choice]:
+    """The request's choices, not begun yet, each held to the grammar by itself."""
     request = ticket.request
     return [
         Choice(
             ticket,
             list(request.prompt_ids),
-            Draws(request, ticket.seed, index),
+            Draws(request, ticket.seed, index, constraint=grammar and grammar.fork()),
             lease.lora,
             lease.model.max_positions,
         )

@@ -6,37 +6,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from tunesmith.wire.requests import Metadata, RequestBody
-
-Unit = Annotated[float, Field(ge=0, le=1)]
-Penalty = Annotated[float, Field(ge=-2, le=2)]
-MAX_CHOICES = 16
+from tunesmith.wire.requests import Metadata
+from tunesmith.wire.sampling import Sampling
 
 
-class StreamOptions(RequestBody):
-    include_usage: bool | None = None
+def _absent(value: object) -> bool:
+    return value is None
 
 
-class CreateChatCompletion(RequestBody):
+class CreateChatCompletion(Sampling):
     """The request. `messages`, `tools` and the like are judged where they are rendered."""
 
-    model: str
     messages: list[Any] = Field(min_length=1)
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Unit | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    stop: str | list[str] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
-    user: str | None = None
     metadata: Metadata | None = None
     store: bool | None = None
     tools: list[Any] | None = None
@@ -64,11 +49,28 @@ class ChoiceLogprobs(BaseModel):
     refusal: None = None
 
 
+class Function(BaseModel):
+    """A call's function: `arguments` is the JSON that the model wrote."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    id: str
+    type: Literal["function"] = "function"
+    function: Function
+
+
 class Message(BaseModel):
+    """`content` is null beside calls without text; calls are there only if some were made."""
+
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: None = None
     annotations: list[dict[str, Any]] = []
+    tool_calls: list[ToolCall] | None = Field(default=None, exclude_if=_absent)
+    function_call: Function | None = Field(default=None, exclude_if=_absent)
 
 
 class Choice(BaseModel):
@@ -111,11 +113,27 @@ class ChatCompletion(BaseModel):
     system_fingerprint: str
 
 
-class Delta(BaseModel):
-    """What a chunk adds: the role comes first, then pieces of text, then nothing."""
+class FunctionDelta(BaseModel):
+    name: str | None = Field(default=None, exclude_if=_absent)
+    arguments: str
 
-    role: Literal["assistant"] | None = Field(default=None, exclude_if=lambda value: value is None)
-    content: str | None = Field(default=None, exclude_if=lambda value: value is None)
+
+class ToolCallDelta(BaseModel):
+    """More of a call: id, type and name come with its first piece only."""
+
+    index: int
+    id: str | None = Field(default=None, exclude_if=_absent)
+    type: Literal["function"] | None = Field(default=None, exclude_if=_absent)
+    function: FunctionDelta
+
+
+class Delta(BaseModel):
+    """What a chunk adds: the role comes first, then pieces of text or of calls, then nothing."""
+
+    role: Literal["assistant"] | None = Field(default=None, exclude_if=_absent)
+    content: str | None = Field(default=None, exclude_if=_absent)
+    tool_calls: list[ToolCallDelta] | None = Field(default=None, exclude_if=_absent)
+    function_call: FunctionDelta | None = Field(default=None, exclude_if=_absent)
 
 
 class ChunkChoice(BaseModel):

@@ -222,7 +222,9 @@ def checkpoint(process: FakeProcess, epoch: int | None = None) -> CheckpointEntr
     name = f"checkpoints/step-{process.step:08d}"
     directory = process.job_dir / name
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / CONFIG).write_text(json.dumps({"peft_type": "LORA", "target_modules": [], "r": 4, "lora_alpha": 8}))
+    (directory / CONFIG).write_text(
+        json.dumps({"peft_type": "LORA", "target_modules": [], "r": 4, "lora_alpha": 8})
+    )
     (directory / WEIGHTS).write_bytes(f"weights of {directory}".encode())
     sha256 = hashlib.sha256((directory / WEIGHTS).read_bytes()).hexdigest()
     metrics = {"train_loss": 0.5}

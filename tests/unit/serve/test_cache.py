@@ -50,23 +50,23 @@ def test_ragged_rows_with_mixed_adapters_equal_single_rows(model: Decoder) -> No
     rows.reserve(5, 256)
     for _ in range(3):
         rows.add()
-    got = rows.run(0, texts[:3], loras[:3])
+    got = rows.run(texts[:3], loras[:3])
     for row in range(3):
         assert torch.allclose(got[row], alone(model, texts[row], loras[row]), atol=1e-5)
     rows.add()
     for start in (0, 50, 100):
-        got = rows.run(3, [texts[3][start : start + 50]], [one])
+        got = rows.run([[], [], [], texts[3][start : start + 50]], loras)
     assert torch.allclose(got[0], alone(model, texts[3], one), atol=1e-5)
     # A copy of row 3 takes the place of row 0, which ends.
-    rows.add(copy_of=3, length=120)
+    rows.add(copy_of=3)
     rows.move(4, 0)
     rows.drop_last()
-    texts[0] = texts[3][:120]
-    assert rows.lengths == [120, 17, 9, 140]
+    texts[0] = texts[3]
+    assert rows.lengths == [140, 17, 9, 140]
     for step in range(5):
         new = [random_ids(1, 100 * step + row) for row in range(4)]
         texts = [text + more for text, more in zip(texts, new, strict=True)]
-        got = rows.run(0, new, loras)
+        got = rows.run(new, loras)
         for row in range(4):
             assert torch.allclose(got[row], alone(model, texts[row], loras[row]), atol=1e-5)
 
@@ -77,12 +77,12 @@ def test_growing_and_shrinking_keep_the_content(model: Decoder) -> None:
     rows = BatchedRows(model, max_rows=32)
     rows.reserve(1, 10)
     rows.add()
-    got = rows.run(0, [ids[:10]], [None])
+    got = rows.run([ids[:10]], [None])
     sizes = [rows.num_bytes]
     for start, num_rows, length in ((10, 20, 11), (11, 3, 299), (299, 1, 300)):
         rows.reserve(num_rows, length)
         sizes.append(rows.num_bytes)
-        got = rows.run(0, [ids[start:length]], [None])
+        got = rows.run([ids[start:length]], [None])
     assert torch.allclose(got[0], alone(model, ids, None), atol=1e-5)
     # 1 x 64; 32 x 64; far fewer rows, so 4 x 512; not worth changing.
     assert [size / sizes[0] for size in sizes] == [1, 32, 4 * 8, 4 * 8]

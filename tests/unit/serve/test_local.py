@@ -341,42 +341,6 @@ def test_log_probabilities_are_the_models(base: Path) -> None:
         assert [token for token, _ in entry.top] == best.indices.tolist()
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_whatever_happens_around_it_an_answer_is_the_same(
-    base: Path, adapters: list[AdapterRef], seed: int
-) -> None:
-    """Random arrivals, cancellations and stops, with room for hardly anything."""
-    rng = random.Random(seed)
-    asked = []
-    with running_engine(max_batch=5, memory_bytes=427_264 + 130_000 + 4 * 256 * 512) as harness:
-        for _ in range(40):
-            request = greedy(
-                base,
-                [rng.randrange(10, 500)] * rng.choice([1, 5, 60, 200]),
-                rng.choice([1, 3, 30]),
-                adapter=rng.choice([None, *adapters]),
-                n=rng.choice([1, 1, 3]),
-            )
-            ticket = harness.submit(request)
-            fate = rng.choice(["finish", "finish", "cancel", "stop"])
-            if fate != "finish":
-                for _ in range(rng.randrange(3)):
-                    harness.stats()
-            if fate == "cancel":
-                harness.engine.cancel(ticket)
-            elif fate == "stop":
-                harness.engine.stop(ticket, 0)
-            asked.append((request, ticket, fate))
-        harness.wait(*[ticket for _, ticket, fate in asked if fate == "finish"])
-        # Cancelled ones that had already ended may have been delivered as well.
-        stats = harness.stats()
-    assert stats["num_running"] == stats["num_waiting"] == stats["cache_bytes"] == 0
-    for request, ticket, fate in asked:
-        if fate == "finish":
-            expected = reference(base, request)
-            assert harness.answers[ticket].ids == dict.fromkeys(range(request.n), expected)
-
-
 def test_a_trained_model_answers_alike_alone_and_in_company() -> None:
     words = "What is the best way to learn how the weather changes in spring and summer ?".split()
     requests = [

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tunesmith.errors import AdapterError, BaseModelError, EngineError, EngineUnavailable
 from tunesmith.serve.protocol import (
     AdapterRef,
+    DeadlineExceeded,
     Delta,
     Done,
     Draining,
@@ -44,6 +45,9 @@ TOKENS = st.integers(0, 200_000)
         seed=st.none() | st.integers(-(2**63), 2**63 - 1),
         top_logprobs=st.none() | st.integers(0, 20),
         logit_bias=st.dictionaries(TOKENS, st.floats(-100, 100)),
+        cache_salt=st.text(),
+        priority=st.integers(-5, 5),
+        deadline_s=st.none() | st.floats(0.001, 1e6),
     )
 )
 def test_requests_survive_the_wire(request: GenRequest) -> None:
@@ -69,7 +73,15 @@ def test_done_survives_the_wire() -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [Overloaded, Draining, InvalidRequest, BaseModelError, AdapterError, EngineError],
+    [
+        Overloaded,
+        DeadlineExceeded,
+        Draining,
+        InvalidRequest,
+        BaseModelError,
+        AdapterError,
+        EngineError,
+    ],
 )
 def test_errors_keep_their_kind(kind: type[EngineError]) -> None:
     error = error_from_wire(error_to_wire(kind("because")))

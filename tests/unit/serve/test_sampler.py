@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tunesmith.errors import EngineError
 from tunesmith.serve.protocol import MIN_LOGPROB, GenRequest
-from tunesmith.serve.sampler import Draws, draw
+from tunesmith.serve.sampler import Drawn, Draws, draw
 
 SCORES = torch.tensor([2.0, 1.0, 0.0, -1.0, -30.0])
 
@@ -25,7 +26,7 @@ def draws(seed: int = 0, index: int = 0, **options: Any) -> Draws:
 
 def token(scores_V: torch.Tensor, wanted: Draws) -> int:
     [drawn] = draw(scores_V[None].clone(), [wanted])
-    assert drawn is not None
+    assert isinstance(drawn, Drawn)
     return drawn.token_id
 
 
@@ -70,7 +71,7 @@ def test_bias_is_added_to_the_scores() -> None:
 def test_log_probabilities_are_of_the_raw_scores() -> None:
     wanted = draws(temperature=0.0, logit_bias={2: 9.0}, top_logprobs=2)
     [drawn] = draw(SCORES[None].clone(), [wanted])
-    assert drawn is not None
+    assert isinstance(drawn, Drawn)
     assert drawn.logprob is not None
     raw = torch.log_softmax(SCORES, -1)
     assert drawn.token_id == 2
@@ -82,7 +83,7 @@ def test_log_probabilities_are_of_the_raw_scores() -> None:
 def test_log_probabilities_have_a_floor_and_may_name_no_others() -> None:
     scores = torch.tensor([[0.0, -1e6]])
     [drawn] = draw(scores, [draws(temperature=0.0, logit_bias={1: 2e6}, top_logprobs=0)])
-    assert drawn is not None
+    assert isinstance(drawn, Drawn)
     assert drawn.logprob is not None
     assert drawn.logprob.logprob == MIN_LOGPROB
     assert drawn.logprob.top == []
@@ -92,7 +93,7 @@ def test_scores_that_are_no_numbers_are_noticed() -> None:
     scores = torch.stack((SCORES, SCORES * math.nan, SCORES))
     rows = [draws(1), draws(2), draws(1)]
     first, broken, last = draw(scores, rows)
-    assert broken is None
+    assert isinstance(broken, EngineError)
     assert first == last
 
 
@@ -133,3 +134,23 @@ def test_a_token_without_probability_is_never_drawn() -> None:
     scores = torch.full((300,), -1e9)
     scores[[4, 250]] = 0.0
     assert {token(scores, draws(seed)) for seed in range(60)} == {4, 250}
+
+
+def test_top_k_keeps_the_likeliest() -> None:
+    found = frequencies(600, top_k=2)
+    assert found[2:] == [0, 0, 0]
+    assert found[1] > 0
+    assert frequencies(100, top_k=1)[0] == 1
+
+
+def test_min_p_keeps_what_is_near_the_likeliest() -> None:
+    # Shares of the likeliest: 1, 0.37, 0.14, 0.05, 0.
+    assert frequencies(600, min_p=0.2)[2:] == [0, 0, 0]
+    assert frequencies(600, min_p=0.1)[2] > 0
+    assert frequencies(100, min_p=1.0)[0] == 1
+
+
+def test_top_p_is_a_share_of_what_the_others_left() -> None:
+    # 0.644 and 0.237 are left, 0.73 and 0.27 of their sum: the first alone fills 0.7.
+    assert frequencies(200, top_k=2, top_p=0.7)[0] == 1
+    assert frequencies(600, top_k=2, top_p=0.8)[1] > 0

@@ -1,0 +1,74 @@
+"""What chats and completions have in common: a model, and how its tokens are chosen."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from tunesmith.api.services import Services
+from tunesmith.bases import BaseInfo
+from tunesmith.errors import BadRequest
+from tunesmith.serve.protocol import AdapterRef
+from tunesmith.store.repo.models import ModelRow
+from tunesmith.wire.sampling import Sampling
+
+MAX_STOPS = 4
+
+
+def sampling(body: Sampling, vocab_size: int) -> dict[str, Any]:
+    """The fields of a GenRequest that say how to choose. 400 for what makes no sense."""
+    if body.stream_options is not None and not body.stream:
+        raise BadRequest(
+            "'stream_options' needs 'stream' to be true.",
+            param="stream_options",
+            code="unsupported_value",
+        )
+    return {
+        "temperature": 1.0 if body.temperature is None else body.temperature,
+        "top_p": 1.0 if body.top_p is None else body.top_p,
+        "top_k": max(body.top_k or 0, 0),
+        "min_p": body.min_p or 0.0,
+        "seed": body.seed,
+        "presence_penalty": body.presence_penalty or 0.0,
+        "frequency_penalty": body.frequency_penalty or 0.0,
+        "logit_bias": logit_bias(body, vocab_size),
+    }
+
+
+def stops(body: Sampling) -> list[str]:
+    stop = [body.stop] if isinstance(body.stop, str) else list(body.stop or ())
+    if len(stop) > MAX_STOPS or not all(stop):
+        raise BadRequest(
+            f"Invalid value for 'stop': give up to {MAX_STOPS} strings, none of them empty.",
+            param="stop",
+            code="invalid_value",
+        )
+    return stop
+
+
+def logit_bias(body: Sampling, vocab_size: int) -> dict[int, float]:
+    biases = {}
+    for token, bias in (body.logit_bias or {}).items():
+        # The length first: int() of a million digits is slow.
+        if len(token) > 9 or not (token.isascii() and token.isdigit()) or int(token) >= vocab_size:
+            raise BadRequest(
+                f"Invalid key in 'logit_bias': {token[:20]} is no token id of this model "
+                f"(0 to {vocab_size - 1}).",
+                param="logit_bias",
+                code="invalid_value",
+            )
+        biases[int(token)] = bias
+    return biases
+
+
+def adapter_of(svc: Services, tuned: ModelRow | None) -> AdapterRef | None:
+    sha256 = tuned.adapter_sha256 if tuned else None
+    if sha256 is None:
+        return None
+    return AdapterRef(sha256, svc.settings.adapters_dir / sha256)
+
+
+def fingerprint(base: BaseInfo, adapter: AdapterRef | None) -> str:
+    """Names the weights that answer."""
+    identity = base.fingerprint + (adapter.sha256 if adapter else "")
+    return "fp_" + hashlib.sha256(identity.encode()).hexdigest()[:10]
