@@ -116,8 +116,8 @@ def encoding_of(model: str) -> str | None:
     return MODELS[max(fitting, key=len)] if fitting else None
 
 
-# tiktoken's stack overflows on some hundred thousand blanks in a row (a panic that ends the program),
-# so they are counted in such parts.
+# On some hundred thousand blanks in a row tiktoken's stack overflows, which ends the program, so
+# they are counted in parts.
 BLANKS = re.compile(r"(\s{100000})")
 
 
