@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import lzma
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -115,10 +116,16 @@ def encoding_of(model: str) -> str | None:
     return MODELS[max(fitting, key=len)] if fitting else None
 
 
+# On some hundred thousand blanks in a row tiktoken's stack overflows, which ends the program, so
+# they are counted in parts.
+BLANKS = re.compile(r"(\s{100000})")
+
+
 def num_text_tokens(encoding: Encoding, text: str) -> int:
     """A spelled-out control token counts as the text that it is."""
-    short = len(text) <= MAX_CACHED_CHARS
-    return _num_cached(encoding, text) if short else len(encoding.encode_ordinary(text))
+    if len(text) <= MAX_CACHED_CHARS:
+        return _num_cached(encoding, text)
+    return sum(len(encoding.encode_ordinary(part)) for part in BLANKS.split(text) if part)
 
 
 @lru_cache(NUM_CACHED)

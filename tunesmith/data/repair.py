@@ -14,28 +14,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tunesmith.data.mask import mask
-from tunesmith.data.messages import KEYS, KNOWN_KEYS
 from tunesmith.data.pieces import Piece, Reader
+from tunesmith.data.row_repairs import STEPS, Row, dump, unify_system
 from tunesmith.data.systems import same_system
 
-ROW_KEYS = {"messages", "tools", "parallel_tool_calls", "functions"}
-ROLE_NAMES = {
-    "human": "user",
-    "customer": "user",
-    "prompter": "user",
-    "ai": "assistant",
-    "bot": "assistant",
-    "chatbot": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
-    "chatgpt": "assistant",
-    "instruction": "system",
-}
 READING_CODES = ("pretty_printed", "json_array", "typographic_quotes", "invalid_json")
 """What the reading of rows mends, before they are looked at."""
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -122,7 +106,7 @@ def repair(
             value, codes = None, [*codes, "exact_duplicate"]
         for code in codes:
             result.count(code)
-        after = None if value is None else _dump(value) if codes else piece.text
+        after = None if value is None else dump(value) if codes else piece.text
         if after is None:
             result.num_left_out += 1
         else:
@@ -136,7 +120,7 @@ def repair(
 
 def _may_read(piece: Piece, only: Set[str]) -> bool:
     """Whether a row may be written as it was read; rows that shared a line stand alone already."""
-    return piece.codes <= only or piece.text == _dump(piece.value)
+    return piece.codes <= only or piece.text == dump(piece.value)
 
 
 def _mender(path: Path, only: Set[str]) -> Callable[[Piece], tuple[Any, list[str]]]:
@@ -146,7 +130,7 @@ def _mender(path: Path, only: Set[str]) -> Callable[[Piece], tuple[Any, list[str
     }
     if "system_variants" in only:
         same = same_system(path)
-        steps["system_variants"] = lambda row: _unify_system(row, same)
+        steps["system_variants"] = lambda row: unify_system(row, same)
 
     def mend_row(piece: Piece) -> tuple[Any, list[str]]:
         value = piece.value
@@ -174,10 +158,6 @@ def _write(target: BinaryIO | None, content: bytes) -> None:
         target.write(content + b"\n")
 
 
-def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
 def _is_known(value: Any, seen: set[bytes]) -> bool:
     """Whether an equal row was there before; 16 bytes a row are kept."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
@@ -189,11 +169,11 @@ def _is_known(value: Any, seen: set[bytes]) -> bool:
 
 def _equal(one: Any, other: Any, code: str) -> bool:
     """To Python true equals 1, and 1.0 too; where weights are mended that is the difference."""
-    return bool(one == other) and (code != "bad_weight" or _dump(one) == _dump(other))
+    return bool(one == other) and (code != "bad_weight" or dump(one) == dump(other))
 
 
 def _repeats_key(text: str, value: Any) -> bool:
-    if _dump(value) == text:
+    if dump(value) == text:
         return False
     repeated = False
 
@@ -206,108 +186,3 @@ def _repeats_key(text: str, value: Any) -> bool:
     except ValueError:
         return False
     return repeated
-
-
-def _with_messages(row: Row, change: Callable[[Row], Row]) -> Row:
-    """The row with every message changed, wherever its format has messages."""
-    result = dict(row)
-    for key in ("messages", "preferred_output", "non_preferred_output"):
-        if isinstance(row.get(key), list):
-            result[key] = [change(each) if isinstance(each, dict) else each for each in row[key]]
-    if isinstance(row.get("input"), dict):
-        result["input"] = _with_messages(row["input"], change)
-    return result
-
-
-def _drop_unknown(row: Row) -> Row:
-    """Rows that do not end with an answer (reinforcement, evals) may have keys of their own."""
-    if not isinstance(row.get("messages"), list) or not _ends_with_assistant(row):
-        return row
-
-    def known(message: Row) -> Row:
-        allowed = KEYS.get(str(message.get("role")), KNOWN_KEYS)
-        return {
-            key: value
-            for key, value in message.items()
-            if key in allowed or (value is None and key in KNOWN_KEYS)
-        }
-
-    kept = {key: value for key, value in row.items() if key in ROW_KEYS}
-    return _with_messages(kept, known)
-
-
-def _ends_with_assistant(row: Row) -> bool:
-    last = row["messages"][-1] if row["messages"] else None
-    return isinstance(last, dict) and last.get("role") == "assistant"
-
-
-def _map_role(message: Row) -> Row:
-    role = message.get("role")
-    if not isinstance(role, str):
-        return message
-    name = role.strip().lower()
-    return {**message, "role": ROLE_NAMES.get(name, name if name in KEYS else role)}
-
-
-def _mend_weight(message: Row) -> Row:
-    weight = message.get("weight")
-    if weight is None or type(weight) is int:
-        return message
-    number = {"0": 0, "1": 1, "true": 1, "false": 0, "0.0": 0, "1.0": 1}.get(str(weight).lower())
-    return message if number is None else {**message, "weight": number}
-
-
-def _write_arguments(message: Row) -> Row:
-    """Hugging Face data keeps arguments as an object; the API wants its text."""
-
-    def written(function: Any) -> Any:
-        if not isinstance(function, dict) or not isinstance(function.get("arguments"), dict):
-            return function
-        return {**function, "arguments": _dump(function["arguments"])}
-
-    result = dict(message)
-    if isinstance(message.get("function_call"), dict):
-        result["function_call"] = written(message["function_call"])
-    if isinstance(message.get("tool_calls"), list):
-        result["tool_calls"] = [
-            {**call, "function": written(call["function"])}
-            if isinstance(call, dict) and "function" in call
-            else call
-            for call in message["tool_calls"]
-        ]
-    return result
-
-
-def _drop_equal(row: Row) -> Row | None:
-    preferred = row.get("preferred_output")
-    return None if preferred and preferred == row.get("non_preferred_output") else row
-
-
-def _strip_answer(message: Row) -> Row:
-    content = message.get("content")
-    if message.get("role") != "assistant" or not isinstance(content, str):
-        return message
-    return {**message, "content": content.strip()}
-
-
-def _unify_system(row: Row, same: Mapping[str, str]) -> Row:
-    def unified(message: Row) -> Row:
-        content = message.get("content")
-        if message.get("role") in ("system", "developer") and isinstance(content, str):
-            return {**message, "content": same.get(content, content)}
-        return message
-
-    return _with_messages(row, unified)
-
-
-# In this order: roles first, because the keys of a message depend on its role.
-STEPS: Mapping[str, Callable[[Row], Any]] = {
-    "wrong_role": lambda row: _with_messages(row, _map_role),
-    "unknown_key": _drop_unknown,
-    "bad_weight": lambda row: _with_messages(row, _mend_weight),
-    "arguments_not_json": lambda row: _with_messages(row, _write_arguments),
-    "equal_preference": _drop_equal,
-    "mixed_endings": lambda row: _with_messages(row, _strip_answer),
-    "secret": lambda row: mask(row, "secret"),
-    "personal_data": lambda row: mask(row, "personal_data"),
-}

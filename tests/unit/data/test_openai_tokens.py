@@ -97,6 +97,14 @@ def test_spelled_control_tokens_are_text_and_lone_surrogates_do_not_raise() -> N
     assert num_text_tokens(encoding, "\ud800") >= 1
 
 
+@pytest.mark.parametrize("blank", [" ", "\t", "\u3000"])
+def test_a_million_blanks_end_nothing(blank: str) -> None:
+    encoding = load_encoding("o200k_base")
+    assert 0 < num_text_tokens(encoding, f"a{blank * 1_000_000}b") < 1_000_003
+    few = f"a{blank * 50_000}b"
+    assert num_text_tokens(encoding, few) == len(encoding.encode_ordinary(few))
+
+
 def test_a_long_run_of_one_letter_stays_quick() -> None:
     assert num_text_tokens(load_encoding("cl100k_base"), "a" * 300_000) > 1000
 
