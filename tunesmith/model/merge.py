@@ -22,7 +22,7 @@ from tunesmith.model.decoder import Decoder
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
 from tunesmith.model.nf4 import Nf4Tensor, read_state
-from tunesmith.model.nf4_files import ABSMAX, LEVEL_TABLE, STATE
+from tunesmith.model.nf4_files import ABSMAX, BLOCK, LEVEL_TABLE, STATE
 from tunesmith.model.weights import BYTES, DTYPES, weight_files
 
 
@@ -42,6 +42,12 @@ class StoredTensor:
     @property
     def num_bytes(self) -> int:
         return self.num_elements * self.dtype.itemsize
+
+    def kept_bytes(self, dtype: torch.dtype | None) -> int:
+        """Of a base that is loaded as `dtype` (None: as it is stored)."""
+        if self.scales_file is not None:
+            return self.num_elements // 2 + self.num_elements // BLOCK * 4
+        return self.num_elements * (dtype or self.dtype).itemsize
 
 
 class MergedWeights:

@@ -13,6 +13,7 @@ from tunesmith.model.adapter_files import WEIGHTS, content_hash
 from tunesmith.model.listing import problem_of
 from tunesmith.model.load import CausalModel, load_model, read_config
 from tunesmith.model.lora import Adapter
+from tunesmith.model.merge import stored_tensors
 from tunesmith.model.nf4_files import is_nf4
 from tunesmith.serve.precision import compute_dtype
 from tunesmith.serve.protocol import AdapterRef
@@ -69,10 +70,12 @@ def plan_base(base: Path, device: str) -> tuple[int, torch.dtype | None]:
     """Memory the base will take, bytes, and the type to load it in."""
     config = read_config(base)
     dtype = compute_dtype(config, device)
+    if is_nf4(config):
+        # What is in four bits stays so; only the embedding, norms and head grow.
+        return sum(each.kept_bytes(dtype) for each in stored_tensors(base).values()), dtype
     num_bytes = sum(size for name, size, _ in signature(base) if name != "config.json")
     stored = str(config.get("dtype") or config.get("torch_dtype"))
-    # What is in NF4 stays so; of such a base only the embedding grows.
-    grows = dtype is torch.float32 and stored in ("bfloat16", "float16") and not is_nf4(config)
+    grows = dtype is torch.float32 and stored in ("bfloat16", "float16")
     return num_bytes * (2 if grows else 1), dtype
 
 

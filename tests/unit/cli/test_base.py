@@ -103,3 +103,29 @@ def test_a_hub_name_is_fetched_into_the_data_directory(
     assert json.loads(kept.read_text())["model_type"] == "llama"
     run("base", "remove", "model", "--data", data)
     assert not kept.exists()
+
+
+def test_a_base_is_kept_in_four_bits(
+    run: Run, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run("base", "add", model, "--quantize", "nf4", "--data", data)
+    assert result.exit_code == 0, result.output
+    assert resolved(data, "tiny-nf4") == "tiny-nf4"
+    kept = data / "bases" / "tiny-nf4"
+    assert json.loads((kept / "config.json").read_text())["quantization_config"]["load_in_4bit"]
+    again = problem(run("base", "add", model, "--quantize", "nf4", "--data", data))
+    assert "registered already" in again
+
+    def download(name: str, *, local_dir: Path, allow_patterns: list[str]) -> str:
+        return str(write_tiny_base(local_dir))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    run("base", "add", "org/model", "--quantize", "nf4", "--data", data)
+    assert resolved(data, "model-nf4") == "model-nf4"
+    assert sorted(path.name for path in (data / "bases").iterdir()) == ["model-nf4", "tiny-nf4"]
+    run("base", "remove", "tiny-nf4", "--data", data)
+    assert not kept.exists()
+    empty = data / "empty"
+    empty.mkdir()
+    refused = problem(run("base", "add", empty, "--quantize", "nf4", "--data", data))
+    assert "config.json" in refused

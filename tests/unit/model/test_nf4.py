@@ -99,7 +99,7 @@ def test_it_takes_less_than_a_third_and_computes_nearly_the_same(model: CausalMo
     text = torch.tensor([[1, *range(40, 90)]])
     expected, found = log_probs(plain, text), log_probs(model, text)
     divergence = (expected.exp() * (expected - found)).sum(-1).mean()
-    # Measured 0.06 nats; the embedded base is small, which makes it sensitive.
+    # Measured: 0.10 nats on ids in no order, 0.04 on a text.
     assert 0.001 < divergence < 0.15
 
 

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from tests.tiny_base import write_tiny_base
+from tunesmith.bases import embedded_directory
 from tunesmith.errors import AdapterError, BaseModelError
 from tunesmith.model.adapter_files import CONFIG, LoraSpec
 from tunesmith.model.listing import write_listing
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
+from tunesmith.model.nf4_write import write_nf4
 from tunesmith.serve import precision
 from tunesmith.serve.loading import (
     device_for,
@@ -117,3 +119,14 @@ def test_a_whole_model_is_served_as_it_was_trained_or_not_at_all(tmp_path: Path)
     (base / "files.json").write_text("{}")
     with pytest.raises(BaseModelError, match="not the one that names it"):
         load_base(base, "cpu", None)
+
+
+def test_a_base_in_four_bits_is_planned_as_it_will_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunesmith.serve.precision.bf16_speedup", lambda *_: 0.0)
+    write_nf4(embedded_directory(), tmp_path / "nf4")
+    num_bytes, dtype = plan_base(tmp_path / "nf4", "cpu")
+    assert dtype is torch.float32
+    assert num_bytes < plan_base(embedded_directory(), "cpu")[0] / 2
+    assert num_bytes == load_base(tmp_path / "nf4", "cpu", dtype).num_bytes
