@@ -20,6 +20,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from tunesmith.model.families import DecoderConfig
 from tunesmith.model.passes import rms_norm
@@ -153,11 +154,12 @@ class Decoder:
         positions_BT: Tensor | None = None,
         attention: Attention | None = None,
         lora: LowRankUpdate | None = None,
+        recompute: bool = False,
     ) -> Tensor:
         """Final hidden states (B, T, E), normalised, before the head.
 
         Without `attention` every position attends to itself and what came before it, so rows may
-        be padded on the right.
+        be padded on the right. With `recompute` a layer keeps only its input for the backward pass.
         """
         if positions_BT is None:
             positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device)[None]
@@ -166,18 +168,31 @@ class Decoder:
             x = x * self._embedding_scale
         turns = {rope: turn(positions_BT, x.dtype) for rope, turn in self._rotations.items()}
         for layer in range(self.config.num_layers):
-            name = f"model.layers.{layer}"
-            before, after, *more = (f"{name}.{norm}.weight" for norm in self.config.block_norms)
-            added = self._attention(layer, self._norm(before, x), turns, attention or causal, lora)
-            if more:
-                # Gemma: what each part adds is normalised too.
-                x = x + self._norm(after, added)
-                added = self._mlp(f"{name}.mlp", self._norm(more[0], x), lora)
-                x = x + self._norm(more[1], added)
+            arguments = (layer, x, turns, attention or causal, lora)
+            if recompute:
+                x = checkpoint(self._layer, *arguments, use_reentrant=False)
             else:
-                x = x + added
-                x = x + self._mlp(f"{name}.mlp", self._norm(after, x), lora)
+                x = self._layer(*arguments)
         return self._norm("model.norm.weight", x)
+
+    def _layer(
+        self,
+        layer: int,
+        x: Tensor,
+        turns: Turns,
+        attention: Attention,
+        lora: LowRankUpdate | None,
+    ) -> Tensor:
+        name = f"model.layers.{layer}"
+        before, after, *more = (f"{name}.{norm}.weight" for norm in self.config.block_norms)
+        added = self._attention(layer, self._norm(before, x), turns, attention, lora)
+        if more:
+            # Gemma: what each part adds is normalised too.
+            x = x + self._norm(after, added)
+            added = self._mlp(f"{name}.mlp", self._norm(more[0], x), lora)
+            return x + self._norm(more[1], added)
+        x = x + added
+        return x + self._mlp(f"{name}.mlp", self._norm(after, x), lora)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary for any stack of hidden states (..., E) -> (..., V)."""

@@ -72,8 +72,10 @@ class CausalModel(Protocol):
         positions_BT: Tensor | None = None,
         attention: Attention | None = None,
         lora: LowRankUpdate | None = None,
+        recompute: bool = False,
     ) -> Tensor:
-        """Final hidden states (B, T, E); rows may be padded on the right."""
+        """Final hidden states (B, T, E); rows may be padded on the right. With `recompute` a layer
+        keeps only its input for the backward pass; the slow path takes no notice."""
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:

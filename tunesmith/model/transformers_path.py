@@ -125,6 +125,7 @@ class TransformersModel:
         positions_BT: Tensor | None = None,
         attention: Attention | None = None,
         lora: LowRankUpdate | None = None,
+        recompute: bool = False,
     ) -> Tensor:
         """Final hidden states (B, T, E) of whole rows, padded on the right; no `attention`."""
         if attention is not None:

@@ -128,7 +128,14 @@ def keeps_apart(model: CausalModel, kind: Kind) -> bool:
     return bool((packed_TE - alone_TE).abs().max() <= limit)
 
 
-def hidden(model: CausalModel, batch: MicroBatch, kind: Kind, lora: LowRankUpdate | None) -> Tensor:
+def hidden(
+    model: CausalModel,
+    batch: MicroBatch,
+    kind: Kind,
+    lora: LowRankUpdate | None,
+    *,
+    recompute: bool = False,
+) -> Tensor:
     """Final hidden states of every position of the row (T, E)."""
     if kind == "padded":
         return _padded(model, batch, lora)
@@ -138,7 +145,11 @@ def hidden(model: CausalModel, batch: MicroBatch, kind: Kind, lora: LowRankUpdat
         else SplitAttention(batch.lengths)
     )
     states_1TE = model.hidden(
-        batch.ids_1T, positions_BT=batch.positions_1T, attention=attention, lora=lora
+        batch.ids_1T,
+        positions_BT=batch.positions_1T,
+        attention=attention,
+        lora=lora,
+        recompute=recompute,
     )
     return states_1TE[0]
 

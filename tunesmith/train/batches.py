@@ -222,6 +222,12 @@ def micro_batches(
         yield pack(corpus, group)
 
 
+def one_sequence(length: int, vocab_size: int) -> MicroBatch:
+    """Made-up ids of which the last is supervised, to try a model with."""
+    ids = [place % vocab_size for place in range(length + 1)]
+    return pack(Corpus([Example(ids, [0.0] * length + [1.0], 1)]), [0])
+
+
 def pack(corpus: Corpus, sequences: Iterable[int]) -> MicroBatch:
     """The sequences as one row, the longest first."""
     ordered = sorted(sequences, key=corpus.length, reverse=True)

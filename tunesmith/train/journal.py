@@ -36,9 +36,11 @@ class Journal:
     ) -> None:
         self._file.close()
 
-    def message(self, key: str, text: str, level: Level = "info") -> None:
+    def message(
+        self, key: str, text: str, level: Level = "info", data: dict[str, Any] | None = None
+    ) -> None:
         """Something the user should read; the same key again is the same event."""
-        self._append(key, text, "message", level, {})
+        self._append(key, text, "message", level, data or {})
 
     def metrics(self, step: int, total_steps: int, values: dict[str, float]) -> None:
         """The figures of a finished step, in the contract's words and field names."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def train(job: Job) -> Result:
             save(job, run, servable=False)
     if job.world.is_first:
         report_answer(job, run)
-    result = job.result("succeeded")
+    result = replace(job.result("succeeded"), took=tell_what_it_took(job, run))
     tell_best(job, result.checkpoints)
     return result
 
@@ -172,6 +173,16 @@ def rehearse(job: Job, run: Run) -> None:
             )
 
         within_memory(job, run, longest_unit(run.objective, rows), forwards_and_backwards)
+
+
+def tell_what_it_took(job: Job, run: Run) -> dict[str, float]:
+    """How far off the forecast was; nothing where no step was left to this process."""
+    if not run.num_timed:
+        return {}
+    seconds = run.step_s * run.plan.total_steps
+    text, took = run.forecast.compared(seconds, run.model.device)
+    job.journal.message("took", text, data=took)
+    return took
 
 
 def report_answer(job: Job, run: Run) -> None:

@@ -53,6 +53,13 @@ class Scores:
     """How many positions where the most likely token is the right one."""
 
 
+def chunk_bytes(head: Head, dtype: torch.dtype, device: torch.device, num: int) -> int:
+    """What the logits of `num` positions take at most, in `dtype` and wide."""
+    size = min(num, max(1, CHUNK_ELEMENTS[device.type] // head.vocab_size))
+    narrow = 0 if dtype == torch.float32 else 2 * dtype.itemsize
+    return size * head.vocab_size * (4 + narrow)
+
+
 def scores(head: Head, hidden_NE: Tensor, batch: MicroBatch) -> Scores:
     """Loss and accuracy alone."""
     found = []

@@ -35,11 +35,32 @@ def available_bytes(device: torch.device) -> int:
     return min(_machine_bytes(), _cgroup_bytes())
 
 
+def used_bytes(device: torch.device) -> int:
+    """What this process holds now, or has allocated on its GPU."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return _status_bytes("VmRSS")
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most it ever held."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _status_bytes("VmHWM")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     # torch's allocator on CPU raises a bare RuntimeError.
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _status_bytes(name: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def _machine_bytes() -> int:

@@ -16,23 +16,18 @@ from tunesmith.bases import BaseInfo
 from tunesmith.data import estimate
 from tunesmith.errors import JobError
 from tunesmith.model.adapter_files import LoraSpec, continued
-from tunesmith.model.load import CausalModel, read_config
+from tunesmith.model.load import read_config
 from tunesmith.model.nf4_files import is_nf4
 from tunesmith.train import precision
 from tunesmith.train.attention import Kind
 from tunesmith.train.batches import Corpus
-from tunesmith.train.memory import available_bytes
 from tunesmith.train.spec import SCHEMA, Spec
 from tunesmith.train.world import ALONE, World
 
 # Positions of a micro-batch at most: beyond it nothing gets faster.
 MAX_MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}
-# The part of the free memory that activations may take.
-MEMORY_SHARE = 0.5
-# A base that takes more of it leaves too little for activations.
+# A base that takes more of the free memory leaves too little for activations.
 BASE_SHARE = 2 / 3
-# Bytes kept for the backward pass beside each linear's input and output, relative to those.
-ACTIVATION_OVERHEAD = 1.5
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -64,6 +59,10 @@ class Plan:
     """How sequences in one row are kept apart; proven on the loaded model."""
     processes: int = 1
     """That train the job together, each with so many threads and rows of so many positions."""
+    recompute: bool = False
+    """Layers run twice and keep only their input: where memory would not hold the rest."""
+    offload: bool = False
+    """What is kept for the backward pass waits in the machine's memory, not the GPU's."""
     schema: int = SCHEMA
 
     @property
@@ -161,21 +160,6 @@ def check_base_fits(base: BaseInfo, dtype: torch.dtype, free_bytes: int) -> str 
     if needed > free_bytes:
         raise JobError(text, code="out_of_memory", param="model")
     return text
-
-
-def fit_memory(plan: Plan, model: CausalModel) -> Plan:
-    """The plan with a micro-batch that should fit into the memory the model left."""
-    fitting = num_fitting_tokens(model, plan.torch_dtype, plan.processes)
-    return replace(plan, micro_tokens=max(1, min(plan.micro_tokens, fitting)))
-
-
-def num_fitting_tokens(model: CausalModel, dtype: torch.dtype, num_processes: int) -> int:
-    """About how many positions one of so many processes can learn at once in the memory that is
-    free now; on a CPU they share it."""
-    widths = sum(outputs + inputs for outputs, inputs in model.linears.values())
-    per_token = widths * dtype.itemsize * ACTIVATION_OVERHEAD
-    sharing = num_processes if model.device.type == "cpu" else 1
-    return int(MEMORY_SHARE * available_bytes(model.device) / sharing / per_token)
 
 
 def pick_device(wanted: str) -> Literal["cpu", "cuda"]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,10 +15,11 @@ from tunesmith.data.render import Example
 from tunesmith.model.load import load_model
 from tunesmith.train import attention
 from tunesmith.train.batches import Corpus, Order
-from tunesmith.train.memory import keep_freed_memory
+from tunesmith.train.forecast import fit_memory, forecast
+from tunesmith.train.memory import keep_freed_memory, used_bytes
 from tunesmith.train.objective import Supervised
 from tunesmith.train.optimizer import AdamW
-from tunesmith.train.plan import decide, fit_memory
+from tunesmith.train.plan import decide
 from tunesmith.train.spec import BaseRef, FileRef, Spec
 from tunesmith.train.start import fresh_adapter
 from tunesmith.train.step import Forward, accumulate
@@ -33,7 +33,7 @@ class Speed:
     num_steps: int
     """That were measured."""
     peak_bytes: int
-    """Of this process, or of the GPU's memory."""
+    """Expected of the job's process, or of the GPU's memory: its largest steps may not have run."""
     where: str
     """Such as "CPU, 2 threads, float32"."""
 
@@ -66,11 +66,14 @@ def rehearse(
     )
     plan = decide(spec, base, corpus)
     torch.set_num_threads(plan.threads)
+    used = used_bytes(torch.device(plan.device))
     model = load_model(base.path, dtype=plan.torch_dtype, device=plan.device)
     adapter = fresh_adapter(model, plan, 0)
     optimizer = AdamW(adapter.parameters())
-    plan = fit_memory(plan, model)
     forward = Forward(model, attention.choose(model)[0])
+    plan = fit_memory(plan, forward, adapter, corpus.longest(range(corpus.num_rows)))
+    forward = replace(forward, recompute=plan.recompute)
+    expected = forecast(plan, forward, adapter, corpus, used)
     objective = Supervised(corpus)
     order = Order(0, corpus.num_rows, plan.batch_size, MAX_STEPS)
     num_steps = num_tokens = 0
@@ -88,10 +91,4 @@ def rehearse(
             break
     rate = num_tokens / (time.perf_counter() - start)
     where = "GPU" if plan.device == "cuda" else f"CPU, {plan.threads} threads"
-    return Speed(rate, num_steps, _peak_bytes(plan.device), f"{where}, {plan.dtype}")
-
-
-def _peak_bytes(device: str) -> int:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Speed(rate, num_steps, expected.peak_bytes, f"{where}, {plan.dtype}")

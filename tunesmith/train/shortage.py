@@ -1,5 +1,5 @@
-"""The two shortages a trainer lives through, and says so: memory, by halving its micro-batches;
-disk, by waiting a little. What does not pass ends as an error.
+"""The two shortages a trainer lives through, and says so: memory, by needing less a step at a
+time; disk, by waiting a little. What does not pass ends as an error.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -25,10 +26,10 @@ Value = TypeVar("Value")
 
 
 def within_memory(job: Job, run: Run, longest: int, work: Callable[[int], Value]) -> Value:
-    """`work(micro_tokens)`, repeated with half the tokens while it runs out of memory.
+    """`work(micro_tokens)`, repeated with less while it runs out of memory.
 
     `longest` is the longest sequence in it, which cannot be split. Raises JobError when a single
-    one is too much. The smaller micro-batch is kept for the rest of the job.
+    one is too much. What was given up is given up for the rest of the job.
     """
     while True:
         try:
@@ -37,23 +38,40 @@ def within_memory(job: Job, run: Run, longest: int, work: Callable[[int], Value]
             if not is_out_of_memory(error):
                 raise
         # Out of the handler: the error's frames hold the tensors that have to go.
-        _halve(job, run, longest)
+        _give_way(job, run, longest)
 
 
-def _halve(job: Job, run: Run, longest: int) -> None:
-    if run.plan.micro_tokens <= longest:
+def _give_way(job: Job, run: Run, longest: int) -> None:
+    """The next way to need less memory: smaller micro-batches, then layers computed twice, then,
+    of a GPU, what is kept put into the machine's memory."""
+    plan = run.plan
+    if plan.micro_tokens > longest:
+        plan = plan.smaller()
+        what, text = (
+            str(plan.micro_tokens),
+            f"going on with at most {plan.micro_tokens} tokens at once",
+        )
+    elif not plan.recompute and not run.model.slow:
+        plan = replace(plan, recompute=True)
+        what, text = (
+            "recompute",
+            "going on with layers computed twice instead of being kept, a third slower",
+        )
+    elif not plan.offload and plan.device == "cuda":
+        plan = replace(plan, offload=True)
+        what, text = "offload", "going on with what is kept in the machine's memory, much slower"
+    else:
         raise JobError(
             f"Memory does not hold one example of {longest} tokens. Shorten the longest examples, "
             "use a smaller base model or lora_rank, or a machine with more memory.",
             code="out_of_memory",
         )
-    if run.plan.device == "cuda":
+    if plan.device == "cuda":
         torch.cuda.empty_cache()
-    run.plan = run.plan.smaller()
+    run.plan = plan
     if job.world.is_first:
-        files.write(run.plan, job.dir / files.PLAN_FILE)
-    text = f"Out of memory: going on with at most {run.plan.micro_tokens} tokens at once"
-    job.journal.message(f"warn:memory:{run.plan.micro_tokens}", text, "warn")
+        files.write(plan, job.dir / files.PLAN_FILE)
+    job.journal.message(f"warn:memory:{what}", f"Out of memory: {text}", "warn")
 
 
 def despite_full_disk(write: Callable[[], object]) -> None:

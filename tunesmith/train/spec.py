@@ -150,6 +150,8 @@ class Result:
     checkpoints: list[CheckpointEntry] = field(default_factory=list)
     """By step; for a job that succeeded the last one is the final model."""
     error: Failure | None = None
+    took: dict[str, float] = field(default_factory=dict)
+    """Seconds and bytes of a job that succeeded, beside what was expected (forecast.py)."""
     schema: int = SCHEMA
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -28,19 +28,14 @@ from tunesmith.train.agreement import (
 from tunesmith.train.batches import Corpus, Order
 from tunesmith.train.checkpoint import Checkpoint, Standing
 from tunesmith.train.checks import check_stops, check_targets
+from tunesmith.train.forecast import Forecast, fit_memory, forecast
 from tunesmith.train.full import FullWeights
 from tunesmith.train.insight import RowLosses
 from tunesmith.train.job import Job
-from tunesmith.train.memory import available_bytes
+from tunesmith.train.memory import available_bytes, used_bytes
 from tunesmith.train.objective import Objective
 from tunesmith.train.optimizer import AdamW
-from tunesmith.train.plan import (
-    Plan,
-    check_base_fits,
-    decide,
-    fit_memory,
-    num_fitting_tokens,
-)
+from tunesmith.train.plan import Plan, check_base_fits, decide
 from tunesmith.train.rows import rendered
 from tunesmith.train.spec import Spec
 from tunesmith.train.step import Forward, Trained
@@ -74,6 +69,7 @@ class Run:
     num_timed: int = 0
     step_s: float = 0.0
     """How long a step takes: the mean of this process's."""
+    forecast: Forecast = field(init=False)
     objective: Objective = field(init=False)
     """On `train`; set by `preference.aim`."""
     valid_objective: Objective = field(init=False)
@@ -81,7 +77,10 @@ class Run:
     @property
     def forward(self) -> Forward:
         gradient = self.trained.head_gradient if isinstance(self.trained, FullWeights) else None
-        return Forward(self.model, self.plan.attention, gradient, self.world)
+        plan = self.plan
+        return Forward(
+            self.model, plan.attention, gradient, self.world, plan.recompute, plan.offload
+        )
 
     def save_every_s(self, spec: Spec) -> float:
         """Seconds between safety copies; of whole models more, where writing one takes long."""
@@ -112,26 +111,40 @@ def prepare(job: Job) -> Run:
     is_resumed = world.agree(plan is not None)
     plan = agreed(world, plan or decide(spec, base, train, world))
     torch.set_num_threads(plan.threads)
+    used = used_bytes(torch.device(plan.device))
     order = Order(spec.seed, train.num_rows, plan.batch_size, plan.n_epochs)
     job.progress.total_steps = plan.total_steps
     model, trained, optimizer, saved = _take_up(job, base, plan)
     done = range(1, job.progress.step + 1)
     job.progress.trained_tokens = sum(train.num_tokens(order.rows(step)) for step in done)
     if not is_resumed:
-        plan = fit_memory(_with_attention(job, plan, model), model)
-        plan = replace(plan, micro_tokens=world.least(plan.micro_tokens))
-        plan = agreed(world, plan)
-    if world.is_first:
-        files.write(plan, job.dir / files.PLAN_FILE)
-    _announce(job, base, plan, trained, found)
-    _warn_of_memory(
-        job, found.max_tokens, num_fitting_tokens(model, plan.torch_dtype, plan.processes)
-    )
+        plan = _with_attention(job, plan, model)
     metrics = saved.metrics if saved else {}
     corpora = (train, valid if valid.num_rows else None)
     row_losses = RowLosses(job.dir, train.num_rows, plan.n_epochs)
     parts = (model, trained, optimizer, *corpora, renderer, row_losses)
-    return Run(plan, order, *parts, world, saved, metrics)
+    run = Run(plan, order, *parts, world, saved, metrics)
+    if not is_resumed:
+        run.plan = _fitted(run, found.max_tokens)
+    if world.is_first:
+        files.write(run.plan, job.dir / files.PLAN_FILE)
+    _announce(job, base, run, found)
+    _tell_of_memory(job, run, found.max_tokens)
+    run.forecast = forecast(run.plan, run.forward, trained, train, used)
+    if not is_resumed:
+        job.journal.message("forecast", run.forecast.text(), data=asdict(run.forecast))
+    return run
+
+
+def _fitted(run: Run, longest: int) -> Plan:
+    """The plan that fits into the memory of each process."""
+    plan, world = fit_memory(run.plan, run.forward, run.trained, longest), run.world
+    plan = replace(
+        plan,
+        micro_tokens=world.least(plan.micro_tokens),
+        recompute=not world.least(not plan.recompute),
+    )
+    return agreed(world, plan)
 
 
 def _with_attention(job: Job, plan: Plan, model: CausalModel) -> Plan:
@@ -281,9 +294,10 @@ def load_adapter(directory: Path, model: CausalModel) -> Adapter:
     )
 
 
-def _announce(job: Job, base: BaseInfo, plan: Plan, trained: Trained, found: Dataset) -> None:
+def _announce(job: Job, base: BaseInfo, run: Run, found: Dataset) -> None:
     """Tells the user what was decided, and what to know about the data and the base."""
-    num_trainable = sum(parameter.numel() for parameter in trained.parameters())
+    plan = run.plan
+    num_trainable = sum(parameter.numel() for parameter in run.trained.parameters())
     job.journal.message("plan", plan.text(num_trainable))
     if base.slow:
         text = (
@@ -301,11 +315,18 @@ def _announce(job: Job, base: BaseInfo, plan: Plan, trained: Trained, found: Dat
         job.journal.message("warn:batch", text, "warn")
 
 
-def _warn_of_memory(job: Job, longest: int, fitting: int) -> None:
+def _tell_of_memory(job: Job, run: Run, longest: int) -> None:
     """A CPU's memory gives no error: the system ends the process, so this is said beforehand."""
-    if longest > fitting:
+    if run.plan.recompute:
         text = (
-            f"The longest example has {longest} tokens; memory may hold about {fitting} at once. "
-            "If the job ends without a reason, shorten the longest examples or use a smaller base."
+            "Memory is short: each layer is computed twice instead of being kept, which takes "
+            "about a third longer. A smaller base or shorter examples would not need it."
+        )
+        job.journal.message("warn:recompute", text, "warn")
+    if longest > run.plan.micro_tokens:
+        text = (
+            f"The longest example has {longest} tokens; memory may hold about "
+            f"{run.plan.micro_tokens} at once. If the job ends without a reason, shorten the "
+            "longest examples or use a smaller base."
         )
         job.journal.message("warn:memory", text, "warn")

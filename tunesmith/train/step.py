@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -37,6 +38,10 @@ class Forward:
     """Where the gradient of the model's head adds up, if the head is trained."""
     world: World = ALONE
     """Each process takes its part of the rows; the figures are those of all rows."""
+    recompute: bool = False
+    """Layers keep only their input, and run again in the backward pass."""
+    offload: bool = False
+    """What is kept for the backward pass waits in the machine's memory."""
 
     @property
     def head(self) -> loss.Head:
@@ -48,8 +53,18 @@ class Forward:
 
     def supervised(self, batch: MicroBatch, lora: LowRankUpdate | None) -> Tensor:
         """Hidden states of the supervised positions (N, E)."""
-        hidden_TE = hidden(self.model, batch, self.attention, lora)
-        return hidden_TE[batch.index_N]
+        with self._kept_elsewhere():
+            hidden_TE = hidden(self.model, batch, self.attention, lora, recompute=self.recompute)
+            return hidden_TE[batch.index_N]
+
+    @property
+    def num_layers(self) -> int:
+        return self.model.config.num_layers if isinstance(self.model, Decoder) else 1
+
+    def _kept_elsewhere(self) -> AbstractContextManager[object]:
+        if self.offload:
+            return torch.autograd.graph.save_on_cpu()
+        return nullcontext()
 
 
 def accumulate(

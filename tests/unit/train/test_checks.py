@@ -14,13 +14,14 @@ from tunesmith.errors import JobError
 from tunesmith.model.adapter_files import LoraSpec
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
-from tunesmith.train import memory, plan, precision
+from tunesmith.train import forecast, memory, plan, precision
 from tunesmith.train.batches import Corpus
 from tunesmith.train.checks import check_finite, check_gradients, check_stops
 from tunesmith.train.memory import available_bytes, is_out_of_memory
 from tunesmith.train.objective import Means
 from tunesmith.train.process import run
 from tunesmith.train.smoke import greedy, shortest_answer, smoke
+from tunesmith.train.step import Forward
 
 STOP = 7
 
@@ -164,10 +165,18 @@ def test_micro_batches_follow_the_memory(monkeypatch: pytest.MonkeyPatch) -> Non
         lora_alpha=8,
         lora_dropout=0,
     )
-    assert plan.fit_memory(full, model) == full
-    monkeypatch.setattr(plan, "available_bytes", lambda device: 4 << 20)
-    tight = plan.fit_memory(full, model).micro_tokens
-    assert 1 < tight < 2048
-    monkeypatch.setattr(plan, "available_bytes", lambda device: 0)
-    assert plan.fit_memory(full, model).micro_tokens == 1
+    adapter = Adapter.create(model.linears, LoraSpec(4, 8.0), 0).train()
+    forward = Forward(model, "split")
+
+    def fitted(available: int, longest: int = 100) -> plan.Plan:
+        monkeypatch.setattr(forecast, "available_bytes", lambda device: available)
+        return forecast.fit_memory(full, forward, adapter, longest)
+
+    assert fitted(1 << 30) == full
+    assert 100 < fitted(8 << 20).micro_tokens < 2048
+    # One sequence that does not fit: layers are computed twice, and then it does.
+    tight = fitted(4 << 20, longest=500)
+    assert tight.recompute
+    assert tight.micro_tokens > fitted(4 << 20).micro_tokens
+    assert fitted(0).micro_tokens == 1
     assert replace(full, micro_tokens=8).smaller().micro_tokens == 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -18,16 +18,20 @@ from tests.trainer_job import (
     metrics_of,
     relaunched,
     result_of,
+    tiny_base,
 )
+from tunesmith.errors import JobError
 from tunesmith.model.adapter_files import CONFIG
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
-from tunesmith.train import loop, shortage
+from tunesmith.train import forecast, loop, shortage
 from tunesmith.train import plan as planning
 from tunesmith.train import spec as files
 from tunesmith.train.objective import Means
 from tunesmith.train.plan import Plan
 from tunesmith.train.process import DONE, FENCED, run
+from tunesmith.train.step import Forward
+from tunesmith.train.world import ALONE
 
 STEPS = 14  # ceil(10 rows * 4 epochs / 3)
 
@@ -37,6 +41,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     job_dir = make_job(tmp_path_factory.mktemp("loop") / "job")
     assert run("train", job_dir) == DONE
     return job_dir
+
+
+def without_times(job_dir: Path) -> files.Result:
+    return replace(result_of(job_dir), took={})
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, act: Any) -> None:
@@ -167,7 +175,7 @@ def test_pause_keeps_a_checkpoint_and_resume_ends_the_same(
     assert paused.checkpoints[-1].step == step
     assert 0 < paused.trained_tokens < result_of(finished).trained_tokens
     assert run("train", relaunched(job_dir)) == DONE
-    assert result_of(job_dir) == replace(result_of(finished), fence=2)
+    assert without_times(job_dir) == replace(without_times(finished), fence=2)
     assert adapter_bytes(job_dir) == adapter_bytes(finished)
     assert metrics_of(job_dir) == metrics_of(finished)
     keys = [event.key for event in events_of(job_dir)]
@@ -219,9 +227,9 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(finished: Path, tmp_path
 
 def test_a_finished_job_that_is_run_again_changes_nothing(finished: Path, tmp_path: Path) -> None:
     job_dir = copy_job(finished, tmp_path / "job")
-    before = result_of(job_dir)
+    before = without_times(job_dir)
     assert run("train", job_dir) == DONE
-    assert result_of(job_dir) == before
+    assert without_times(job_dir) == before
 
 
 def test_a_loss_that_is_no_number_fails_the_job(
@@ -281,12 +289,78 @@ def test_a_single_example_that_does_not_fit_fails_the_job(
     assert "Shorten the longest examples" in error.message
 
 
-def test_little_memory_is_said_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "available_bytes", lambda device: 1 << 20)
+def test_after_the_smallest_micro_batch_layers_are_computed_twice(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = loop.accumulate
+
+    def limited(forward: Forward, *args: Any) -> Means:
+        if not forward.recompute:
+            raise MemoryError
+        return original(forward, *args)
+
+    monkeypatch.setattr(loop, "accumulate", limited)
     job_dir = make_job(tmp_path / "job")
     assert run("train", job_dir) == DONE
-    (warning,) = [event for event in events_of(job_dir) if event.level == "warn"]
-    assert warning.message.startswith("The longest example has ")
+    plan = files.read(Plan, job_dir / files.PLAN_FILE)
+    assert plan is not None
+    assert plan.recompute
+    warnings = [event.message for event in events_of(job_dir) if event.level == "warn"]
+    assert all("tokens at once" in text for text in warnings[:-1])
+    assert "computed twice" in warnings[-1]
+    for key, data in metrics_of(finished).items():
+        assert metrics_of(job_dir)[key] == pytest.approx(data, abs=2e-3)
+
+
+def test_a_gpu_then_keeps_less_on_itself(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of what is given up, on a job that says it runs on a GPU."""
+    job_dir = copy_job(finished, tmp_path / "job")
+    decided = files.read(Plan, job_dir / files.PLAN_FILE)
+    assert decided is not None
+
+    class Stage:
+        plan = replace(decided, device="cuda", micro_tokens=100)
+        model = load_model(tiny_base())
+
+    class Log:
+        told: ClassVar[list[str]] = []
+
+        def message(self, key: str, text: str, level: str) -> None:
+            self.told.append(text)
+
+    class Work:
+        dir, journal, world = job_dir, Log(), ALONE
+
+    job, stage = Work(), Stage()
+    for _ in range(3):
+        shortage._give_way(job, stage, 60)  # type: ignore[arg-type]
+    assert (stage.plan.micro_tokens, stage.plan.recompute, stage.plan.offload) == (50, True, True)
+    assert [text.split()[-1] for text in Log.told] == ["once", "slower", "slower"]
+    with pytest.raises(JobError, match="does not hold one example of 60 tokens"):
+        shortage._give_way(job, stage, 60)  # type: ignore[arg-type]
+
+
+def test_little_memory_is_said_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "available_bytes", lambda device: 1 << 16)
+    job_dir = make_job(tmp_path / "job")
+    assert run("train", job_dir) == DONE
+    twice, longest = [event for event in events_of(job_dir) if event.level == "warn"]
+    assert twice.message.startswith("Memory is short: each layer is computed twice")
+    assert longest.message.startswith("The longest example has ")
+
+
+def test_what_is_expected_is_said_before_and_compared_after(finished: Path) -> None:
+    events = {event.key: event for event in events_of(finished)}
+    keys = list(events)
+    assert keys.index("forecast") < keys.index("step:1") < keys.index("took")
+    expected, took = events["forecast"].data, events["took"].data
+    assert expected["tokens_per_step"] > 0
+    assert expected["peak_bytes"] > 1 << 20
+    assert took["expected_seconds"] == expected["seconds"] > 0
+    assert took["seconds"] > 0
+    assert result_of(finished).took == took
 
 
 def test_a_full_disk_is_waited_for(

@@ -1,0 +1,161 @@
+"""What a job will take, said before its first step: memory at the peak, tokens a step, seconds.
+
+Memory is counted on the loaded model: what a short forward pass keeps for its backward pass, a
+token. Time is the operations of a token over what a product of the model's width reaches here. How
+far off it was is told at the end of the job.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tunesmith.train import loss
+from tunesmith.train.batches import Corpus, Order, one_sequence
+from tunesmith.train.memory import available_bytes, peak_bytes
+from tunesmith.train.plan import Plan
+from tunesmith.train.step import Forward, Trained
+
+PROBE_TOKENS = 32
+# The part of the free memory that activations may take.
+MEMORY_SHARE = 0.5
+# What a step needs beside what it keeps: gradients on their way, and memory that lies in pieces.
+OVERHEAD = 1.4
+# The share of the product's speed that a whole step reaches.
+EFFICIENCY = 0.5
+TIMED_TOKENS = 512
+WIDENING = 3
+NUM_TIMED = 4
+
+
+@dataclass(frozen=True)
+class Forecast:
+    peak_bytes: int
+    tokens_per_step: int
+    """In the mean."""
+    seconds: float
+
+    def text(self) -> str:
+        """For the user."""
+        return (
+            f"Expected: {self.tokens_per_step:,} tokens a step, about {duration(self.seconds)} in "
+            f"all, {self.peak_bytes / 1e9:.2f} GB of memory at the peak"
+        )
+
+    def compared(self, seconds: float, device: torch.device) -> tuple[str, dict[str, float]]:
+        """What came of it, in words and as figures."""
+        peak = peak_bytes(device)
+        text = (
+            f"Took {duration(seconds)} ({duration(self.seconds)} expected) and "
+            f"{peak / 1e9:.2f} GB at the peak ({self.peak_bytes / 1e9:.2f} expected)"
+        )
+        expected = {f"expected_{name}": float(value) for name, value in asdict(self).items()}
+        return text, {**expected, "seconds": seconds, "peak_bytes": float(peak)}
+
+
+def forecast(
+    plan: Plan, forward: Forward, trained: Trained, corpus: Corpus, used_bytes: int
+) -> Forecast:
+    """`used_bytes`: what the process held before the model was loaded."""
+    model = forward.model
+    order = Order(0, corpus.num_rows, plan.batch_size, plan.n_epochs)
+    num_tokens = plan.n_epochs * corpus.num_tokens(range(corpus.num_rows))
+    tokens_per_step = num_tokens // order.total_steps
+    at_once = min(
+        plan.micro_tokens,
+        max(tokens_per_step // plan.processes, corpus.longest(range(corpus.num_rows))),
+    )
+    share = plan.n_epochs * corpus.num_supervised(range(corpus.num_rows)) / num_tokens
+    kept = kept_bytes(forward, trained) * at_once * OVERHEAD
+    held = _held_bytes(model.weights, trained) + loss.chunk_bytes(
+        forward.head, model.dtype, model.device, int(at_once * share)
+    )
+    rate = product_rate(model.device, model.dtype, model.hidden_size) * EFFICIENCY
+    seconds = num_tokens * _operations(forward, trained, share) / rate / plan.processes
+    return Forecast(int(used_bytes + held + kept), tokens_per_step, seconds)
+
+
+def fit_memory(plan: Plan, forward: Forward, trained: Trained, longest: int) -> Plan:
+    """The plan with a micro-batch that should fit into the memory the model left.
+
+    Where the longest sequence does not, layers are recomputed: slower by a third, much smaller.
+    """
+    fitting = num_fitting(forward, trained)
+    if fitting < longest and not forward.model.slow:
+        plan = replace(plan, recompute=True)
+        fitting = num_fitting(replace(forward, recompute=True), trained)
+    return replace(plan, micro_tokens=max(1, min(plan.micro_tokens, fitting)))
+
+
+def num_fitting(forward: Forward, trained: Trained) -> int:
+    """About how many positions can be learned at once in the memory that is free now."""
+    per_token = kept_bytes(forward, trained) * OVERHEAD
+    # On a CPU the processes of a job share it.
+    sharing = forward.world.size if forward.model.device.type == "cpu" else 1
+    return int(MEMORY_SHARE * available_bytes(forward.model.device) / sharing / per_token)
+
+
+def kept_bytes(forward: Forward, trained: Trained) -> float:
+    """What one token keeps until the backward pass, beside weights and what is trained."""
+    model = forward.model
+    seen: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    batch = one_sequence(PROBE_TOKENS, model.vocab_size).to(model.device)
+    plain = replace(forward, recompute=False, offload=False)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda kept: kept):
+        plain.supervised(batch, trained)
+    for tensor in (*model.weights.values(), *trained.parameters()):
+        seen.pop(tensor.untyped_storage().data_ptr(), None)
+    per_token = sum(seen.values()) / PROBE_TOKENS
+    if not forward.recompute:
+        return per_token
+    # One layer at a time, and the input of each.
+    num_layers = forward.num_layers
+    return per_token / num_layers + num_layers * model.hidden_size * model.dtype.itemsize
+
+
+def product_rate(device: torch.device, dtype: torch.dtype, width: int) -> float:
+    """Operations a second of a product as wide as the model's, with the threads that are set."""
+    x = torch.zeros(TIMED_TOKENS, width, dtype=dtype, device=device)
+    weight = torch.zeros(width, WIDENING * width, dtype=dtype, device=device)
+    best = float("inf")
+    for _ in range(NUM_TIMED + 1):
+        start = time.perf_counter()
+        (x @ weight)[0, 0].item()
+        best = min(best, time.perf_counter() - start)
+    return 2 * TIMED_TOKENS * WIDENING * width**2 / best
+
+
+def duration(seconds: float) -> str:
+    """For example "3 s", "4 min", "2.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _operations(forward: Forward, trained: Trained, supervised_share: float) -> float:
+    """Of one token, forwards and backwards: 2 a weight, and 2 more for each gradient."""
+    model = forward.model
+    of_weights = 4 if forward.head_gradient is None else 6
+    linears = sum(outputs * inputs for outputs, inputs in model.linears.values())
+    head = model.vocab_size * model.hidden_size * supervised_share
+    beside = (
+        0 if forward.head_gradient is not None else sum(p.numel() for p in trained.parameters())
+    )
+    return of_weights * (linears + head) + 6 * beside
+
+
+def _held_bytes(weights: Mapping[str, Tensor], trained: Trained) -> int:
+    """Weights, and four vectors of what is trained: values, gradient and AdamW's two."""
+    own = {p.untyped_storage().data_ptr() for p in trained.parameters()}
+    frozen = sum(w.nbytes for w in weights.values() if w.untyped_storage().data_ptr() not in own)
+    return frozen + 4 * sum(p.nbytes for p in trained.parameters())
