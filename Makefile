@@ -15,10 +15,10 @@ TORCH_FLAGS ?= $(shell command -v nvidia-smi >/dev/null || \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: help demo test lint types faults clients bench clean
+.PHONY: help demo test lint types faults clients bench bench-train clean
 
 help:
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 demo: .venv/.installed ## tune the embedded model on real data and measure it
 	$(BIN)/tunesmith demo
@@ -41,6 +41,9 @@ clients: .venv/.installed-dev ## every supported client version, against a real 
 
 bench: .venv/.installed-dev ## seconds from jobs.create to the tuned model's first answer
 	$(BIN)/python bench/job_latency.py
+
+bench-train: .venv/.installed-dev ## training against other trainers; TRL=python of its environment
+	$(BIN)/python bench/train.py $(if $(TRL),--trl $(TRL))
 
 clean: ## remove what the targets made
 	rm -rf .venv .clients tunesmith-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
