@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 DATA ?= data
 
-.PHONY: help demo test fuzz recall lint types faults clients bench bench-data bench-engine data-sets engine-soak schemas clean
+.PHONY: help demo test fuzz recall lint types faults clients bench bench-data bench-engine bench-train data-sets engine-soak schemas clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -64,6 +64,9 @@ engine-soak: .venv/.installed-dev ## 1,000 adapters under traffic for six minute
 
 schemas: .venv/.installed-dev ## structured output: every answer fits its schema, over 250 schemas
 	$(BIN)/python -m bench.schemas
+
+bench-train: .venv/.installed-dev ## training against other trainers; TRL=python of its environment
+	$(BIN)/python bench/train.py $(if $(TRL),--trl $(TRL))
 
 clean: ## remove what the targets made
 	rm -rf .venv .clients tunesmith-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -75,7 +75,7 @@ def forecast(
         forward.head, model.dtype, model.device, int(at_once * share)
     )
     rate = product_rate(model.device, model.dtype, model.hidden_size) * EFFICIENCY
-    seconds = num_tokens * _operations(forward, trained, share) / rate / plan.processes
+    seconds = num_tokens * operations(forward, trained, share) / rate / plan.processes
     return Forecast(int(used_bytes + held + kept), tokens_per_step, seconds)
 
 
@@ -142,7 +142,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _operations(forward: Forward, trained: Trained, supervised_share: float) -> float:
+def operations(forward: Forward, trained: Trained, supervised_share: float) -> float:
     """Of one token, forwards and backwards: 2 a weight, and 2 more for each gradient."""
     model = forward.model
     of_weights = 4 if forward.head_gradient is None else 6
