@@ -60,7 +60,8 @@ def rehearse(
         BaseRef(base.name, base.path),
         nothing,
         0,
-        hyperparameters=asdict(hyper),
+        # None stands for what other methods have.
+        hyperparameters={name: value for name, value in asdict(hyper).items() if value is not None},
         device=device,
         threads=threads,
     )
