@@ -50,10 +50,11 @@ def check_events(place: Workplace, job_id: str) -> None:
 def check_models(place: Workplace, job: JobRow) -> None:
     with place.db.read() as conn:
         rows = checkpoints.page(conn, job.id).rows
-        names = [row.name for row in models.all_rows(conn) if row.job_id == job.id]
+        published = [row for row in models.all_rows(conn) if row.job_id == job.id]
     assert rows[0].model_name == job.fine_tuned_model
-    assert sorted(names) == sorted(row.model_name for row in rows)
-    for row in rows:
+    assert sorted(row.name for row in published) == sorted(row.model_name for row in rows)
+    for row in published:
+        assert row.adapter_sha256 is not None
         directory = place.settings.adapters_dir / row.adapter_sha256
         assert (directory / "adapter_model.safetensors").is_file()
 
