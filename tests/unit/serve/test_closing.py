@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.engine_harness import Harness, greedy, running_engine
-from tests.tiny_base import SPECIAL, tiny_tokenizer, write_tiny_base
+from tests.engine_harness import Harness, greedy
+from tests.tiny_base import SPECIAL, tiny_tokenizer
 from tunesmith.data.answer_grammar import json_grammar
 
 STOP = frozenset({SPECIAL.index("<|end|>")})
@@ -35,17 +34,6 @@ ENDLESS = [
     {"type": "array", "items": {"type": "array", "items": TEXT}},
     {"type": "object"},
 ]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Harness]:
-    with running_engine() as harness:
-        yield harness
 
 
 @pytest.mark.parametrize("schema", ENDLESS)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.engine_harness import Harness, greedy, running_engine, save_adapter
-from tests.tiny_base import SPECIAL, tiny_tokenizer, write_tiny_base
+from tests.tiny_base import SPECIAL, tiny_tokenizer
 from tunesmith.serve import grammar
 from tunesmith.serve.protocol import Done, InvalidGrammar
 
@@ -26,17 +25,6 @@ PERSON = {
     "x-guidance": {"whitespace_flexible": False},
 }
 LARK = "start: %json " + json.dumps(PERSON)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Harness]:
-    with running_engine() as harness:
-        yield harness
 
 
 def text(ids: list[int]) -> str:

@@ -17,7 +17,6 @@ from tests.engine_harness import (
     greedy,
     reference,
     running_engine,
-    save_adapter,
 )
 from tests.tiny_base import NANO, TINY, write_tiny_base
 from tunesmith.errors import BaseModelError, EngineError
@@ -30,17 +29,6 @@ from tunesmith.serve.protocol import (
     InvalidRequest,
     Overloaded,
 )
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[AdapterRef]:
-    directory = tmp_path_factory.mktemp("adapters")
-    return [save_adapter(base, directory / str(seed), seed) for seed in (1, 2)]
 
 
 def ids_of(answer: Answer, index: int = 0) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.engine_harness import TIMEOUT_S, Harness, greedy, running_engine, save_adapter
-from tests.tiny_base import tiny_prompt, write_tiny_base
+from tests.engine_harness import TIMEOUT_S, Harness, greedy, save_adapter
+from tests.tiny_base import tiny_prompt
 from tests.tiny_transformers import build
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
@@ -27,17 +26,6 @@ from tunesmith.serve.protocol import (
 )
 
 PROMPT, REST = tiny_prompt("the quick")[:8], tiny_prompt("brown fox jumps over")[:6]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Harness]:
-    with running_engine() as harness:
-        yield harness
 
 
 def compute(engine: Harness, request: Any) -> Any:

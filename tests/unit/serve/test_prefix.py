@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.engine_harness import Answer, greedy, reference, running_engine, save_adapter
-from tests.tiny_base import NANO, TINY, write_tiny_base
+from tests.tiny_base import NANO, TINY
 from tests.tiny_transformers import build
 from tunesmith.serve.prefix import BLOCK, Origin, PrefixCache
 from tunesmith.serve.protocol import Done
@@ -103,11 +103,6 @@ def test_nothing_is_kept_where_memory_is_taken() -> None:
     free = 0
     keep(cache, list(range(200, 264)))
     assert cache.num_bytes == 0
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
 
 
 def num_cached(answer: Answer) -> int:

@@ -15,23 +15,10 @@ from tests.engine_harness import (
     greedy,
     reference,
     running_engine,
-    save_adapter,
 )
-from tests.tiny_base import write_tiny_base
 from tunesmith.serve.lane import CHUNK, SHARED_CHUNK
 from tunesmith.serve.protocol import AdapterRef, DeadlineExceeded, Done, GenRequest
 from tunesmith.serve.ticket import Ticket
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[AdapterRef]:
-    directory = tmp_path_factory.mktemp("adapters")
-    return [save_adapter(base, directory / str(seed), seed) for seed in (1, 2)]
 
 
 def begun(harness: Harness, request: GenRequest) -> Ticket:

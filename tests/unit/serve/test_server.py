@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from tests.engine_harness import greedy, reference
-from tests.tiny_base import write_tiny_base
 from tunesmith.errors import BaseModelError, EngineUnavailable
 from tunesmith.serve import server as server_module
 from tunesmith.serve.client import EngineClient
@@ -28,11 +27,6 @@ from tunesmith.serve.protocol import (
 from tunesmith.serve.server import EngineServer
 
 TIMEOUT_S = 60
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
 
 
 @asynccontextmanager
