@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from tunesmith.data import strict_json
 from tunesmith.data.messages import (
     MISSING_ROLE,
+    Message,
     MessageError,
     normalise_messages,
     normalise_tools,
@@ -284,11 +285,15 @@ def _input(
         raise place.example(
             ": 'input.messages' must not end with the assistant: its answers follow"
         )
-    before = [
+    return unlearned(messages), tools, parallel
+
+
+def unlearned(messages: list[Message]) -> list[Message]:
+    """The messages of a prompt: what the assistant says in it has weight 0."""
+    return [
         {**message, "weight": 0} if message["role"] == "assistant" else message
         for message in messages
     ]
-    return before, tools, parallel
 
 
 def _answer(place: Place, key: str, messages: list[dict[str, Any]], output: Any) -> dict[str, Any]:

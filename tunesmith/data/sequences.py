@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunesmith.data.formats import ChatRow
+from tunesmith.data.formats import ChatRow, PairRow, unlearned
 from tunesmith.data.render import Example, Renderer, RenderError
 from tunesmith.data.rows import Row, texts
 
@@ -16,8 +16,6 @@ class Sequence:
     name: str
     """preferred, rejected, prompt, a field's name; empty for a conversation."""
     example: Example
-    num_shared: int = 0
-    """Ids at its beginning that the sequence before it has as well: the prompt of a pair."""
 
 
 def sequences(renderer: Renderer, row: Row) -> list[Sequence]:
@@ -28,21 +26,18 @@ def sequences(renderer: Renderer, row: Row) -> list[Sequence]:
     """
     if isinstance(row, ChatRow):
         return [Sequence("", example) for example in renderer.examples(row)]
-    found: list[Sequence] = []
     if row.kind == "preference":
-        prompt = [
-            {**message, "weight": 0} if message["role"] == "assistant" else message
-            for message in row.messages
-        ]
-        for name, answer in row.answers.items():
-            chat = ChatRow(row.number, row.line, [*prompt, answer], row.tools)
-            [*_, example] = renderer.examples(chat)
-            num_shared = answer_start(example) if found else 0
-            found.append(Sequence(name, example, num_shared))
-        return found
+        prompt = unlearned(row.messages)
+        preferred, rejected = (
+            ChatRow(row.number, row.line, [*prompt, answer], row.tools)
+            for answer in row.answers.values()
+        )
+        pair = renderer.pair(PairRow(row.number, row.line, preferred, rejected))
+        return [Sequence(name, each) for name, each in zip(row.answers, pair, strict=True)]
     if row.kind == "reinforcement":
         ids = renderer.prompt(row.messages, row.tools)
         return [Sequence("prompt", Example(ids, [0.0] * len(ids), row.number))]
+    found: list[Sequence] = []
     for name, text in texts(row.fields):
         ids = renderer.tokenizer.encode(text, add_special_tokens=False).ids
         # Only a completion is learned; an eval's item is not.
@@ -89,7 +84,8 @@ def measured(found: list[Sequence], max_tokens: int | None) -> Measured:
     if max_tokens is not None and longest > max_tokens:
         # What two sequences share is lost once.
         lost = sum(
-            max(0, len(each.example.ids) - max(max_tokens, each.num_shared)) for each in found
+            max(0, len(each.example.ids) - max(max_tokens, each.example.num_shared))
+            for each in found
         )
         lost_trained = sum(
             weight > 0 for each in found for weight in each.example.weights[max_tokens:]
@@ -98,7 +94,7 @@ def measured(found: list[Sequence], max_tokens: int | None) -> Measured:
         name = "answer_cut" if is_cut else "too_long"
         faults = ((name, f": {longest} tokens where {max_tokens} fit; {lost} are too many"),)
     num_trained = sum(len(each.example.weights) - each.example.weights.count(0.0) for each in found)
-    num_tokens = sum(len(each.example.ids) - each.num_shared for each in found)
+    num_tokens = sum(each.example.num_counted for each in found)
     return Measured(num_tokens, num_trained, longest, lost, lost_trained, faults)
 
 
