@@ -44,7 +44,9 @@ def main() -> int:
             path.write_bytes(content)
             try:
                 surface.drive(path, random.Random(number), arguments.share)
-            except Exception:
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # a panic of a library in Rust is no Exception
                 failures += 1
                 saved = arguments.keep / f"failed-{number}.jsonl"
                 arguments.keep.mkdir(parents=True, exist_ok=True)
