@@ -7,6 +7,7 @@ TunesmithError
 |   |-- Forbidden            403
 |   |-- NotFound             404
 |   |-- TooLarge             413
+|   |-- TooMany              429  a limit: its type says which, its headers when to come again
 |   `-- Unavailable          503  with retry-after
 |-- DataError                a data file is wrong: fails the job, names the line
 |-- JobError                 a job cannot go on by itself (out of memory, NaN loss)
@@ -84,6 +85,11 @@ class NotFound(ApiError):
 class TooLarge(ApiError):
     status = 413
     type = "invalid_request_error"
+
+
+class TooMany(ApiError):
+    status = 429
+    type = "requests"
 
 
 class Unavailable(ApiError):
