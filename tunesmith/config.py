@@ -8,16 +8,19 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from tunesmith.tariff import Rates
 
 # sun_path holds 108 bytes on Linux, one of them the closing NUL.
 MAX_SOCKET_PATH = 100
@@ -58,11 +61,72 @@ class Settings(BaseSettings):
     engine_max_batch: int = Field(32, ge=1, description="Answers generated at the same time.")
     engine_max_queue: int = Field(256, ge=1, description="Requests that may wait before 503.")
     drain_s: float = Field(30.0, gt=0, description="Seconds that open requests get on shutdown.")
-    price_per_1k_tokens: float | None = Field(
-        None, ge=0, description="What 1,000 trained tokens cost here, US dollars; for estimates."
+    prices: dict[str, Rates] = Field(
+        {},
+        description="US dollars by base (`*`: any; `ft:` before it: tuned on it): input, "
+        "cached_input, output and training per 1,000 tokens, machine_hour for jobs.",
     )
-    price_per_hour: float | None = Field(
-        None, ge=0, description="What an hour of this machine costs, US dollars; for estimates."
+    requests_per_minute: int | None = Field(
+        None, ge=1, description="Requests for answers, for each project and base; none = no limit."
+    )
+    requests_per_day: int | None = Field(None, ge=1, description="The same for a day.")
+    tokens_per_minute: int | None = Field(
+        None, ge=1, description="Prompt and answer tokens, for each project and base."
+    )
+    jobs_per_day: int | None = Field(
+        None, ge=1, description="Jobs created in 24 hours, for each project and base."
+    )
+    spend_per_month: Decimal | None = Field(
+        None, ge=0, description="What each project may spend in a calendar month, US dollars."
+    )
+    max_open_requests: int = Field(
+        512,
+        ge=1,
+        description="Requests for answers at work or waiting at the same time before 503.",
+    )
+    redis_url: SecretStr | None = Field(
+        None,
+        description="Redis that keeps the limits of several API processes; none = in this process.",
+    )
+    outbound_allow: tuple[str, ...] = Field(
+        (),
+        description="Hosts, addresses and networks that webhooks may go to although they are not "
+        "public, also over plain http.",
+    )
+    delivery_retry_s: float = Field(
+        5.0, gt=0, description="Seconds until a failed delivery is tried again; then threefold."
+    )
+    delivery_give_up_s: float = Field(
+        259200.0, gt=0, description="Seconds after which a delivery that nobody took is dead."
+    )
+    smtp_url: SecretStr | None = Field(
+        None, description="Where e-mail is handed in: smtp://user:password@host:587, or smtps://."
+    )
+    smtp_from: str = Field("tunesmith@localhost", description="Sender of e-mail.")
+    smtp_starttls: bool = Field(
+        True, description="With smtp://: send nothing before the connection is encrypted."
+    )
+    email_domains: tuple[str, ...] = Field(
+        (), description="Domains that e-mail may go to; none = all."
+    )
+    wandb_api_key: SecretStr | None = Field(
+        None, description="Weights & Biases key of projects that have none of their own."
+    )
+    wandb_base_url: str | None = Field(
+        None, description="Address of a Weights & Biases server other than the public one."
+    )
+    wandb_offline: bool = Field(
+        False, description="Weights & Biases runs are written to files, for `wandb sync`."
+    )
+    mlflow_url: str | None = Field(
+        None, description="MLflow tracking server that every job is passed on to."
+    )
+    tensorboard: bool = Field(False, description="Every job writes event files for TensorBoard.")
+    metrics_token: SecretStr | None = Field(
+        None, description="Bearer token that opens /metrics and nothing else."
+    )
+    otel_url: str | None = Field(
+        None, description="OpenTelemetry collector that traces go to, by OTLP over HTTP."
     )
     device: str = Field("auto", description="Where models run: auto, cpu or cuda.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Log level.")
