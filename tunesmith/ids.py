@@ -53,7 +53,17 @@ CHAT_COMPLETION = "chatcmpl-"
 COMPLETION = "cmpl-"
 TOOL_CALL = "call_"
 REQUEST = "req_"
+WEBHOOK_ENDPOINT = "whe_"
+EVENT_SENT = "evt_"
+PROJECT = "proj_"
+USER = "user-"
+SERVICE_ACCOUNT = "svc_acct_"
+AUDIT_LOG = "audit_log-"
+# How a key begins tells what it is for.
 KEY = "sk-"
+PROJECT_KEY = "sk-proj-"
+SERVICE_ACCOUNT_KEY = "sk-svcacct-"
+ADMIN_KEY = "sk-admin-"
 
 
 def new_id(prefix: str, rng: Rng) -> str:
@@ -61,9 +71,9 @@ def new_id(prefix: str, rng: Rng) -> str:
     return prefix + rng.token(24)
 
 
-def new_api_key(rng: Rng) -> str:
+def new_api_key(prefix: str, rng: Rng) -> str:
     """A key of 256 bits: 43 characters of 62 hold 256.02."""
-    return KEY + rng.token(43)
+    return prefix + rng.token(43)
 
 
 def new_model_suffix(rng: Rng) -> str:

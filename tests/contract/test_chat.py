@@ -15,6 +15,7 @@ import pytest
 
 from tests.service import ROW, Service, make_service
 from tests.tiny_base import write_tiny_base
+from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.bases import describe
 from tunesmith.ids import SystemClock
 from tunesmith.store.repo import bases, models
@@ -306,7 +307,10 @@ def test_an_adapter_that_is_gone_is_an_error_and_not_another_model(live: Service
     name = "ft:tiny:personal::AbCdEfGh"
     with live.db.write() as conn:
         models.insert(
-            conn, ModelRow(name, "tuned", "tiny", "tiny", "0" * 64, job.id, 1, "personal")
+            conn,
+            ModelRow(
+                name, DEFAULT_PROJECT, "tuned", "tiny", "tiny", "0" * 64, job.id, 1, "personal"
+            ),
         )
     with pytest.raises(openai.InternalServerError):
         ask(live, model=name)

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.service import ROW, Service
+from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.api import files
 from tunesmith.store.repo import files as repo
 from tunesmith.store.repo.files import FileRow
@@ -45,7 +46,7 @@ def test_a_file_from_upload_to_deletion(service: Service) -> None:
 def test_the_row_knows_the_bytes_that_are_on_disk(service: Service) -> None:
     made = service.client.files.create(file=b"some bytes", purpose="batch")
     with service.db.read() as conn:
-        row = repo.get(conn, made.id)
+        row = repo.get(conn, DEFAULT_PROJECT, made.id)
     [blob] = stored(service)
     assert row is not None
     assert blob.read_bytes() == b"some bytes"
@@ -133,7 +134,9 @@ def results(service: Service, table: bytes) -> str:
     writer = service.blobs.writer(writer_id)
     writer.write(table)
     num_bytes, sha256 = writer.finish()
-    row = FileRow(writer_id, "step_metrics.csv", num_bytes, "fine-tune-results", sha256, 1)
+    row = FileRow(
+        writer_id, DEFAULT_PROJECT, "step_metrics.csv", num_bytes, "fine-tune-results", sha256, 1
+    )
     with service.db.write() as conn:
         repo.insert(conn, row)
     return writer_id

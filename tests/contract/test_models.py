@@ -6,6 +6,7 @@ import openai
 import pytest
 
 from tests.service import BASE, ROW, Service
+from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.store.repo import bases, models
 from tunesmith.store.repo.models import ModelRow
 
@@ -19,7 +20,7 @@ def tuned(service: Service) -> None:
     job = service.client.fine_tuning.jobs.create(model=BASE, training_file=file.id)
     with service.db.write() as conn:
         for name, kind in ((TUNED, "tuned"), (CHECKPOINT, "checkpoint")):
-            row = ModelRow(name, kind, BASE, BASE, "0" * 64, job.id, 5, "personal")  # type: ignore[arg-type]
+            row = ModelRow(name, DEFAULT_PROJECT, kind, BASE, BASE, "0" * 64, job.id, 5, "personal")  # type: ignore[arg-type]
             models.insert(conn, row)
 
 

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.callers import OWNER
 from tests.tiny_base import write_tiny_base
+from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.bases import describe
 from tunesmith.config import Settings
 from tunesmith.ids import FILE, SystemClock, SystemRng, new_id
@@ -60,7 +62,7 @@ class Workplace:
         writer.write("".join(json.dumps(row) + "\n" for row in ROWS).encode())
         num_bytes, sha256 = writer.finish()
         with self.db.write() as conn:
-            row = FileRow(file_id, "rows.jsonl", num_bytes, "fine-tune", sha256, 1)
+            row = FileRow(file_id, DEFAULT_PROJECT, "rows.jsonl", num_bytes, "fine-tune", sha256, 1)
             files.insert(conn, row)
         return file_id
 
@@ -90,11 +92,11 @@ class Workplace:
 
     def create(self, **fields: Any) -> JobRow:
         request = NewJob(model="tiny", training_file=self.file_id, seed=1, **fields)
-        return create_job(self.db, self.clock, self.rng, self.settings, request)
+        return create_job(self.db, self.clock, self.rng, self.settings, OWNER, request)
 
     def job(self, job_id: str) -> JobRow:
         with self.db.read() as conn:
-            job = jobs.get(conn, job_id)
+            job = jobs.get_any(conn, job_id)
         assert job is not None
         return job
 

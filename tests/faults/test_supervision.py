@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.callers import OWNER
 from tests.faults.supervised import Workplace
 from tunesmith.jobs.commands import cancel_job, pause_job, resume_job
 from tunesmith.store.repo import checkpoints, models
@@ -100,13 +101,13 @@ def test_pause_cancel_and_shutdown_while_training(place: Workplace) -> None:
     place.start_worker()
     job_id = create_long(place)
     place.wait_for(job_id, lambda job: job.last_step > 3)
-    pause_job(place.db, place.clock, job_id)
+    pause_job(place.db, place.clock, OWNER, job_id)
     paused = place.wait_for(job_id, lambda job: job.status == "paused")
     with place.db.read() as conn:
         (row,) = checkpoints.page(conn, job_id).rows
     assert row.step == paused.last_step
     assert row.model_name.endswith(f":ckpt-step-{row.step}")
-    resume_job(place.db, place.clock, job_id)
+    resume_job(place.db, place.clock, OWNER, job_id)
     place.wait_for(job_id, lambda job: job.last_step > paused.last_step)
 
     # A shutdown saves the work; the next start goes on by itself.
@@ -117,7 +118,7 @@ def test_pause_cancel_and_shutdown_while_training(place: Workplace) -> None:
     place.start_worker()
     place.wait_for(job_id, lambda job: job.last_step > queued.last_step)
 
-    cancel_job(place.db, place.clock, job_id)
+    cancel_job(place.db, place.clock, OWNER, job_id)
     asked_at_step = place.job(job_id).last_step
     place.wait_for(job_id, lambda job: job.status == "cancelled", timeout_s=10)
     steps = [event.data["step"] for event in place.events(job_id) if event.type == "metrics"]

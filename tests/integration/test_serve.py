@@ -20,6 +20,7 @@ import pytest
 from openai import OpenAI
 
 from tests.contract.spec import check
+from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.bases import EMBEDDED_NAME
 from tunesmith.config import Settings
 from tunesmith.serve.client import EngineClient
@@ -218,7 +219,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(server: Running, key: str) -> 
     eventually(lambda: not any(blobs.rglob("*.part")))
     db = open_database(server.data)
     with db.read() as conn:
-        assert files.page(conn).rows == []
+        assert files.page(conn, DEFAULT_PROJECT).rows == []
     db.close()
 
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from tunesmith.access import Caller
 from tunesmith.api import (
     chat,
     completions,
@@ -88,19 +89,19 @@ def routes(services: Services) -> FastAPI:
     return app
 
 
-def verifier(services: Services) -> Callable[[str], str | None]:
-    """Names the id of a key that is valid at this moment."""
+def verifier(services: Services) -> Callable[[str], Caller | None]:
+    """Names the caller whose key is valid at this moment."""
     pepper = keys.load_pepper(services.settings.data_dir)
 
-    def verify(secret: str) -> str | None:
+    def verify(secret: str) -> Caller | None:
         now = int(services.clock.now())
         with services.db.read() as conn:
-            row = keys.verify(conn, pepper, secret)
+            row = keys.verify(conn, pepper, secret, now)
         if row is None:
             return None
         if keys.needs_touch(row, now):
             _touch(services, row.id, now)
-        return row.id
+        return row.caller()
 
     return verify
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from tunesmith.api.answer_text import count
 from tunesmith.api.body import JsonRoute
+from tunesmith.api.caller import CallerDep
 from tunesmith.api.chat_answer import Answer
 from tunesmith.api.chat_request import prepare
 from tunesmith.api.services import Svc
@@ -21,10 +22,10 @@ router = APIRouter(prefix="/v1/chat", route_class=JsonRoute)
 
 @router.post("/completions")
 async def create_chat_completion(
-    body: CreateChatCompletion, request: Request, svc: Svc
+    body: CreateChatCompletion, request: Request, svc: Svc, caller: CallerDep
 ) -> Response:
     """Answers a conversation. A client that hangs up cancels its answer, streamed or not."""
-    prepared = await run_sync(prepare, svc, body)
+    prepared = await run_sync(prepare, svc, caller.project, body)
     answer = Answer(
         id=new_id(CHAT_COMPLETION, svc.rng),
         created=int(svc.clock.now()),

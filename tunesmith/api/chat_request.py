@@ -54,10 +54,10 @@ class Prepared:
     fingerprint: str
 
 
-def prepare(svc: Services, body: CreateChatCompletion) -> Prepared:
+def prepare(svc: Services, project_id: str, body: CreateChatCompletion) -> Prepared:
     """Resolves, renders and checks a request. Reads the database and files: call it in a thread."""
     refuse_unsupported(body)
-    base, tuned = find(svc, body.model)
+    base, tuned = find(svc, project_id, body.model)
     renderer, token_bytes = svc.renderers.get(base.fingerprint, base.path)
     answer = answer_schema(body.response_format)
     try:

@@ -45,12 +45,12 @@ class PreparedCompletion:
     fingerprint: str
 
 
-def prepare(svc: Services, body: CreateCompletion) -> PreparedCompletion:
+def prepare(svc: Services, project_id: str, body: CreateCompletion) -> PreparedCompletion:
     """Resolves and checks a request. Reads the database and files: call it in a thread."""
     num_choices = body.n or 1
     num_drawn = body.best_of or num_choices
     check(body, num_choices, num_drawn)
-    base, tuned = find(svc, body.model)
+    base, tuned = find(svc, project_id, body.model)
     renderer, token_bytes = svc.renderers.get(base.fingerprint, base.path)
     given = "" if body.prompt is None else body.prompt
     prompts = prompts_of(given, renderer, param="prompt", most=MAX_PROMPTS)

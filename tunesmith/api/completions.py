@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from tunesmith.api.answer_text import News, count
 from tunesmith.api.body import JsonRoute
+from tunesmith.api.caller import CallerDep
 from tunesmith.api.completion_answer import CompletionAnswer
 from tunesmith.api.completion_request import prepare
 from tunesmith.api.services import Svc
@@ -20,12 +21,14 @@ router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
 @router.post("/completions")
-async def create_completion(body: CreateCompletion, request: Request, svc: Svc) -> Response:
+async def create_completion(
+    body: CreateCompletion, request: Request, svc: Svc, caller: CallerDep
+) -> Response:
     """Continues one or many prompts. A client that hangs up cancels them, streamed or not."""
     answer = CompletionAnswer(
         id=new_id(COMPLETION, svc.rng),
         created=int(svc.clock.now()),
-        prepared=await run_sync(prepare, svc, body),
+        prepared=await run_sync(prepare, svc, caller.project, body),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
     )
     news: AsyncGenerator[tuple[int, News], None] = answer.news(svc.engine)

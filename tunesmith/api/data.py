@@ -8,6 +8,7 @@ from fastapi import APIRouter
 
 from tunesmith.api import files, models
 from tunesmith.api.body import JsonRoute
+from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import Services, Svc
 from tunesmith.bases import BaseInfo
 from tunesmith.data import apart
@@ -24,11 +25,13 @@ TIMEOUT_S = 110.0
 
 
 @router.post("/report")
-def make_report(body: ReportRequest, svc: Svc) -> dict[str, Any]:
+def make_report(body: ReportRequest, svc: Svc, caller: CallerDep) -> dict[str, Any]:
     """The whole report, with a page of rows."""
-    file = _file(svc, body.file, "file")
-    valid = _file(svc, body.validation_file, "validation_file") if body.validation_file else None
-    base = _base(svc, body.base) if body.base else None
+    project = caller.project
+    file, valid = _file(svc, project, body.file, "file"), None
+    if body.validation_file:
+        valid = _file(svc, project, body.validation_file, "validation_file")
+    base = _base(svc, project, body.base) if body.base else None
     request = apart.Request(
         path=str(svc.blobs.path(file.id)),
         valid=str(svc.blobs.path(valid.id)) if valid else None,
@@ -56,15 +59,15 @@ def make_report(body: ReportRequest, svc: Svc) -> dict[str, Any]:
     return about | found
 
 
-def _base(svc: Services, name: str) -> BaseInfo:
+def _base(svc: Services, project_id: str, name: str) -> BaseInfo:
     try:
-        return models.find(svc, name)[0]
+        return models.find(svc, project_id, name)[0]
     except NotFound as error:
         raise NotFound(error.message, code=error.code, param="base") from None
 
 
-def _file(svc: Services, file_id: str, param: str) -> FileRow:
+def _file(svc: Services, project_id: str, file_id: str, param: str) -> FileRow:
     try:
-        return files.find(svc, file_id)
+        return files.find(svc, project_id, file_id)
     except NotFound as error:
         raise NotFound(error.message, param=param) from None

@@ -10,6 +10,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 
 from tunesmith.api.body import JsonRoute
+from tunesmith.api.caller import CallerDep
 from tunesmith.api.models import find
 from tunesmith.api.prompts import prompts_of
 from tunesmith.api.sampling import adapter_of
@@ -29,9 +30,11 @@ router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
 @router.post("/embeddings")
-async def create_embeddings(body: CreateEmbedding, request: Request, svc: Svc) -> Embeddings:
+async def create_embeddings(
+    body: CreateEmbedding, request: Request, svc: Svc, caller: CallerDep
+) -> Embeddings:
     """The mean of the model's last hidden states, of length 1, for each input."""
-    prepared = await run_sync(prepare, svc, body)
+    prepared = await run_sync(prepare, svc, caller.project, body)
     vectors = await while_connected(request.receive, svc.engine.embed(prepared))
     num_tokens = sum(map(len, prepared.inputs))
     svc.metrics.chat_tokens.labels("prompt").inc(num_tokens)
@@ -45,9 +48,9 @@ async def create_embeddings(body: CreateEmbedding, request: Request, svc: Svc) -
     )
 
 
-def prepare(svc: Services, body: CreateEmbedding) -> EmbedRequest:
+def prepare(svc: Services, project_id: str, body: CreateEmbedding) -> EmbedRequest:
     """Resolves and checks a request. Reads the database and files: call it in a thread."""
-    base, tuned = find(svc, body.model)
+    base, tuned = find(svc, project_id, body.model)
     if body.dimensions is not None and body.dimensions > base.hidden_size:
         raise BadRequest(
             f"Invalid value for 'dimensions': this model's vectors have {base.hidden_size}.",

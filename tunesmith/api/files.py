@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from tunesmith.api.body import JsonRoute
+from tunesmith.api.caller import CallerDep
 from tunesmith.api.multipart import Form, read_form
 from tunesmith.api.services import MAX_PAGE, After, Limit, Services, Svc
 from tunesmith.errors import BadRequest, NotFound
@@ -38,16 +39,16 @@ def shape(row: FileRow) -> FileObject:
     )
 
 
-def find(svc: Services, file_id: str) -> FileRow:
+def find(svc: Services, project_id: str, file_id: str) -> FileRow:
     with svc.db.read() as conn:
-        row = repo.get(conn, file_id)
+        row = repo.get(conn, project_id, file_id)
     if row is None:
         raise NotFound(f"No such File object: {file_id}", param="id")
     return row
 
 
 @router.post("")
-async def create_file(request: Request, svc: Svc) -> FileObject:
+async def create_file(request: Request, svc: Svc, caller: CallerDep) -> FileObject:
     """Stores an upload. The row comes last: a file that is listed is complete and on disk."""
     file_id = new_id(FILE, svc.rng)
     writer = await run_sync(svc.blobs.writer, file_id)
@@ -62,6 +63,7 @@ async def create_file(request: Request, svc: Svc) -> FileObject:
     now = int(svc.clock.now())
     row = FileRow(
         id=file_id,
+        project_id=caller.project,
         filename=form.filename or "file",
         num_bytes=num_bytes,
         purpose=purpose,
@@ -126,35 +128,40 @@ def _insert(svc: Services, row: FileRow) -> None:
 @router.get("")
 def list_files(
     svc: Svc,
+    caller: CallerDep,
     after: After = None,
     limit: Limit = MAX_PAGE,
     order: Literal["asc", "desc"] = "desc",
     purpose: str | None = None,
 ) -> Page[FileObject]:
     with svc.db.read() as conn:
-        page = repo.page(conn, after=after, limit=limit, order=order, purpose=purpose)
+        page = repo.page(
+            conn, caller.project, after=after, limit=limit, order=order, purpose=purpose
+        )
     return Page.of([shape(row) for row in page.rows], page.has_more)
 
 
 @router.get("/{file_id}")
-def retrieve_file(file_id: str, svc: Svc) -> FileObject:
-    return shape(find(svc, file_id))
+def retrieve_file(file_id: str, svc: Svc, caller: CallerDep) -> FileObject:
+    return shape(find(svc, caller.project, file_id))
 
 
 @router.delete("/{file_id}")
-def delete_file(file_id: str, svc: Svc) -> FileDeleted:
+def delete_file(file_id: str, svc: Svc, caller: CallerDep) -> FileDeleted:
     """Hides the file at once; a job that is using it keeps its bytes until it has ended."""
-    find(svc, file_id)
+    find(svc, caller.project, file_id)
     with svc.db.write() as conn:
-        repo.mark_deleted(conn, file_id, int(svc.clock.now()))
+        repo.mark_deleted(conn, caller.project, file_id, int(svc.clock.now()))
     return FileDeleted(id=file_id)
 
 
 @router.get("/{file_id}/content")
-def file_content(file_id: str, request: Request, svc: Svc, format: str = "") -> StreamingResponse:
+def file_content(
+    file_id: str, request: Request, svc: Svc, caller: CallerDep, format: str = ""
+) -> StreamingResponse:
     """The bytes as uploaded. Results come as Base64, as scripts for the hosted service expect;
     `?format=csv` or `Accept: text/csv` asks for the plain table."""
-    row = find(svc, file_id)
+    row = find(svc, caller.project, file_id)
     blob = svc.blobs.open(file_id)
     if row.purpose != RESULTS_PURPOSE:
         return StreamingResponse(pieces(blob), media_type="application/octet-stream")

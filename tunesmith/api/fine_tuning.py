@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 
 from tunesmith.api.body import JsonRoute
+from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import After, Limit, Svc
 from tunesmith.jobs import commands
 from tunesmith.jobs.request import NewJob
@@ -61,18 +62,21 @@ def shape_checkpoint(row: CheckpointRow) -> Checkpoint:
 def create_job(
     body: CreateJob,
     svc: Svc,
+    caller: CallerDep,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> Job:
     """Queues a job; it is durable when this returns. Faults of the data show on the job later."""
     request = NewJob(**{**vars(body), "hyperparameters": body.hyperparameters or {}})
     row = commands.create_job(
-        svc.db, svc.clock, svc.rng, svc.settings, request, idempotency_key=idempotency_key
+        svc.db, svc.clock, svc.rng, svc.settings, caller, request, idempotency_key
     )
     return shape(row)
 
 
 @router.get("")
-def list_jobs(request: Request, svc: Svc, after: After = None, limit: Limit = 20) -> Page[Job]:
+def list_jobs(
+    request: Request, svc: Svc, caller: CallerDep, after: After = None, limit: Limit = 20
+) -> Page[Job]:
     """Newest first; `metadata[key]=value` filters, `metadata=null` asks for jobs without any."""
     query = request.query_params
     metadata = {
@@ -83,47 +87,54 @@ def list_jobs(request: Request, svc: Svc, after: After = None, limit: Limit = 20
     without = query.get("metadata") == "null"
     with svc.db.read() as conn:
         page = repo.page(
-            conn, after=after, limit=limit, metadata=metadata, without_metadata=without
+            conn,
+            caller.project,
+            after=after,
+            limit=limit,
+            metadata=metadata,
+            without_metadata=without,
         )
     return Page.of([shape(row) for row in page.rows], page.has_more)
 
 
 @router.get("/{job_id}")
-def retrieve_job(job_id: str, svc: Svc) -> Job:
+def retrieve_job(job_id: str, svc: Svc, caller: CallerDep) -> Job:
     with svc.db.read() as conn:
-        return shape(commands.get_job(conn, job_id))
+        return shape(commands.get_job(conn, caller.project, job_id))
 
 
 @router.post("/{job_id}/cancel")
-def cancel_job(job_id: str, svc: Svc) -> Job:
-    return shape(commands.cancel_job(svc.db, svc.clock, job_id))
+def cancel_job(job_id: str, svc: Svc, caller: CallerDep) -> Job:
+    return shape(commands.cancel_job(svc.db, svc.clock, caller, job_id))
 
 
 @router.post("/{job_id}/pause")
-def pause_job(job_id: str, svc: Svc) -> Job:
-    return shape(commands.pause_job(svc.db, svc.clock, job_id))
+def pause_job(job_id: str, svc: Svc, caller: CallerDep) -> Job:
+    return shape(commands.pause_job(svc.db, svc.clock, caller, job_id))
 
 
 @router.post("/{job_id}/resume")
-def resume_job(job_id: str, svc: Svc) -> Job:
-    return shape(commands.resume_job(svc.db, svc.clock, job_id))
+def resume_job(job_id: str, svc: Svc, caller: CallerDep) -> Job:
+    return shape(commands.resume_job(svc.db, svc.clock, caller, job_id))
 
 
 @router.get("/{job_id}/events")
-def list_events(job_id: str, svc: Svc, after: After = None, limit: Limit = 20) -> Page[Event]:
+def list_events(
+    job_id: str, svc: Svc, caller: CallerDep, after: After = None, limit: Limit = 20
+) -> Page[Event]:
     """Newest first; pages stay disjoint while new events arrive."""
     with svc.db.read() as conn:
-        commands.get_job(conn, job_id)
+        commands.get_job(conn, caller.project, job_id)
         page = events.page(conn, job_id, after=after, limit=limit)
     return Page.of([shape_event(row) for row in page.rows], page.has_more)
 
 
 @router.get("/{job_id}/checkpoints")
 def list_checkpoints(
-    job_id: str, svc: Svc, after: After = None, limit: Limit = 10
+    job_id: str, svc: Svc, caller: CallerDep, after: After = None, limit: Limit = 10
 ) -> Page[Checkpoint]:
     """Latest step first; filled when the job ends, the final model among them."""
     with svc.db.read() as conn:
-        commands.get_job(conn, job_id)
+        commands.get_job(conn, caller.project, job_id)
         page = checkpoints.page(conn, job_id, after=after, limit=limit)
     return Page.of([shape_checkpoint(row) for row in page.rows], page.has_more)

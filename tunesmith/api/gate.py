@@ -1,7 +1,7 @@
 """What stands around every request: no answer without a key, none without a request id.
 
-Plain ASGI, outside the framework, so that no route can be forgotten: a path is closed unless
-`PUBLIC` names it, unknown paths included.
+Plain ASGI, outside the framework, so that no route can be forgotten: what a request needs stands
+in routes.py, and what does not stand there is closed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tunesmith.api.failures import answer, unexpected
-from tunesmith.errors import Unauthorized
+from tunesmith.access import Caller
+from tunesmith.api.failures import answer, invalid_url, unexpected
+from tunesmith.api.routes import PUBLIC, needed_scope
+from tunesmith.errors import ApiError, Forbidden, Unauthorized
 from tunesmith.ids import REQUEST, Rng, new_id
 from tunesmith.ops.telemetry import Metrics
 
 log = logging.getLogger("tunesmith.api")
 
-PUBLIC = frozenset({"/healthz", "/readyz"})
 # A client that is still sending reads no answer; this long we go on listening before we hang up.
 LINGER_S = 10.0
 OPENAI_VERSION = "2020-10-01"
@@ -35,9 +36,9 @@ def mask(key: str) -> str:
 
 
 class Gate:
-    """Lets a request pass to `app` only with a valid key; `verify` names the key's id or None."""
+    """Lets a request pass to `app` only with a key that may make it; `verify` names its caller."""
 
-    def __init__(self, app: ASGIApp, verify: Callable[[str], str | None]) -> None:
+    def __init__(self, app: ASGIApp, verify: Callable[[str], Caller | None]) -> None:
         self.app = app
         self.verify = verify
 
@@ -49,13 +50,15 @@ class Gate:
             await Response(status_code=204)(scope, receive, send)
         else:
             try:
-                scope["state"]["key_id"] = await self._check(Headers(scope=scope))
-            except Unauthorized as error:
+                caller = await self._identify(Headers(scope=scope))
+                scope["state"]["caller"] = caller
+                permit(caller, scope["method"], scope["path"])
+            except ApiError as error:
                 await answer(error)(scope, receive, send)
             else:
                 await self.app(scope, receive, send)
 
-    async def _check(self, headers: Headers) -> str:
+    async def _identify(self, headers: Headers) -> Caller:
         scheme, _, key = headers.get("authorization", "").partition(" ")
         key = key.strip()
         challenge = {"www-authenticate": "Bearer"}
@@ -65,15 +68,37 @@ class Gate:
                 "Authorization: Bearer YOUR_KEY. `tunesmith keys create` makes one.",
                 headers=challenge,
             )
-        key_id = await run_sync(self.verify, key)
-        if key_id is None:
+        caller = await run_sync(self.verify, key)
+        if caller is None:
             raise Unauthorized(
                 f"Incorrect API key provided: {mask(key)}. "
                 "`tunesmith keys create` on the server makes a new one.",
                 code="invalid_api_key",
                 headers=challenge,
             )
-        return key_id
+        project = headers.get("openai-project")
+        if project is not None and caller.project_id not in (None, project):
+            raise Unauthorized(
+                "The OpenAI-Project header names another project than the one this key is of. "
+                "Leave it out, or use a key of that project.",
+                code="mismatched_project",
+            )
+        return caller
+
+
+def permit(caller: Caller, method: str, path: str) -> None:
+    """Raises Forbidden for what the caller may not do, NotFound for what is not there at all."""
+    needed = needed_scope(method, path)
+    if needed is None:
+        raise invalid_url(method, path)
+    if needed not in caller.scopes:
+        raise Forbidden(
+            "You have insufficient permissions for this operation. "
+            f"Missing scopes: {needed}. This key's role is {caller.role}"
+            + (" of the organisation" if caller.project_id is None else " of its project")
+            + "; an owner can give it another, or make a key with this scope.",
+            code="missing_scope",
+        )
 
 
 class Frame:
@@ -127,11 +152,13 @@ class Exchange:
         scope.setdefault("state", {})["request_id"] = request_id
 
     def fields(self) -> dict[str, str | None]:
+        caller: Caller | None = self.scope["state"].get("caller")
         return {
             "request_id": self.request_id,
             "method": self.scope["method"],
             "path": self.scope["path"],
-            "key_id": self.scope["state"].get("key_id"),
+            "key_id": caller.key_id if caller else None,
+            "project_id": caller.project_id if caller else None,
         }
 
     async def receive(self) -> Message:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from fastapi import APIRouter
 
 from tunesmith.api.body import JsonRoute
+from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import After, Limit, Svc
 from tunesmith.errors import BadRequest
 from tunesmith.jobs import commands
@@ -22,11 +23,16 @@ ROW_ID = re.compile(r"row-([1-9][0-9]{0,9})")
 
 @router.get("/{job_id}/rows")
 def list_rows(
-    job_id: str, svc: Svc, order: insight.By = "loss", after: After = None, limit: Limit = 20
+    job_id: str,
+    svc: Svc,
+    caller: CallerDep,
+    order: insight.By = "loss",
+    after: After = None,
+    limit: Limit = 20,
 ) -> Page[RowLoss]:
     """The rows of the training file, those learned worst first. Grows with each checkpoint."""
     with svc.db.read() as conn:
-        commands.get_job(conn, job_id)
+        commands.get_job(conn, caller.project, job_id)
     losses = insight.read_rows(svc.settings.jobs_dir / job_id)
     if losses is None:
         return Page.of([], has_more=False)
@@ -36,10 +42,10 @@ def list_rows(
 
 
 @router.get("/{job_id}/samples")
-def show_samples(job_id: str, svc: Svc) -> Samples:
+def show_samples(job_id: str, svc: Svc, caller: CallerDep) -> Samples:
     """The same prompts, answered by the model that was tuned and by each kept checkpoint."""
     with svc.db.read() as conn:
-        commands.get_job(conn, job_id)
+        commands.get_job(conn, caller.project, job_id)
     found = insight.read_samples(svc.settings.jobs_dir / job_id)
     return Samples.model_validate({"fine_tuning_job_id": job_id, **asdict(found)})
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, BackgroundTasks
 
+from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import Services, Svc
 from tunesmith.bases import BaseInfo
 from tunesmith.errors import EngineError, Forbidden, NotFound
@@ -37,10 +38,10 @@ def shape_tuned(row: ModelRow) -> Model:
     return Model(id=row.name, created=row.created_at, owned_by=row.owned_by)
 
 
-def find(svc: Services, name: str) -> tuple[BaseInfo, ModelRow | None]:
+def find(svc: Services, project_id: str, name: str) -> tuple[BaseInfo, ModelRow | None]:
     """The base that answers to a name, and the tuned model it is if it is one. 404 otherwise."""
     with svc.db.read() as conn:
-        tuned = models.get(conn, name)
+        tuned = models.get(conn, project_id, name)
         base = bases.get(conn, tuned.base) if tuned else bases.resolve(conn, name)
     if base is None:
         raise unknown_model(name)
@@ -48,20 +49,20 @@ def find(svc: Services, name: str) -> tuple[BaseInfo, ModelRow | None]:
 
 
 @router.get("")
-def list_models(svc: Svc) -> Listing[Model]:
+def list_models(svc: Svc, caller: CallerDep) -> Listing[Model]:
     with svc.db.read() as conn:
         known = {base.name: base for base in bases.list_all(conn)}
         aliases = bases.list_aliases(conn)
-        tuned = models.all_rows(conn)
+        tuned = models.of_project(conn, caller.project)
     names = {name: name for name in known} | aliases
     shown = [shape_base(known[base], name) for name, base in names.items() if base in known]
     return Listing(data=[*shown, *map(shape_tuned, tuned)])
 
 
 @router.get(NAME)
-def retrieve_model(name: str, svc: Svc) -> Model:
+def retrieve_model(name: str, svc: Svc, caller: CallerDep) -> Model:
     with svc.db.read() as conn:
-        tuned = models.get(conn, name)
+        tuned = models.get(conn, caller.project, name)
         base = bases.resolve(conn, name)
     if tuned is not None:
         return shape_tuned(tuned)
@@ -71,10 +72,10 @@ def retrieve_model(name: str, svc: Svc) -> Model:
 
 
 @router.delete(NAME)
-def delete_model(name: str, svc: Svc, tasks: BackgroundTasks) -> ModelDeleted:
+def delete_model(name: str, svc: Svc, caller: CallerDep, tasks: BackgroundTasks) -> ModelDeleted:
     """Forgets a tuned model at once; its files go when no other name needs them."""
     with svc.db.write() as conn:
-        deleted = models.delete(conn, name)
+        deleted = models.delete(conn, caller.project, name)
         unused = bases.drop_unused(conn)
         base = None if deleted else bases.resolve(conn, name)
     for published in unused:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from tunesmith.api.body import JsonRoute
+from tunesmith.api.caller import CallerDep
 from tunesmith.api.models import find
 from tunesmith.api.services import Services, Svc
 from tunesmith.bases import BaseInfo
@@ -24,9 +25,9 @@ router = APIRouter(route_class=JsonRoute)
 
 
 @router.post("/tokenize")
-def tokenize(body: Tokenize, svc: Svc) -> Tokenized:
+def tokenize(body: Tokenize, svc: Svc, caller: CallerDep) -> Tokenized:
     """The ids of a text as /v1/completions reads it, or of messages as a chat does."""
-    base = base_of(svc, body.model)
+    base = base_of(svc, caller.project, body.model)
     renderer, _ = svc.renderers.get(base.fingerprint, base.path)
     ids = ids_of(body, renderer)
     spelled = [renderer.tokenizer.id_to_token(number) or "" for number in ids]
@@ -39,8 +40,8 @@ def tokenize(body: Tokenize, svc: Svc) -> Tokenized:
 
 
 @router.post("/detokenize")
-def detokenize(body: Detokenize, svc: Svc) -> Detokenized:
-    base = base_of(svc, body.model)
+def detokenize(body: Detokenize, svc: Svc, caller: CallerDep) -> Detokenized:
+    base = base_of(svc, caller.project, body.model)
     renderer, _ = svc.renderers.get(base.fingerprint, base.path)
     for place, number in enumerate(body.tokens):
         if not 0 <= number < renderer.vocab_size:
@@ -54,9 +55,11 @@ def detokenize(body: Detokenize, svc: Svc) -> Detokenized:
 
 
 @router.get("/tokenizer_info")
-def tokenizer_info(svc: Svc, model: Annotated[str | None, Query()] = None) -> dict[str, Any]:
+def tokenizer_info(
+    svc: Svc, caller: CallerDep, model: Annotated[str | None, Query()] = None
+) -> dict[str, Any]:
     """The base's tokenizer_config.json, with the chat template in it wherever that lies."""
-    base = base_of(svc, model)
+    base = base_of(svc, caller.project, model)
     path = base.path / "tokenizer_config.json"
     read = json.loads(path.read_bytes()) if path.is_file() else {}
     info: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **read}
@@ -67,10 +70,10 @@ def tokenizer_info(svc: Svc, model: Annotated[str | None, Query()] = None) -> di
     return info
 
 
-def base_of(svc: Services, name: str | None) -> BaseInfo:
+def base_of(svc: Services, project_id: str, name: str | None) -> BaseInfo:
     """The base behind a model's name; without a name, the only one there is."""
     if name is not None:
-        return find(svc, name)[0]
+        return find(svc, project_id, name)[0]
     with svc.db.read() as conn:
         known = bases.list_all(conn)
     if len(known) != 1:

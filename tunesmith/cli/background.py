@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.cli.problem import CommandFailed
-from tunesmith.ids import SystemRng, new_api_key
+from tunesmith.ids import PROJECT_KEY, SystemRng, new_api_key
 
 READY_S = 120.0  # the slowest machine that should still work, with a cold disk
 STOP_S = 60.0
@@ -53,7 +53,7 @@ def background_server(data: Path, environment: Mapping[str, str] = {}) -> Iterat
 def launch(data: Path, environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], str]:
     """The launcher's process and the first API key."""
     data.joinpath("log").mkdir(parents=True, exist_ok=True)
-    key = new_api_key(SystemRng())
+    key = new_api_key(PROJECT_KEY, SystemRng())
     # The lifeline: should the caller be killed, the server drains and ends by itself.
     command = [sys.executable, "-m", "tunesmith.ops.lifeline", str(os.getpid())]
     command += ["tunesmith.cli.app", "serve", "--data", str(data)]

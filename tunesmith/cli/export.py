@@ -68,9 +68,9 @@ def find(settings: Settings, db: Database, name: str, rows: Path | None) -> Tune
     from tunesmith.store.repo import bases, jobs, models
 
     with db.read() as conn:
-        row = models.get(conn, name)
+        row = models.get_any(conn, name)
         base = bases.get(conn, row.base) if row else None
-        job = jobs.get(conn, row.job_id) if row else None
+        job = jobs.get_any(conn, row.job_id) if row else None
         known = [each.name for each in models.all_rows(conn)]
     if row is None or job is None:
         some = ", ".join(known[-3:]) or "none yet"

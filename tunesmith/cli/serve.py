@@ -124,7 +124,7 @@ def ensure_key(db: Database, settings: Settings) -> str:
             if given is not None:
                 return f"{row.masked} (from TUNESMITH_API_KEY)"
             return f"{secret} (shown this once; only a hash of it is kept)"
-        if given is not None and keys.verify(conn, pepper, given) is None:
+        if given is not None and keys.verify(conn, pepper, given, int(SystemClock().now())) is None:
             say("TUNESMITH_API_KEY is ignored: it is read on the first start only.")
     return "as made before (`tunesmith keys create` makes another)"
 

@@ -8,17 +8,18 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tunesmith.access import Caller
 from tunesmith.config import Settings
 from tunesmith.data.estimate import AUTO, Method
 from tunesmith.errors import BadRequest, JobError, NotFound
 from tunesmith.ids import JOB, Clock, Rng, SystemRng, new_id
-from tunesmith.jobs import messages
+from tunesmith.jobs import messages, outbox, tracking
 from tunesmith.jobs.ledger import move
 from tunesmith.jobs.request import MAX_SEED, PUBLIC_HYPERPARAMETERS, NewJob, check, method_of
 from tunesmith.jobs.states import Event, Refused, Status
 from tunesmith.model.adapter_files import CONFIG, continued
 from tunesmith.store.db import Database
-from tunesmith.store.repo import bases, events, files, idempotency, jobs, models
+from tunesmith.store.repo import bases, events, files, idempotency, jobs, models, trackers
 from tunesmith.store.repo.events import NewEvent
 from tunesmith.store.repo.jobs import JobRow
 
@@ -30,6 +31,7 @@ def create_job(
     clock: Clock,
     rng: Rng,
     settings: Settings,
+    caller: Caller,
     request: NewJob,
     idempotency_key: str | None = None,
 ) -> JobRow:
@@ -38,51 +40,56 @@ def create_job(
     Raises BadRequest for all that can be known at once; wrong file contents fail the job instead.
     """
     hyperparameters = check(request)
+    outbox.check_job_emails(settings, request.metadata)
     body_sha256 = _fingerprint(request, idempotency_key)
     now = int(clock.now())
     with db.write() as conn:
         if idempotency_key is not None:
-            earlier = _earlier(conn, idempotency_key, body_sha256)
+            earlier = _earlier(conn, caller.project, idempotency_key, body_sha256)
             if earlier is not None:
                 return earlier
-        job = _new_row(conn, rng, settings, request, hyperparameters, now)
+        job = _new_row(conn, rng, settings, caller, request, hyperparameters, now)
         jobs.insert(conn, job)
         if idempotency_key is not None:
-            idempotency.insert(conn, idempotency_key, body_sha256, job.id, now)
+            idempotency.insert(conn, caller.project, idempotency_key, body_sha256, job.id, now)
         first = messages.created(job.id, now)
         second = messages.validating(job.training_file, job.validation_file, now)
-        notes = messages.integrations_not_delivered(job.integrations or [], now)
-        events.append(conn, rng, job.id, [first, second, *notes])
+        notes = [first, second]
+        for tracker in tracking.of_new_job(settings, job):
+            trackers.insert(conn, tracker)
+        if outbox.job_emails(job.metadata) and settings.smtp_url is None:
+            notes.append(messages.no_mail_server(now))
+        events.append(conn, rng, job.id, notes)
     return job
 
 
-def cancel_job(db: Database, clock: Clock, job_id: str) -> JobRow:
+def cancel_job(db: Database, clock: Clock, caller: Caller, job_id: str) -> JobRow:
     """Ends a job; one that a worker holds ends within a training step.
 
     Raises NotFound, and BadRequest for a job that has ended.
     """
-    return _request(db, clock, job_id, Event.CANCEL_REQUESTED, "cancelled")
+    return _request(db, clock, caller, job_id, Event.CANCEL_REQUESTED, "cancelled")
 
 
-def pause_job(db: Database, clock: Clock, job_id: str) -> JobRow:
+def pause_job(db: Database, clock: Clock, caller: Caller, job_id: str) -> JobRow:
     """Stops a job so that it can go on later; a running one writes a checkpoint first.
 
     Raises NotFound, and BadRequest for a job that is neither queued nor running.
     """
-    return _request(db, clock, job_id, Event.PAUSE_REQUESTED, "paused")
+    return _request(db, clock, caller, job_id, Event.PAUSE_REQUESTED, "paused")
 
 
-def resume_job(db: Database, clock: Clock, job_id: str) -> JobRow:
+def resume_job(db: Database, clock: Clock, caller: Caller, job_id: str) -> JobRow:
     """Queues a paused job again; it goes on from its checkpoint.
 
     Raises NotFound, and BadRequest for a job that is not paused.
     """
-    return _request(db, clock, job_id, Event.RESUME_REQUESTED, "resumed")
+    return _request(db, clock, caller, job_id, Event.RESUME_REQUESTED, "resumed")
 
 
-def get_job(conn: sa.Connection, job_id: str) -> JobRow:
+def get_job(conn: sa.Connection, project_id: str, job_id: str) -> JobRow:
     """Raises NotFound."""
-    job = jobs.get(conn, job_id)
+    job = jobs.get(conn, project_id, job_id)
     if job is None:
         raise NotFound(
             f"Could not find fine tune: {job_id}",
@@ -92,18 +99,20 @@ def get_job(conn: sa.Connection, job_id: str) -> JobRow:
     return job
 
 
-def _request(db: Database, clock: Clock, job_id: str, event: Event, done: str) -> JobRow:
+def _request(
+    db: Database, clock: Clock, caller: Caller, job_id: str, event: Event, done: str
+) -> JobRow:
     now = int(clock.now())
     rng = SystemRng()
     with db.write() as conn:
-        job = get_job(conn, job_id)
+        job = get_job(conn, caller.project, job_id)
         try:
             after = move(conn, job, event, now)
         except Refused as reason:
             raise BadRequest(f"Job {job_id} cannot be {done}: {reason}.") from reason
         if after.status != job.status:
             events.append(conn, rng, job_id, [_note(after.status, rng, now)])
-        return get_job(conn, job_id)
+        return get_job(conn, caller.project, job_id)
 
 
 def _note(status: Status, rng: Rng, now: int) -> NewEvent:
@@ -118,20 +127,23 @@ def _new_row(
     conn: sa.Connection,
     rng: Rng,
     settings: Settings,
+    caller: Caller,
     request: NewJob,
     hyperparameters: dict[str, Any],
     now: int,
 ) -> JobRow:
-    base, label, start_adapter = _resolve_model(conn, request.model)
-    _check_file(conn, request.training_file, "training_file")
+    base, label, start_adapter = _resolve_model(conn, caller.project, request.model)
+    _check_file(conn, caller.project, request.training_file, "training_file")
     if request.validation_file is not None:
-        _check_file(conn, request.validation_file, "validation_file")
+        _check_file(conn, caller.project, request.validation_file, "validation_file")
     if start_adapter is not None:
         _check_shape(settings, start_adapter, hyperparameters)
     method: Method = method_of(request.method)
     shown = dict.fromkeys(PUBLIC_HYPERPARAMETERS[method], AUTO)
     return JobRow(
         id=new_id(JOB, rng),
+        project_id=caller.project,
+        key_id=caller.key_id,
         created_at=now,
         status=Status.VALIDATING.value,
         organization_id=f"org-{settings.organization}",
@@ -151,9 +163,9 @@ def _new_row(
     )
 
 
-def _resolve_model(conn: sa.Connection, name: str) -> tuple[str, str, str | None]:
+def _resolve_model(conn: sa.Connection, project_id: str, name: str) -> tuple[str, str, str | None]:
     """(registered base, label in the new model's name, adapter to continue)."""
-    tuned = models.get(conn, name)
+    tuned = models.get(conn, project_id, name)
     if tuned is not None:
         return tuned.base, tuned.label, tuned.adapter_sha256
     base = bases.resolve(conn, name)
@@ -179,8 +191,8 @@ def _check_shape(settings: Settings, sha256: str, hyperparameters: dict[str, Any
         raise BadRequest(error.message, param=error.param) from None
 
 
-def _check_file(conn: sa.Connection, file_id: str, param: str) -> None:
-    found = files.get(conn, file_id)
+def _check_file(conn: sa.Connection, project_id: str, file_id: str, param: str) -> None:
+    found = files.get(conn, project_id, file_id)
     if found is None:
         raise BadRequest(f"invalid {param}: {file_id}", param=param)
     if found.purpose != files.FINE_TUNE:
@@ -201,8 +213,8 @@ def _fingerprint(request: NewJob, idempotency_key: str | None) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
 
 
-def _earlier(conn: sa.Connection, key: str, body_sha256: str) -> JobRow | None:
-    found = idempotency.find(conn, key)
+def _earlier(conn: sa.Connection, project_id: str, key: str, body_sha256: str) -> JobRow | None:
+    found = idempotency.find(conn, project_id, key)
     if found is None:
         return None
     if found[0] != body_sha256:
@@ -212,4 +224,4 @@ def _earlier(conn: sa.Connection, key: str, body_sha256: str) -> JobRow | None:
             code="idempotency_key_reused",
             param="Idempotency-Key",
         )
-    return get_job(conn, found[1])
+    return get_job(conn, project_id, found[1])

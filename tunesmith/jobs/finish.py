@@ -89,7 +89,7 @@ def finish_training(context: Context, run: Run, result: Result) -> State:
         error = result.error or Failure("server_error", "Training failed without a reason.")
         return fail(context, run, error)
     published = publish(context, run.job_dir, result.checkpoints, run.fence)
-    result_file = _result_file(context, run.job_id) if result.status == "succeeded" else None
+    content = _metrics_blob(context, run.job_id) if result.status == "succeeded" else None
     now = context.now()
     with context.db.write() as conn:
         job = read_held(conn, run.job_id, run.fence)
@@ -100,9 +100,9 @@ def finish_training(context: Context, run: Run, result: Result) -> State:
             notes = _Publication(context, conn, job, run.job_dir, published, now).rows(
                 result, after
             )
-        if after.status is Status.SUCCEEDED and result_file is not None:
-            files.insert(conn, result_file)
-            jobs.update(conn, job.id, result_file=result_file.id)
+        if after.status is Status.SUCCEEDED and content is not None:
+            files.insert(conn, content.row(job, now))
+            jobs.update(conn, job.id, result_file=content.file_id)
         if after.status in (Status.SUCCEEDED, Status.CANCELLED):
             jobs.update(conn, job.id, trained_tokens=result.trained_tokens)
         events.append(conn, context.rng, job.id, notes)
@@ -200,6 +200,7 @@ class _Publication:
         checkpoints.insert(self.conn, row)
         model = ModelRow(
             name=name,
+            project_id=self.job.project_id,
             kind=kind,
             label=self.job.model_label,
             base=published.base.name if published.base else self.job.base,
@@ -211,8 +212,28 @@ class _Publication:
         models.insert(self.conn, model)
 
 
-def _result_file(context: Context, job_id: str) -> FileRow:
-    """Writes the metrics of all steps as a blob; its row is for the transaction that follows."""
+@dataclass(frozen=True)
+class _MetricsBlob:
+    """The bytes of a result file; its row is for the transaction that follows."""
+
+    file_id: str
+    num_bytes: int
+    sha256: str
+
+    def row(self, job: JobRow, now: int) -> FileRow:
+        return FileRow(
+            id=self.file_id,
+            project_id=job.project_id,
+            filename=RESULT_FILENAME,
+            num_bytes=self.num_bytes,
+            purpose=files.FINE_TUNE_RESULTS,
+            sha256=self.sha256,
+            created_at=now,
+        )
+
+
+def _metrics_blob(context: Context, job_id: str) -> _MetricsBlob:
+    """Writes the metrics of all steps as a blob."""
     with context.db.read() as conn:
         metrics = events.after_seq(conn, job_id, type="metrics")
     file_id = new_id(FILE, context.rng)
@@ -223,14 +244,7 @@ def _result_file(context: Context, job_id: str) -> FileRow:
     except BaseException:
         writer.abort()
         raise
-    return FileRow(
-        id=file_id,
-        filename=RESULT_FILENAME,
-        num_bytes=num_bytes,
-        purpose=files.FINE_TUNE_RESULTS,
-        sha256=sha256,
-        created_at=context.now(),
-    )
+    return _MetricsBlob(file_id, num_bytes, sha256)
 
 
 def metrics_csv(metrics: Sequence[EventRow]) -> str:

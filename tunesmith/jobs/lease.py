@@ -7,6 +7,7 @@ the owner's name says which process it is.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -65,11 +66,17 @@ def reap(context: Context) -> int:
     epoch = context.db.lease_clock().epoch
     with context.db.read() as conn:
         held = [job for job in jobs.leased(conn) if job.lease_epoch == epoch and job.lease_until]
-    dead = [job for job in held if job.lease_owner and _is_dead(job.lease_owner)]
+    owners = dead_owners(((job.lease_owner or "", epoch) for job in held), epoch)
+    dead = [job for job in held if job.lease_owner in owners]
     for job in dead:
         with context.db.write() as conn:
             jobs.update(conn, job.id, at_fence=job.fence, lease_until=0.0)
     return len(dead)
+
+
+def dead_owners(held: Iterable[tuple[str, str]], epoch: str) -> list[str]:
+    """Of (owner, epoch) pairs, the processes of this machine that are gone."""
+    return [owner for owner, when in held if when == epoch and _is_dead(owner)]
 
 
 def _is_dead(owner: str) -> bool:
@@ -83,6 +90,6 @@ def _pid_namespace() -> int:
 
 
 def _reread(conn: sa.Connection, job: JobRow) -> JobRow:
-    fresh = jobs.get(conn, job.id)
+    fresh = jobs.get_any(conn, job.id)
     assert fresh is not None
     return fresh

@@ -7,7 +7,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 
 from tunesmith.errors import TunesmithError
-from tunesmith.jobs import states
+from tunesmith.jobs import outbox, states
 from tunesmith.jobs.states import Event, State, Status
 from tunesmith.store.repo import jobs
 from tunesmith.store.repo.jobs import JobRow
@@ -32,7 +32,7 @@ def state_of(job: JobRow) -> State:
 
 def read_held(conn: sa.Connection, job_id: str, fence: int) -> JobRow:
     """The job as it is now. Raises LeaseLost unless the fence is still the current one."""
-    job = jobs.get(conn, job_id)
+    job = jobs.get_any(conn, job_id)
     if job is None or job.fence != fence:
         raise LeaseLost(job_id)
     return job
@@ -48,6 +48,8 @@ def move(
     **columns: Any,
 ) -> State:
     """Applies an event to a job just read in this write transaction; sets more columns with it.
+
+    Word of a job's end is written here, so that no end can be without it.
 
     Raises Refused, and LeaseLost where the row has changed hands since it was read.
     """
@@ -66,4 +68,6 @@ def move(
         values["finished_at"] = max(now, job.created_at)
     if not jobs.update(conn, job.id, at_fence=job.fence, **values, **columns):
         raise LeaseLost(job.id)
+    if after.status in states.TERMINAL:
+        outbox.job_ended(conn, job, after.status, now)
     return after

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -34,7 +36,7 @@ def upgrade(engine: sa.Engine, data_dir: Path) -> None:
     if found is not None:
         _refuse_newer(directory, found)
         _back_up(engine, data_dir / f"tunesmith.db.{found}")
-    with engine.begin() as conn:
+    with _unchecked(engine) as conn, conn.begin():
         options = {
             "fn": lambda revision, _: directory._upgrade_revs(HEAD, revision),
             # Lends its naming convention to the constraints that migrations leave unnamed.
@@ -43,6 +45,21 @@ def upgrade(engine: sa.Engine, data_dir: Path) -> None:
         context = MigrationContext.configure(conn, opts=options)
         with Operations.context(context):
             context.run_migrations()
+        dangling = conn.exec_driver_sql("PRAGMA foreign_key_check").all()
+        if dangling:
+            raise SchemaError(f"The upgrade to schema {HEAD} would break references: {dangling[0]}")
+
+
+@contextmanager
+def _unchecked(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A connection that may copy and replace a table that others refer to, as SQLite demands."""
+    with engine.connect() as conn:
+        # Outside of any transaction, where alone it has an effect.
+        conn.connection.cursor().execute("PRAGMA foreign_keys=OFF")
+        try:
+            yield conn
+        finally:
+            conn.connection.cursor().execute("PRAGMA foreign_keys=ON")
 
 
 def _refuse_newer(directory: ScriptDirectory, found: str) -> None:

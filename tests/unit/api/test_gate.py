@@ -7,7 +7,8 @@ from fastapi.routing import APIRoute
 
 from tests.service import KEY, Service
 from tunesmith.api.app import ROUTERS
-from tunesmith.api.gate import PUBLIC, mask
+from tunesmith.api.gate import mask
+from tunesmith.api.routes import PUBLIC
 from tunesmith.ids import SystemClock
 from tunesmith.store.repo import keys
 

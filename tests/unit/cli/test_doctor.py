@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.unit.cli.conftest import Run
+from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.ids import SystemRng
 from tunesmith.model import adapter_files
 from tunesmith.store.blobs import LocalBlobs
@@ -41,15 +42,18 @@ def data(tmp_path: Path) -> Path:
     digest = adapter_files.content_hash(adapter)
     adapter.rename(adapter.with_name(digest))
     with db.write() as conn:
-        files.insert(conn, FileRow(FILE, "train.jsonl", num_bytes, "fine-tune", sha256, 1))
+        files.insert(
+            conn, FileRow(FILE, DEFAULT_PROJECT, "train.jsonl", num_bytes, "fine-tune", sha256, 1)
+        )
         jobs.insert(conn, JobRow(
-            JOB, 1, "succeeded", "o", "b", "b", "b", FILE, 1, {}, {}, finished_at=2,
-            trained_tokens=3, fine_tuned_model=NAME, fence=2, last_step=2, total_steps=2,
+            JOB, DEFAULT_PROJECT, 1, "succeeded", "o", "b", "b", "b", FILE, 1, {}, {},
+            finished_at=2, trained_tokens=3, fine_tuned_model=NAME, fence=2,
+            last_step=2, total_steps=2,
         ))  # fmt: skip
         steps = [NewEvent(f"step:{n}", "", 1, type="metrics", data={"step": n}) for n in (1, 2)]
         events.append(conn, SystemRng(), JOB, [NewEvent("start", "", 1), *steps])
         checkpoints.insert(conn, CheckpointRow("ftckpt_1", JOB, 2, NAME, {}, 2))
-        models.insert(conn, ModelRow(NAME, "tuned", "b", "b", digest, JOB, 2, "o"))
+        models.insert(conn, ModelRow(NAME, DEFAULT_PROJECT, "tuned", "b", "b", digest, JOB, 2, "o"))
     db.close()
     return tmp_path
 

@@ -11,6 +11,7 @@ import torch
 from tests.tiny_base import write_tiny_base
 from tests.trainer_job import rows, write_rows
 from tests.unit.cli.conftest import Run, problem
+from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.bases import describe
 from tunesmith.ids import SystemClock
 from tunesmith.model.adapter_files import LoraSpec
@@ -55,13 +56,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             writer = blobs.writer(file_id)
             writer.write(content)
             num_bytes, digest = writer.finish()
-            files.insert(conn, FileRow(file_id, "a.jsonl", num_bytes, "fine-tune", digest, 1))
+            files.insert(
+                conn,
+                FileRow(file_id, DEFAULT_PROJECT, "a.jsonl", num_bytes, "fine-tune", digest, 1),
+            )
         jobs.insert(conn, JobRow(
-            JOB, 1, "succeeded", "o", "tiny", "tiny", "tiny", TRAIN, 1, {}, {}, finished_at=2,
-            validation_file=VALID, trained_tokens=3, fine_tuned_model=ADAPTED, fence=2,
+            JOB, DEFAULT_PROJECT, 1, "succeeded", "o", "tiny", "tiny", "tiny", TRAIN, 1, {}, {},
+            finished_at=2, validation_file=VALID, trained_tokens=3,
+            fine_tuned_model=ADAPTED, fence=2,
         ))  # fmt: skip
         for name, weights in ((ADAPTED, sha256), (WHOLE, None)):
-            models.insert(conn, ModelRow(name, "tuned", "tiny", "tiny", weights, JOB, 2, "o"))
+            models.insert(
+                conn, ModelRow(name, DEFAULT_PROJECT, "tuned", "tiny", "tiny", weights, JOB, 2, "o")
+            )
     db.close()
     return directory
 

@@ -9,7 +9,7 @@ from tunesmith.store.repo import keys
 
 def opens(data: Path, secret: str) -> bool:
     with open_database(data).read() as conn:
-        return keys.verify(conn, keys.load_pepper(data), secret) is not None
+        return keys.verify(conn, keys.load_pepper(data), secret, 0) is not None
 
 
 def test_create_list_revoke(run: Run, tmp_path: Path) -> None:

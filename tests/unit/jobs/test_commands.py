@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.callers import OWNER
 from tests.unit.jobs.world import BASE, World
+from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.errors import BadRequest, NotFound
 from tunesmith.jobs.commands import cancel_job, pause_job, resume_job
 from tunesmith.jobs.names import clean_suffix
@@ -44,7 +46,7 @@ def test_a_new_job_is_durable_and_shows_what_was_asked(world: World) -> None:
     )
     other = open_database(world.settings.data_dir)
     with other.read() as conn:
-        assert jobs.get(conn, job.id) == job
+        assert jobs.get_any(conn, job.id) == job
     other.close()
     assert job.status == "validating_files"
     assert job.seed == 0
@@ -83,7 +85,9 @@ def test_a_model_that_is_continued_keeps_the_shape_of_its_adapter(world: World) 
     first = world.create()
     with world.db.write() as conn:
         name = "ft:tuned"
-        row = models.ModelRow(name, "tuned", BASE, BASE, "a" * 64, first.id, 1, "org-personal")
+        row = models.ModelRow(
+            name, DEFAULT_PROJECT, "tuned", BASE, BASE, "a" * 64, first.id, 1, "org-personal"
+        )
         models.insert(conn, row)
     error = refusal(world, model=name, hyperparameters={"lora_rank": 8})
     assert error.param == "hyperparameters.lora_rank"
@@ -126,7 +130,7 @@ def test_files_that_cannot_be_used(world: World) -> None:
     assert error.param == "validation_file"
     assert "'batch'" in error.message
     with world.db.write() as conn:
-        files.mark_deleted(conn, world.file_id, 1)
+        files.mark_deleted(conn, DEFAULT_PROJECT, world.file_id, 1)
     assert refusal(world).message == f"invalid training_file: {world.file_id}"
 
 
@@ -188,7 +192,7 @@ def test_bad_parameters_are_named(world: World, fields: dict[str, Any], param: s
     assert error.param == param
     assert len(error.message) < 400
     with world.db.read() as conn:
-        assert jobs.page(conn).rows == []
+        assert jobs.page(conn, DEFAULT_PROJECT).rows == []
 
 
 def test_auto_in_one_place_leaves_the_number_of_the_other() -> None:
@@ -232,17 +236,17 @@ def test_the_same_idempotency_key_makes_one_job(world: World) -> None:
 def test_requests_on_jobs_that_nobody_holds(world: World) -> None:
     job = world.create()
     with pytest.raises(BadRequest, match="cannot be paused"):
-        pause_job(world.db, world.clock, job.id)
+        pause_job(world.db, world.clock, OWNER, job.id)
     with pytest.raises(BadRequest, match="cannot be resumed"):
-        resume_job(world.db, world.clock, job.id)
+        resume_job(world.db, world.clock, OWNER, job.id)
     with world.db.write() as conn:
         jobs.update(conn, job.id, status="queued")
-    assert pause_job(world.db, world.clock, job.id).status == "paused"
-    assert resume_job(world.db, world.clock, job.id).status == "queued"
-    done = cancel_job(world.db, world.clock, job.id)
+    assert pause_job(world.db, world.clock, OWNER, job.id).status == "paused"
+    assert resume_job(world.db, world.clock, OWNER, job.id).status == "queued"
+    done = cancel_job(world.db, world.clock, OWNER, job.id)
     assert (done.status, done.finished_at) == ("cancelled", int(world.clock.now()))
     with pytest.raises(BadRequest, match="already ended: its status is 'cancelled'"):
-        cancel_job(world.db, world.clock, job.id)
+        cancel_job(world.db, world.clock, OWNER, job.id)
     assert world.messages(job.id)[2:] == [
         "The job has been paused",
         "The job has been resumed",

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.callers import OWNER
 from tests.unit.jobs.world import World, base_info, checkpoint, end, steps, validate
+from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.jobs import lease
 from tunesmith.jobs.commands import cancel_job, pause_job, resume_job
 from tunesmith.jobs.supervisor import Supervisor
@@ -53,7 +55,7 @@ def test_a_job_from_files_to_model(world: World) -> None:
     with world.db.read() as conn:
         rows = checkpoints.page(conn, job.id).rows
         served = {row.name: row for row in models.all_rows(conn)}
-        result = files.get(conn, done.result_files[0])
+        result = files.get(conn, DEFAULT_PROJECT, done.result_files[0])
     assert [row.step for row in rows] == [5, 2]
     assert rows[0].model_name == name
     assert rows[1].model_name.endswith(":ckpt-step-2")
@@ -231,7 +233,7 @@ def test_cancel_reaches_the_trainer_and_keeps_its_checkpoints(world: World) -> N
     job_id, worker = train(world)
     process = world.only_process()
     steps(process, 2)
-    assert cancel_job(world.db, world.clock, job_id).status == "running"
+    assert cancel_job(world.db, world.clock, OWNER, job_id).status == "running"
     worker.tick()
     assert spec.read_control(process.job_dir) == "cancel"
     end(process, "cancelled")
@@ -246,7 +248,7 @@ def test_cancel_reaches_the_trainer_and_keeps_its_checkpoints(world: World) -> N
 
 def test_a_trainer_that_ignores_a_cancel_is_killed(world: World) -> None:
     job_id, worker = train(world)
-    cancel_job(world.db, world.clock, job_id)
+    cancel_job(world.db, world.clock, OWNER, job_id)
     worker.tick()
     world.ticking.now_s += 31
     worker.tick()
@@ -258,7 +260,7 @@ def test_cancel_while_files_are_checked(world: World) -> None:
     job = world.create()
     worker = world.supervisor()
     worker.tick()
-    cancel_job(world.db, world.clock, job.id)
+    cancel_job(world.db, world.clock, OWNER, job.id)
     worker.tick()
     assert world.job(job.id).status == "cancelled"
     assert world.executor.live() == []
@@ -269,13 +271,13 @@ def test_pause_and_resume(world: World) -> None:
     for _ in range(2):
         process = world.only_process()
         steps(process, 1)
-        pause_job(world.db, world.clock, job_id)
+        pause_job(world.db, world.clock, OWNER, job_id)
         worker.tick()
         assert spec.read_control(process.job_dir) == "pause"
         end(process, "paused")
         worker.tick()
         assert world.job(job_id).status == "paused"
-        resume_job(world.db, world.clock, job_id)
+        resume_job(world.db, world.clock, OWNER, job_id)
         assert world.job(job_id).status == "queued"
         worker.tick()
         assert world.only_process().fence > process.fence
@@ -327,11 +329,11 @@ def test_a_claim_whose_worker_died_before_the_launch_is_no_crash(world: World) -
     job_id, worker = train(world)
     process = world.only_process()
     steps(process, 1)
-    pause_job(world.db, world.clock, job_id)
+    pause_job(world.db, world.clock, OWNER, job_id)
     worker.tick()
     end(process, "paused")
     worker.tick()
-    resume_job(world.db, world.clock, job_id)
+    resume_job(world.db, world.clock, OWNER, job_id)
     assert lease.claim(world.context, ("queued",), lease.owner_name(world.rng)) is not None
     world.ticking.now_s += 60
     other = world.supervisor()
@@ -443,7 +445,7 @@ def test_a_failure_anywhere_in_the_finish_is_undone_and_repeated(
     assert done.status == "succeeded"
     with world.db.read() as conn:
         assert [row.name for row in models.all_rows(conn)] == [done.fine_tuned_model]
-        assert len(files.page(conn, purpose="fine-tune-results").rows) == 1
+        assert len(files.page(conn, DEFAULT_PROJECT, purpose="fine-tune-results").rows) == 1
 
 
 def test_errors_without_end_give_the_job_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

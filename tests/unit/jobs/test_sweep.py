@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.callers import OWNER
 from tests.unit.jobs.world import World, checkpoint, end, steps, validate
+from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.jobs.commands import cancel_job
 from tunesmith.jobs.publish import publish
 from tunesmith.jobs.sweep import sweep
@@ -42,10 +44,10 @@ def finished(world: World) -> str:
 def test_a_deleted_file_goes_when_its_last_job_has_ended(world: World) -> None:
     job = world.create()
     with world.db.write() as conn:
-        files.mark_deleted(conn, world.file_id, 5)
+        files.mark_deleted(conn, DEFAULT_PROJECT, world.file_id, 5)
     sweep(world.context)
     assert world.blobs.path(world.file_id).exists()
-    cancel_job(world.db, world.clock, job.id)
+    cancel_job(world.db, world.clock, OWNER, job.id)
     sweep(world.context)
     assert not world.blobs.path(world.file_id).exists()
 
@@ -72,10 +74,10 @@ def test_adapters_live_as_long_as_a_model_names_them(world: World) -> None:
     assert directory.is_dir()
     continued = world.create(model=model.name)
     with world.db.write() as conn:
-        assert models.delete(conn, model.name)
+        assert models.delete(conn, DEFAULT_PROJECT, model.name)
     sweep(world.context)
     assert directory.is_dir(), "a job that is to continue it still needs it"
-    cancel_job(world.db, world.clock, continued.id)
+    cancel_job(world.db, world.clock, OWNER, continued.id)
     sweep(world.context)
     assert list(world.settings.adapters_dir.iterdir()) == []
     assert world.job(job_id).fine_tuned_model == model.name
@@ -85,7 +87,7 @@ def test_an_adapter_just_published_again_is_left_alone(world: World) -> None:
     finished(world)
     with world.db.write() as conn:
         (model,) = models.all_rows(conn)
-        models.delete(conn, model.name)
+        models.delete(conn, DEFAULT_PROJECT, model.name)
     directory = world.context.adapter_dir(model.adapter_sha256)
     age(directory)
     process = next(p for p in world.executor.processes.values() if p.phase == "train")

@@ -9,6 +9,7 @@ import pytest
 
 from tests.tiny_base import write_tiny_base
 from tests.unit.jobs.world import FakeProcess, World, checkpoint, end, steps, validate
+from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.jobs.audit import audit_directory
 from tunesmith.jobs.publish import publish
 from tunesmith.jobs.sweep import sweep
@@ -50,7 +51,7 @@ def trained(world: World, model: str = "tiny", seed: int = 0) -> ModelRow:
 
 def row_of(world: World, name: str) -> ModelRow:
     with world.db.read() as conn:
-        found = models.get(conn, name)
+        found = models.get_any(conn, name)
     assert found is not None
     return found
 
@@ -91,7 +92,7 @@ def test_equal_models_share_one_directory_until_the_last_is_deleted(world: World
     age(directory)
     for row, stays in ((first, True), (second, False)):
         with world.db.write() as conn:
-            models.delete(conn, row.name)
+            models.delete(conn, DEFAULT_PROJECT, row.name)
         sweep(world.context)
         assert directory.exists() == stays
     with world.db.read() as conn:
@@ -111,7 +112,7 @@ def test_a_job_goes_on_from_it(world: World) -> None:
     assert given.base.path.parent == world.settings.models_dir
     age(given.base.path)
     with world.db.write() as conn:
-        models.delete(conn, row.name)
+        models.delete(conn, DEFAULT_PROJECT, row.name)
     sweep(world.context)
     assert given.base.path.is_dir(), "the job still needs it"
     steps(process, 5)

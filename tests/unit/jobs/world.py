@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.callers import OWNER
+from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.bases import BaseInfo
 from tunesmith.config import Settings
 from tunesmith.ids import FILE, SystemRng, new_id
@@ -142,17 +144,19 @@ class World:
         writer.write(content)
         num_bytes, sha256 = writer.finish()
         with self.db.write() as conn:
-            row = FileRow(file_id, "rows.jsonl", num_bytes, purpose, sha256, 1)
+            row = FileRow(file_id, DEFAULT_PROJECT, "rows.jsonl", num_bytes, purpose, sha256, 1)
             files.insert(conn, row)
         return file_id
 
     def create(self, idempotency_key: str | None = None, **fields: Any) -> JobRow:
         request = NewJob(**{"model": BASE, "training_file": self.file_id, **fields})
-        return create_job(self.db, self.clock, self.rng, self.settings, request, idempotency_key)
+        return create_job(
+            self.db, self.clock, self.rng, self.settings, OWNER, request, idempotency_key
+        )
 
     def job(self, job_id: str) -> JobRow:
         with self.db.read() as conn:
-            found = jobs.get(conn, job_id)
+            found = jobs.get_any(conn, job_id)
         assert found is not None
         return found
 

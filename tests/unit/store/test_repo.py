@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from tests.callers import OWNER
 from tests.unit.jobs.world import World, base_info
+from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.errors import BadRequest
 from tunesmith.ids import SystemRng
 from tunesmith.jobs.commands import cancel_job
@@ -29,43 +31,45 @@ def test_files_page_newest_first_and_past_deleted_ones(world: World) -> None:
     after = None
     with world.db.write() as conn:
         while True:
-            page = files.page(conn, after=after, limit=2)
+            page = files.page(conn, DEFAULT_PROJECT, after=after, limit=2)
             seen += [row.id for row in page.rows]
             # What `for file in client.files.list(): client.files.delete(file.id)` does.
             for row in page.rows:
-                assert files.mark_deleted(conn, row.id, 5)
+                assert files.mark_deleted(conn, DEFAULT_PROJECT, row.id, 5)
             if not page.has_more:
                 break
             after = page.rows[-1].id
         assert seen == ids
-        assert not files.mark_deleted(conn, ids[0], 6)
-        assert files.get(conn, ids[0]) is None
-        assert files.page(conn).rows == []
+        assert not files.mark_deleted(conn, DEFAULT_PROJECT, ids[0], 6)
+        assert files.get(conn, DEFAULT_PROJECT, ids[0]) is None
+        assert files.page(conn, DEFAULT_PROJECT).rows == []
 
 
 def test_files_by_purpose_and_order(world: World) -> None:
     other = world.add_file(purpose="batch")
     last = world.add_file()
     with world.db.read() as conn:
-        rows = files.page(conn, purpose="fine-tune", order="asc").rows
+        rows = files.page(conn, DEFAULT_PROJECT, purpose="fine-tune", order="asc").rows
         assert [row.id for row in rows] == [world.file_id, last]
-        assert [row.id for row in files.page(conn, purpose="batch").rows] == [other]
+        assert [row.id for row in files.page(conn, DEFAULT_PROJECT, purpose="batch").rows] == [
+            other
+        ]
 
 
 def test_an_unknown_cursor_is_refused(world: World) -> None:
     with world.db.read() as conn:
         with pytest.raises(BadRequest, match="file-none"):
-            files.page(conn, after="file-none")
+            files.page(conn, DEFAULT_PROJECT, after="file-none")
         with pytest.raises(BadRequest):
-            jobs.page(conn, after="ftjob-none")
+            jobs.page(conn, DEFAULT_PROJECT, after="ftjob-none")
 
 
 def test_a_deleted_file_keeps_its_blob_while_a_job_lives(world: World) -> None:
     job = world.create()
     with world.db.write() as conn:
-        files.mark_deleted(conn, world.file_id, 5)
+        files.mark_deleted(conn, DEFAULT_PROJECT, world.file_id, 5)
         assert files.disposable(conn) == []
-    cancel_job(world.db, world.clock, job.id)
+    cancel_job(world.db, world.clock, OWNER, job.id)
     with world.db.write() as conn:
         assert files.disposable(conn) == [world.file_id]
         assert files.drop_tombstones(conn, 10) == 0
@@ -77,11 +81,13 @@ def test_a_deleted_file_keeps_its_blob_while_a_job_lives(world: World) -> None:
 
 def test_files_expire(world: World) -> None:
     with world.db.write() as conn:
-        row = files.FileRow("file-" + "e" * 24, "x", 1, "fine-tune", "0", 1, expires_at=100)
+        row = files.FileRow(
+            "file-" + "e" * 24, DEFAULT_PROJECT, "x", 1, "fine-tune", "0", 1, expires_at=100
+        )
         files.insert(conn, row)
         assert files.expire(conn, 99) == 0
         assert files.expire(conn, 100) == 1
-        assert files.get(conn, row.id) is None
+        assert files.get(conn, DEFAULT_PROJECT, row.id) is None
 
 
 def test_jobs_page_newest_first_with_filters(world: World) -> None:
@@ -89,13 +95,17 @@ def test_jobs_page_newest_first_with_filters(world: World) -> None:
     red = world.create(metadata={"colour": "red", 'odd"key.$[0]': "%"})
     blue = world.create(metadata={"colour": "blue"})
     with world.db.read() as conn:
-        page = jobs.page(conn, limit=2)
+        page = jobs.page(conn, DEFAULT_PROJECT, limit=2)
         assert ([row.id for row in page.rows], page.has_more) == ([blue.id, red.id], True)
-        page = jobs.page(conn, after=red.id)
+        page = jobs.page(conn, DEFAULT_PROJECT, after=red.id)
         assert ([row.id for row in page.rows], page.has_more) == ([plain.id], False)
-        found = jobs.page(conn, metadata={"colour": "red", 'odd"key.$[0]': "%"}).rows
+        found = jobs.page(
+            conn, DEFAULT_PROJECT, metadata={"colour": "red", 'odd"key.$[0]': "%"}
+        ).rows
         assert [row.id for row in found] == [red.id]
-        assert [row.id for row in jobs.page(conn, without_metadata=True).rows] == [plain.id]
+        assert [row.id for row in jobs.page(conn, DEFAULT_PROJECT, without_metadata=True).rows] == [
+            plain.id
+        ]
         assert jobs.count_by_status(conn) == {"validating_files": 3}
 
 
@@ -178,10 +188,10 @@ def test_keys_open_until_revoked(world: World) -> None:
     with world.db.write() as conn:
         row, secret = keys.create(conn, pepper, SystemRng(), name="first", now=5)
         assert secret.startswith("sk-")
-        assert keys.verify(conn, pepper, secret) == row
+        assert keys.verify(conn, pepper, secret, 6) == row
         for wrong in ("", "sk-", secret[:-1], secret + "x", "\udc80"):
-            assert keys.verify(conn, pepper, wrong) is None
-        assert keys.verify(conn, b"other pepper", secret) is None
+            assert keys.verify(conn, pepper, wrong, 6) is None
+        assert keys.verify(conn, b"other pepper", secret, 6) is None
         assert keys.needs_touch(row, 5)
         keys.touch(conn, row.id, 5)
         (touched,) = keys.list_all(conn)
@@ -189,7 +199,7 @@ def test_keys_open_until_revoked(world: World) -> None:
         assert keys.needs_touch(touched, 65)
         assert keys.revoke(conn, row.id, 70)
         assert not keys.revoke(conn, row.id, 71)
-        assert keys.verify(conn, pepper, secret) is None
+        assert keys.verify(conn, pepper, secret, 6) is None
 
 
 def test_the_database_holds_no_key(world: World) -> None:

@@ -38,8 +38,9 @@ def page(
     conn: sa.Connection, job_id: str, *, after: str | None = None, limit: int = 10
 ) -> Page[CheckpointRow]:
     """Latest step first."""
-    query = sa.select(*_COLUMNS).where(checkpoints.c.job_id == job_id)
-    cursor = find_cursor(conn, checkpoints.c.step, checkpoints.c.id, after)
+    own = checkpoints.c.job_id == job_id
+    query = sa.select(*_COLUMNS).where(own)
+    cursor = find_cursor(conn, checkpoints.c.step, checkpoints.c.id, after, own)
     return fetch_page(conn, CheckpointRow, query, checkpoints.c.step, cursor=cursor, limit=limit)
 
 

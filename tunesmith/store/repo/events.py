@@ -84,8 +84,9 @@ def page(
     conn: sa.Connection, job_id: str, *, after: str | None = None, limit: int = 20
 ) -> Page[EventRow]:
     """Newest first. Pages stay disjoint while new events arrive."""
-    query = sa.select(*_COLUMNS).where(events.c.job_id == job_id)
-    cursor = find_cursor(conn, events.c.seq, events.c.id, after)
+    own = events.c.job_id == job_id
+    query = sa.select(*_COLUMNS).where(own)
+    cursor = find_cursor(conn, events.c.seq, events.c.id, after, own)
     return fetch_page(conn, EventRow, query, events.c.seq, cursor=cursor, limit=limit)
 
 

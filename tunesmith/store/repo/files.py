@@ -20,6 +20,7 @@ _LIVE = ("validating_files", "queued", "running", "paused")
 @dataclass(frozen=True)
 class FileRow:
     id: str
+    project_id: str
     filename: str
     """As the client sent it: shown, never used as a path."""
     num_bytes: int
@@ -34,10 +35,10 @@ def insert(conn: sa.Connection, row: FileRow) -> None:
     conn.execute(sa.insert(files).values(**vars(row), has_blob=True))
 
 
-def get(conn: sa.Connection, file_id: str) -> FileRow | None:
-    """The file, unless there is none or it is deleted."""
+def get(conn: sa.Connection, project_id: str, file_id: str) -> FileRow | None:
+    """The file, unless the project has none of that id or it is deleted."""
     query = sa.select(*columns_of(FileRow, files)).where(
-        files.c.id == file_id, files.c.deleted_at.is_(None)
+        files.c.id == file_id, files.c.project_id == project_id, files.c.deleted_at.is_(None)
     )
     row = conn.execute(query).first()
     return None if row is None else build(FileRow, row)
@@ -45,6 +46,7 @@ def get(conn: sa.Connection, file_id: str) -> FileRow | None:
 
 def page(
     conn: sa.Connection,
+    project_id: str,
     *,
     after: str | None = None,
     limit: int = 10_000,
@@ -52,19 +54,22 @@ def page(
     purpose: str | None = None,
 ) -> Page[FileRow]:
     """By creation; `after` may name a file deleted meanwhile."""
-    query = sa.select(*columns_of(FileRow, files)).where(files.c.deleted_at.is_(None))
+    own = files.c.project_id == project_id
+    query = sa.select(*columns_of(FileRow, files)).where(own, files.c.deleted_at.is_(None))
     if purpose is not None:
         query = query.where(files.c.purpose == purpose)
-    cursor = find_cursor(conn, files.c.seq, files.c.id, after)
+    cursor = find_cursor(conn, files.c.seq, files.c.id, after, own)
     newest_first = order == "desc"
     return fetch_page(
         conn, FileRow, query, files.c.seq, cursor=cursor, limit=limit, newest_first=newest_first
     )
 
 
-def mark_deleted(conn: sa.Connection, file_id: str, now: int) -> bool:
+def mark_deleted(conn: sa.Connection, project_id: str, file_id: str, now: int) -> bool:
     """Hides a file; False if there is none. A live job keeps reading it, then sweep() finds it."""
-    query = sa.update(files).where(files.c.id == file_id, files.c.deleted_at.is_(None))
+    query = sa.update(files).where(
+        files.c.id == file_id, files.c.project_id == project_id, files.c.deleted_at.is_(None)
+    )
     return conn.execute(query.values(deleted_at=now)).rowcount == 1
 
 

@@ -15,6 +15,7 @@ from tunesmith.store.tables import job_metadata, jobs
 @dataclass(frozen=True)
 class JobRow:
     id: str
+    project_id: str
     created_at: int
     status: str
     organization_id: str
@@ -30,6 +31,8 @@ class JobRow:
     """Hyperparameters as asked for: "auto" or numbers, and only those given."""
     hyperparameters: dict[str, Any]
     """As shown: "auto" until the files are validated, then numbers."""
+    key_id: str | None = None
+    """The key that asked for it; None where that was not noted."""
     method: str = "supervised"
     validation_file: str | None = None
     start_adapter: str | None = None
@@ -77,13 +80,21 @@ def insert(conn: sa.Connection, row: JobRow) -> None:
         conn.execute(sa.insert(job_metadata).values(job_id=row.id, key=key, value=value))
 
 
-def get(conn: sa.Connection, job_id: str) -> JobRow | None:
+def get(conn: sa.Connection, project_id: str, job_id: str) -> JobRow | None:
+    query = sa.select(*_COLUMNS).where(jobs.c.id == job_id, jobs.c.project_id == project_id)
+    row = conn.execute(query).first()
+    return None if row is None else build(JobRow, row)
+
+
+def get_any(conn: sa.Connection, job_id: str) -> JobRow | None:
+    """Of whichever project: for the worker and the command line."""
     row = conn.execute(sa.select(*_COLUMNS).where(jobs.c.id == job_id)).first()
     return None if row is None else build(JobRow, row)
 
 
 def page(
     conn: sa.Connection,
+    project_id: str,
     *,
     after: str | None = None,
     limit: int = 20,
@@ -91,13 +102,14 @@ def page(
     without_metadata: bool = False,
 ) -> Page[JobRow]:
     """Newest first. `metadata` keeps jobs that carry all its pairs."""
-    query = sa.select(*_COLUMNS)
+    own = jobs.c.project_id == project_id
+    query = sa.select(*_COLUMNS).where(own)
     pairs = sa.exists().where(job_metadata.c.job_id == jobs.c.id)
     for key, value in (metadata or {}).items():
         query = query.where(pairs.where(job_metadata.c.key == key, job_metadata.c.value == value))
     if without_metadata:
         query = query.where(sa.not_(pairs))
-    cursor = find_cursor(conn, jobs.c.seq, jobs.c.id, after)
+    cursor = find_cursor(conn, jobs.c.seq, jobs.c.id, after, own)
     return fetch_page(conn, JobRow, query, jobs.c.seq, cursor=cursor, limit=limit)
 
 
@@ -161,3 +173,15 @@ def many(conn: sa.Connection, job_ids: list[str]) -> dict[str, JobRow]:
 def count_by_status(conn: sa.Connection) -> dict[str, int]:
     query = sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status)
     return {row[0]: row[1] for row in conn.execute(query)}
+
+
+def waiting_since(conn: sa.Connection) -> int | None:
+    """When the job was made that has waited longest for a worker; None if none waits."""
+    waiting = jobs.c.status.in_(("validating_files", "queued"))
+    query = sa.select(sa.func.min(jobs.c.created_at)).where(waiting, jobs.c.lease_owner.is_(None))
+    return conn.execute(query).scalar()
+
+
+def trained_tokens(conn: sa.Connection) -> int:
+    """Of all jobs that have ended."""
+    return conn.execute(sa.select(sa.func.sum(jobs.c.trained_tokens))).scalar() or 0

@@ -12,7 +12,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tunesmith.ids import KEY, Rng, new_api_key
+from tunesmith.access import DEFAULT_PROJECT, Caller, Role, scopes_of
+from tunesmith.ids import (
+    ADMIN_KEY,
+    KEY,
+    PROJECT_KEY,
+    SERVICE_ACCOUNT_KEY,
+    Rng,
+    new_api_key,
+)
 from tunesmith.store.repo.rows import build, columns_of
 from tunesmith.store.tables import keys
 
@@ -28,8 +36,27 @@ class KeyRow:
     """How the key begins, and with last4 all that is ever shown of it."""
     last4: str
     created_at: int
+    project_id: str | None
+    """None: a key of the organisation."""
+    role: Role
+    scopes: list[str] | None = None
+    """None: all that the role has."""
+    user_id: str | None = None
+    service_account_id: str | None = None
+    expires_at: int | None = None
     revoked_at: int | None = None
     last_used_at: int | None = None
+
+    def caller(self) -> Caller:
+        """Who is at work when this key is shown."""
+        return Caller(
+            key_id=self.id,
+            project_id=self.project_id,
+            role=self.role,
+            scopes=scopes_of(self.role, self.project_id, self.scopes),
+            user_id=self.user_id,
+            kind="admin" if self.project_id is None else "project",
+        )
 
     @property
     def masked(self) -> str:
@@ -60,30 +87,58 @@ def load_pepper(data_dir: Path) -> bytes:
 
 
 def create(
-    conn: sa.Connection, pepper: bytes, rng: Rng, *, name: str, now: int, secret: str | None = None
+    conn: sa.Connection,
+    pepper: bytes,
+    rng: Rng,
+    *,
+    name: str,
+    now: int,
+    project_id: str | None = DEFAULT_PROJECT,
+    role: Role = "owner",
+    scopes: list[str] | None = None,
+    user_id: str | None = None,
+    service_account_id: str | None = None,
+    expires_at: int | None = None,
+    secret: str | None = None,
 ) -> tuple[KeyRow, str]:
-    """A new key and its secret, which cannot be shown again. `secret` brings one's own."""
-    secret = secret or new_api_key(rng)
-    visible = KEY if secret.startswith(KEY) else ""
+    """A new key and its secret, which cannot be shown again. `secret` brings one's own.
+
+    Without a project it is a key of the organisation.
+    """
+    kind = ADMIN_KEY if project_id is None else PROJECT_KEY
+    secret = secret or new_api_key(SERVICE_ACCOUNT_KEY if service_account_id else kind, rng)
+    known = (ADMIN_KEY, PROJECT_KEY, SERVICE_ACCOUNT_KEY, KEY, "")
+    visible = next(each for each in known if secret.startswith(each))
     row = KeyRow(
         id=f"key_{rng.token(16)}",
         name=name,
         prefix=secret[: len(visible) + 4] if len(secret) >= 20 else visible,
         last4=secret[-4:] if len(secret) >= 20 else "",
         created_at=now,
+        project_id=project_id,
+        role=role,
+        scopes=scopes,
+        user_id=user_id,
+        service_account_id=service_account_id,
+        expires_at=expires_at,
     )
     conn.execute(sa.insert(keys).values(**vars(row), digest=_digest(pepper, secret)))
     return row, secret
 
 
-def verify(conn: sa.Connection, pepper: bytes, secret: str) -> KeyRow | None:
-    """The key that a secret opens, unless it is revoked: one hash and one indexed read."""
+def verify(conn: sa.Connection, pepper: bytes, secret: str, now: int) -> KeyRow | None:
+    """The key that a secret opens, unless it is revoked or has run out.
+
+    One hash and one indexed read.
+    """
     digest = _digest(pepper, secret)
     query = sa.select(keys.c.digest, *_COLUMNS).where(keys.c.digest == digest)
     row = conn.execute(query).first()
     if row is None or row.revoked_at is not None:
         return None
     if not hmac.compare_digest(row.digest, digest):
+        return None
+    if row.expires_at is not None and row.expires_at <= now:
         return None
     return _without_digest(row)
 

@@ -16,6 +16,7 @@ Kind = Literal["tuned", "checkpoint"]
 @dataclass(frozen=True)
 class ModelRow:
     name: str
+    project_id: str
     kind: Kind
     label: str
     """The base part of the name, as the user called the base: "gpt-4o-mini"."""
@@ -35,21 +36,35 @@ def insert(conn: sa.Connection, row: ModelRow) -> None:
     conn.execute(sa.insert(models).values(**vars(row)))
 
 
-def get(conn: sa.Connection, name: str) -> ModelRow | None:
+def get(conn: sa.Connection, project_id: str, name: str) -> ModelRow | None:
+    own = models.c.project_id == project_id
+    row = conn.execute(sa.select(*_COLUMNS).where(models.c.name == name, own)).first()
+    return None if row is None else build(ModelRow, row)
+
+
+def get_any(conn: sa.Connection, name: str) -> ModelRow | None:
+    """Of whichever project: for the command line."""
     row = conn.execute(sa.select(*_COLUMNS).where(models.c.name == name)).first()
     return None if row is None else build(ModelRow, row)
 
 
-def all_rows(conn: sa.Connection) -> list[ModelRow]:
+def of_project(conn: sa.Connection, project_id: str) -> list[ModelRow]:
     """Oldest first."""
+    query = sa.select(*_COLUMNS).where(models.c.project_id == project_id)
+    return [build(ModelRow, row) for row in conn.execute(query.order_by(models.c.seq))]
+
+
+def all_rows(conn: sa.Connection) -> list[ModelRow]:
+    """Of all projects, oldest first."""
     return [
         build(ModelRow, row) for row in conn.execute(sa.select(*_COLUMNS).order_by(models.c.seq))
     ]
 
 
-def delete(conn: sa.Connection, name: str) -> bool:
+def delete(conn: sa.Connection, project_id: str, name: str) -> bool:
     """Forgets a name; False if there is none. Its files go when no name needs them (sweep)."""
-    return conn.execute(sa.delete(models).where(models.c.name == name)).rowcount == 1
+    own = models.c.project_id == project_id
+    return conn.execute(sa.delete(models).where(models.c.name == name, own)).rowcount == 1
 
 
 def adapters_in_use(conn: sa.Connection) -> set[str]:

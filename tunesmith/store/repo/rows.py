@@ -47,12 +47,19 @@ def fetch_page(
 
 
 def find_cursor(
-    conn: sa.Connection, order: sa.Column[Any], id_column: sa.Column[Any], after: str | None
+    conn: sa.Connection,
+    order: sa.Column[Any],
+    id_column: sa.Column[Any],
+    after: str | None,
+    within: sa.ColumnElement[bool],
 ) -> int | None:
-    """Where a list goes on. Raises BadRequest for an id that is not there."""
+    """Where a list goes on. Raises BadRequest for an id that is not there.
+
+    `within` is what bounds the list: an id outside it is as unknown as any other.
+    """
     if after is None:
         return None
-    found = conn.execute(sa.select(order).where(id_column == after)).scalar()
+    found = conn.execute(sa.select(order).where(id_column == after, within)).scalar()
     if found is None:
         raise BadRequest(f"No such object to continue after: {after}", param="after")
     return int(found)

@@ -1,0 +1,63 @@
+"""What each route needs: the one table that the gate goes by. What is not in it is not served."""
+
+from __future__ import annotations
+
+import re
+
+from tunesmith.access import Scope
+
+# (method, path as its router spells it) -> the scope that a key must have; None: no key at all.
+ROUTES: dict[tuple[str, str], Scope | None] = {
+    ("GET", "/healthz"): None,
+    ("GET", "/readyz"): None,
+    ("GET", "/metrics"): Scope.METRICS_READ,
+    ("POST", "/v1/files"): Scope.FILES_WRITE,
+    ("GET", "/v1/files"): Scope.FILES_READ,
+    ("GET", "/v1/files/{file_id}"): Scope.FILES_READ,
+    ("DELETE", "/v1/files/{file_id}"): Scope.FILES_WRITE,
+    ("GET", "/v1/files/{file_id}/content"): Scope.FILES_READ,
+    ("POST", "/v1/fine_tuning/jobs"): Scope.JOBS_WRITE,
+    ("GET", "/v1/fine_tuning/jobs"): Scope.JOBS_READ,
+    ("GET", "/v1/fine_tuning/jobs/{job_id}"): Scope.JOBS_READ,
+    ("POST", "/v1/fine_tuning/jobs/{job_id}/cancel"): Scope.JOBS_WRITE,
+    ("POST", "/v1/fine_tuning/jobs/{job_id}/pause"): Scope.JOBS_WRITE,
+    ("POST", "/v1/fine_tuning/jobs/{job_id}/resume"): Scope.JOBS_WRITE,
+    ("GET", "/v1/fine_tuning/jobs/{job_id}/events"): Scope.JOBS_READ,
+    ("GET", "/v1/fine_tuning/jobs/{job_id}/checkpoints"): Scope.JOBS_READ,
+    ("GET", "/v1/models"): Scope.MODELS_READ,
+    ("GET", "/v1/models/{name:path}"): Scope.MODELS_READ,
+    ("DELETE", "/v1/models/{name:path}"): Scope.MODELS_WRITE,
+    ("POST", "/v1/chat/completions"): Scope.MODEL_REQUEST,
+    ("POST", "/v1/completions"): Scope.MODEL_REQUEST,
+    ("POST", "/v1/embeddings"): Scope.MODEL_REQUEST,
+    ("POST", "/tokenize"): Scope.MODEL_REQUEST,
+    ("POST", "/detokenize"): Scope.MODEL_REQUEST,
+    ("GET", "/tokenizer_info"): Scope.MODELS_READ,
+    ("POST", "/v1/tunesmith/data/report"): Scope.DATA_READ,
+    ("GET", "/v1/tunesmith/jobs/{job_id}/rows"): Scope.JOBS_READ,
+    ("GET", "/v1/tunesmith/jobs/{job_id}/samples"): Scope.JOBS_READ,
+}
+PUBLIC = frozenset(path for (_, path), scope in ROUTES.items() if scope is None)
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """A path with parameters, as the router reads it: one segment each, or with `:path` any."""
+    parts = re.split(r"\{(\w+(?::path)?)\}", path)
+    names = [".+" if name.endswith(":path") else "[^/]+" for name in parts[1::2]]
+    texts = [re.escape(text) for text in parts[::2]]
+    return re.compile("".join(sum(zip(texts, [*names, ""], strict=True), ())), re.DOTALL)
+
+
+_PATTERNS = [
+    (method, _pattern(path), scope) for (method, path), scope in ROUTES.items() if "{" in path
+]
+
+
+def needed_scope(method: str, path: str) -> Scope | None:
+    """What a request needs; None where nothing is served. Public paths are not asked about."""
+    if (method, path) in ROUTES:
+        return ROUTES[method, path]
+    for known, pattern, scope in _PATTERNS:
+        if known == method and pattern.fullmatch(path):
+            return scope
+    return None
