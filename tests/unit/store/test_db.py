@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.errors import Unavailable
 from tunesmith.ids import SystemRng
 from tunesmith.store import db as db_module
 from tunesmith.store.db import HEAD, SchemaError, boot_time, open_database
-from tunesmith.store.repo import checkpoints, keys, models
+from tunesmith.store.repo import checkpoints, idempotency, jobs, keys, models
 from tunesmith.store.tables import metadata
 
 
@@ -204,7 +205,9 @@ def test_the_lease_clock_is_shared_and_does_not_jump() -> None:
     assert 0 <= two.now_s - one.now_s < 5
 
 
-def test_models_of_the_first_schema_keep_their_weights(tmp_path: Path) -> None:
+def test_what_the_first_schema_held_is_kept_and_belongs_to_the_default_project(
+    tmp_path: Path,
+) -> None:
     from alembic.operations import Operations
     from alembic.runtime.migration import MigrationContext
 
@@ -233,10 +236,20 @@ def test_models_of_the_first_schema_keep_their_weights(tmp_path: Path) -> None:
             "INSERT INTO checkpoints (id, job_id, step, model_name, adapter_sha256, metrics, "
             "created_at) VALUES ('c', 'j', 1, 'ft:b', 'abc', '{}', 1)"
         )
+        conn.exec_driver_sql(
+            "INSERT INTO keys (id, name, digest, prefix, last4, created_at) "
+            "VALUES ('k', 'first', 'd', 'sk-', 'wxyz', 1)"
+        )
+        conn.exec_driver_sql("INSERT INTO idempotency VALUES ('once', 'body', 'j', 1)")
     engine.dispose()
     db = open_database(tmp_path)
     with db.read() as conn:
-        (row,) = models.all_rows(conn)
+        (row,) = models.of_project(conn, DEFAULT_PROJECT)
         assert (row.name, row.adapter_sha256) == ("ft:b", "abc")
+        assert jobs.get(conn, DEFAULT_PROJECT, "j") is not None
+        assert idempotency.find(conn, DEFAULT_PROJECT, "once") == ("body", "j")
+        (key,) = keys.list_all(conn)
+        assert (key.project_id, key.role) == (DEFAULT_PROJECT, "owner")
+        assert conn.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
         assert [each.step for each in checkpoints.page(conn, "j").rows] == [1]
     db.close()

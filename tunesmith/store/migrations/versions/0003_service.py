@@ -77,34 +77,26 @@ def _people() -> None:
 
 def _project_of_everything() -> None:
     for table in ("files", "jobs", "models"):
-        with op.batch_alter_table(table, table_kwargs={"sqlite_autoincrement": True}) as changed:
-            changed.add_column(
-                sa.Column(
-                    "project_id",
-                    sa.String,
-                    sa.ForeignKey("projects.id", name=f"fk_{table}_project_id"),
-                    nullable=False,
-                    server_default=DEFAULT_PROJECT,
-                )
-            )
-            if table == "jobs":
-                changed.add_column(sa.Column("key_id", sa.String))
-        # Only the rows that were there belong to it without being told.
-        with op.batch_alter_table(table, table_kwargs={"sqlite_autoincrement": True}) as changed:
-            changed.alter_column("project_id", server_default=None)
+        # The default is for the rows that are there. Nothing that writes relies on it.
+        _refer(table, "project_id", "projects", f"NOT NULL DEFAULT '{DEFAULT_PROJECT}'")
         op.create_index(f"ix_{table}_project_id", table, ["project_id"])
+    op.add_column("jobs", sa.Column("key_id", sa.String))
+
+
+def _refer(table: str, column: str, target: str, options: str = "") -> None:
+    """Adds a column that refers to another table; alembic would copy the table for it."""
+    op.execute(
+        f"ALTER TABLE {table} ADD COLUMN {column} VARCHAR {options} "
+        f"CONSTRAINT fk_{table}_{column} REFERENCES {target} (id)"
+    )
 
 
 def _keys() -> None:
-    with op.batch_alter_table("keys", table_kwargs={"sqlite_autoincrement": True}) as changed:
-        for name in ("project", "user", "service_account"):
-            target = sa.ForeignKey(f"{name}s.id", name=f"fk_keys_{name}_id")
-            changed.add_column(sa.Column(f"{name}_id", sa.String, target))
-        changed.add_column(sa.Column("role", sa.String, nullable=False, server_default="owner"))
-        changed.add_column(sa.Column("scopes", sa.JSON))
-        changed.add_column(sa.Column("expires_at", sa.Integer))
-    with op.batch_alter_table("keys", table_kwargs={"sqlite_autoincrement": True}) as changed:
-        changed.alter_column("role", server_default=None)
+    for name in ("project", "user", "service_account"):
+        _refer("keys", f"{name}_id", f"{name}s")
+    op.add_column("keys", sa.Column("role", sa.String, nullable=False, server_default="owner"))
+    op.add_column("keys", sa.Column("scopes", sa.JSON))
+    op.add_column("keys", sa.Column("expires_at", sa.Integer))
     op.execute(f"UPDATE keys SET project_id = '{DEFAULT_PROJECT}'")
     op.create_index("ix_keys_project_id", "keys", ["project_id"])
 
