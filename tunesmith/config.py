@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr
 from pydantic_settings import (
@@ -184,3 +187,36 @@ class Settings(BaseSettings):
 def load_settings(**overrides: Any) -> Settings:
     """Settings with the given values on top; None means "not given"."""
     return Settings(**{name: value for name, value in overrides.items() if value is not None})
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """What must not be told of the settings, text by text."""
+    values = [getattr(settings, name) for name in Settings.model_fields]
+    given = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+    passwords = [urlsplit(text).password or "" for text in given]
+    return [text for text in (*given, *passwords, *map(unquote, passwords)) if text]
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """The variables that give another process these settings, the secret ones among them."""
+    return {
+        f"TUNESMITH_{name.upper()}": _as_text(getattr(settings, name), value)
+        for name, value in settings.model_dump(mode="json").items()
+        if value is not None
+    }
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for processes that need no credentials."""
+    secret = {
+        f"TUNESMITH_{name.upper()}"
+        for name, field in Settings.model_fields.items()
+        if name == "api_key" or field.annotation == SecretStr | None
+    }
+    return {name: value for name, value in environment.items() if name not in secret}
+
+
+def _as_text(value: Any, dumped: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return json.dumps(dumped) if isinstance(dumped, list | dict) else str(dumped)

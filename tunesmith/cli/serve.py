@@ -22,7 +22,7 @@ from tunesmith import __version__
 from tunesmith.bases import EMBEDDED_NAME, describe, embedded_directory
 from tunesmith.cli.children import Child, say
 from tunesmith.cli.wakeups import Wait, wakeups
-from tunesmith.config import Settings
+from tunesmith.config import Settings, as_environment, without_secrets
 from tunesmith.errors import TunesmithError
 from tunesmith.ids import SystemClock, SystemRng
 from tunesmith.store.db import Database, open_database
@@ -163,7 +163,9 @@ class Launcher:
             inherited=(fd,),
         )
         self.worker = Child("worker", "tunesmith.jobs", logs / "worker.log", environment)
-        self.engine = Child("engine", "tunesmith.serve", logs / "engine.log", environment)
+        self.engine = Child(
+            "engine", "tunesmith.serve", logs / "engine.log", without_secrets(environment)
+        )
 
     @property
     def children(self) -> tuple[Child, ...]:
@@ -217,15 +219,9 @@ class Launcher:
 
 def child_environment(settings: Settings) -> dict[str, str]:
     """This process's environment with every setting spelled out, and without the first key."""
-    values = {name: getattr(settings, name) for name in Settings.model_fields}
-    values["data"] = settings.data_dir
-    environment = dict(os.environ)
+    environment = dict(os.environ) | as_environment(settings)
+    environment["TUNESMITH_DATA"] = str(settings.data_dir)
     environment.pop("TUNESMITH_API_KEY", None)
-    environment |= {
-        f"TUNESMITH_{name.upper()}": str(value)
-        for name, value in values.items()
-        if name != "api_key" and value is not None
-    }
     # Idle threads of one process must not spin on the cores of another.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.setdefault("PYTHONUNBUFFERED", "1")

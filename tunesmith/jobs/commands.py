@@ -13,7 +13,7 @@ from tunesmith.config import Settings
 from tunesmith.data.estimate import AUTO, Method
 from tunesmith.errors import BadRequest, JobError, NotFound
 from tunesmith.ids import JOB, Clock, Rng, SystemRng, new_id
-from tunesmith.jobs import messages, outbox, tracking
+from tunesmith.jobs import costs, messages, outbox, tracking
 from tunesmith.jobs.ledger import move
 from tunesmith.jobs.request import MAX_SEED, PUBLIC_HYPERPARAMETERS, NewJob, check, method_of
 from tunesmith.jobs.states import Event, Refused, Status
@@ -37,7 +37,8 @@ def create_job(
 ) -> JobRow:
     """A new job in validating_files, or the one that the same key and body made before.
 
-    Raises BadRequest for all that can be known at once; wrong file contents fail the job instead.
+    Raises BadRequest for all that can be known at once, and TooMany for a job beyond the limits;
+    wrong file contents fail the job instead.
     """
     hyperparameters = check(request)
     outbox.check_job_emails(settings, request.metadata)
@@ -49,6 +50,7 @@ def create_job(
             if earlier is not None:
                 return earlier
         job = _new_row(conn, rng, settings, caller, request, hyperparameters, now)
+        costs.admit(conn, settings, caller, request.model, job.base, now)
         jobs.insert(conn, job)
         if idempotency_key is not None:
             idempotency.insert(conn, caller.project, idempotency_key, body_sha256, job.id, now)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunesmith.config import Settings
 from tunesmith.ids import Clock, Rng
+from tunesmith.ops.tracing import Tracing
 from tunesmith.store.blobs import BlobStore
 from tunesmith.store.db import Database
 
@@ -18,6 +19,7 @@ class Context:
     settings: Settings
     clock: Clock
     rng: Rng
+    tracing: Tracing = field(default_factory=Tracing)
 
     def job_dir(self, job_id: str) -> Path:
         return self.settings.jobs_dir / job_id

@@ -31,6 +31,8 @@ class Run:
     progress_at_s: float
     """When something was last heard of it, on the lease clock; so are the times below."""
     renew_at_s: float
+    taken_at: float = 0.0
+    """When this round of work began, seconds since 1970."""
     handle: Handle | None = None
     launch_due: bool = False
     """Whether a process is yet to be launched."""

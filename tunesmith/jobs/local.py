@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tunesmith.config import without_secrets
 from tunesmith.jobs.executor import Handle, LaunchError
 from tunesmith.train import spec
 from tunesmith.train.records import RecordError
@@ -118,6 +119,8 @@ class LocalExecutor:
             stdout=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
+            # Trainers get their job's directory, and no credentials.
+            env=without_secrets(os.environ),
         )
 
     def _lost(self, how: str) -> None:

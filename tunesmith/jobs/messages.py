@@ -8,9 +8,10 @@ from those of the trainer.
 
 from __future__ import annotations
 
-from typing import Any
-
 from tunesmith.store.repo.events import NewEvent
+from tunesmith.store.repo.trackers import TrackerRow
+
+TRACKERS = {"wandb": "Weights & Biases", "mlflow": "MLflow", "tensorboard": "TensorBoard"}
 
 
 def created(job_id: str, now: int) -> NewEvent:
@@ -24,17 +25,26 @@ def validating(training_file: str, validation_file: str | None, now: int) -> New
     return NewEvent("job:validating", text, now)
 
 
-def integrations_not_delivered(integrations: list[dict[str, Any]], now: int) -> list[NewEvent]:
-    return [
-        NewEvent(
-            f"job:integration:{number}",
-            f"The {given['type']} integration is not delivered by this server yet: the metrics of "
-            "this job are in its events and its result file",
-            now,
-            level="warn",
-        )
-        for number, given in enumerate(integrations)
-    ]
+def no_mail_server(now: int) -> NewEvent:
+    text = (
+        "No e-mail will be sent at the end of this job: this server has no mail server to send "
+        "with (its operator can name one, TUNESMITH_SMTP_URL)"
+    )
+    return NewEvent("job:email", text, now, level="warn")
+
+
+def tracked(tracker: TrackerRow, url: str, now: int) -> NewEvent:
+    text = f"The metrics of this job are passed on to {TRACKERS[tracker.kind]}: {url}"
+    return NewEvent(f"job:tracker:{tracker.number}:opened", text, now)
+
+
+def not_tracked(tracker: TrackerRow, cause: str, given_up: bool, now: int) -> NewEvent:
+    """The job itself is not touched by it."""
+    name = TRACKERS[tracker.kind]
+    end = "It is not tried again" if given_up else "It is tried again"
+    text = f"The metrics of this job were not passed on to {name}: {cause.rstrip('.')}. {end}"
+    key = f"job:tracker:{tracker.number}:{'failed' if given_up else 'trouble'}"
+    return NewEvent(key, text, now, level="warn")
 
 
 def validated(now: int) -> NewEvent:

@@ -40,7 +40,7 @@ class NewJob:
     seed: int | None = None
     metadata: dict[str, str] | None = None
     integrations: list[Any] | None = None
-    """Kept and shown; an event says that nothing is delivered to them yet."""
+    """Where the metrics go besides (jobs/tracking.py)."""
 
 
 def check(request: NewJob) -> dict[str, Any]:

@@ -141,6 +141,7 @@ class Supervisor:
             progress_at_s=now_s,
             renew_at_s=now_s + self._context.settings.lease_s / 3,
             launch_due=fresh or not was_launched(self._context, job),
+            taken_at=self._context.clock.now(),
         )
         if not run.launch_due:
             run.handle = self._executor.adopt(run.phase, run.job_dir, run.min_fence)
@@ -169,7 +170,7 @@ class Supervisor:
             run.num_faults = 0
         except LeaseLost as lost:
             log.warning("%s", lost.message)
-            del self._runs[run.job_id]
+            self._let_go(run)
         except JobError as error:
             self._fail(run, Failure(error.code, error.message, error.param))
         except RecordError as error:
@@ -203,7 +204,7 @@ class Supervisor:
         found = spec.read(Validation, run.job_dir / spec.VALIDATION_FILE)
         if found is not None and found.fence >= run.min_fence:
             finish_validation(self._context, run, found)
-            del self._runs[run.job_id]
+            self._let_go(run)
         elif not alive:
             self._died(run)
 
@@ -213,7 +214,7 @@ class Supervisor:
         if result is not None and result.fence >= run.min_fence:
             after = finish_training(self._context, run, result)
             log.info("%s is %s after step %d", run.job_id, after.status, result.step)
-            del self._runs[run.job_id]
+            self._let_go(run)
         elif not alive:
             self._died(run)
         elif num_events == 0:
@@ -226,7 +227,7 @@ class Supervisor:
         after = crashed(self._context, run)
         log.warning("the process of %s died; the job is %s", run.job_id, after.status)
         if not after.held:
-            del self._runs[run.job_id]
+            self._let_go(run)
 
     def _hand_back(self, run: Run) -> None:
         """Lets go of a job whose process does not run; a request it carries comes true now."""
@@ -243,7 +244,12 @@ class Supervisor:
             else:
                 note = None
             events.append(conn, self._context.rng, job.id, [note] if note else [])
+        self._let_go(run)
+
+    def _let_go(self, run: Run) -> None:
         del self._runs[run.job_id]
+        work: dict[str, str | int | float] = {"tunesmith.step": run.last_step}
+        self._context.tracing.work(run.job_id, run.phase, run.taken_at, work)
 
     # --- requests, leases, trouble ---
 
@@ -299,7 +305,7 @@ class Supervisor:
             log.warning("%s: %s", run.job_id, unavailable.message)
             run.retry_at_s = self._context.ticking_s() + 1.0
             return
-        del self._runs[run.job_id]
+        self._let_go(run)
 
 
 def _statuses(phase: str, ready: bool) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """What operators see: log lines and metrics.
 
 A log line is one JSON object on stderr: `time`, `level`, `service`, `message`, whatever the call
-gave as `extra={"fields": {...}}`, and `error` with a traceback. Anything that looks like an API key
-is cut down before it is written; prompts and answers are never logged.
+gave as `extra={"fields": {...}}`, and `error` with a traceback. What looks like an API key, a
+signing secret or a password in a URL is cut down before it is written, and so are the secrets of the
+settings; prompts and answers are never logged.
 """
 
 from __future__ import annotations
@@ -12,23 +13,28 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-KEY = re.compile(r"\bsk-[A-Za-z0-9_-]{8,}")
+KEY = re.compile(r"\b(sk-|whsec_)[A-Za-z0-9_+/=-]{8,}")
+PASSWORD = re.compile(r"(://[^/\s:@]*):[^/\s@]+@")
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
 def redact(text: str) -> str:
-    """`text` with every API key cut down to its last four characters."""
-    return KEY.sub(lambda match: "sk-..." + match.group()[-4:], text)
+    """`text` with every key cut down to its last four characters, and without passwords."""
+    text = KEY.sub(lambda match: f"{match[1]}...{match[0][-4:]}", text)
+    return PASSWORD.sub(r"\1:***@", text)
 
 
 class JsonFormatter(logging.Formatter):
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, secrets: Sequence[str] = ()) -> None:
         super().__init__()
         self.service = service
+        # As they stand within the JSON of a line.
+        self.secrets = [json.dumps(secret)[1:-1] for secret in secrets]
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -41,13 +47,16 @@ class JsonFormatter(logging.Formatter):
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return redact(json.dumps(line, default=str))
+        text = redact(json.dumps(line, default=str))
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text
 
 
-def configure_logging(service: str, level: str) -> None:
+def configure_logging(service: str, level: str, secrets: Sequence[str] = ()) -> None:
     """Send this process's log to stderr, a JSON object a line. Replaces what was set up before."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(service))
+    handler.setFormatter(JsonFormatter(service, secrets))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -81,9 +90,9 @@ class Metrics:
             ("kind",),
             registry=self.registry,
         )
-        self.jobs = Gauge(
-            "tunesmith_jobs",
-            "Fine-tuning jobs by status.",
-            ("status",),
+        self.limited = Counter(
+            "tunesmith_limited_requests",
+            "Requests refused by a limit.",
+            ("limit",),
             registry=self.registry,
         )

@@ -170,6 +170,14 @@ def many(conn: sa.Connection, job_ids: list[str]) -> dict[str, JobRow]:
     return {row.id: build(JobRow, row) for row in conn.execute(query)}
 
 
+def count_by_base(conn: sa.Connection, project_id: str, *, since: int) -> dict[str, int]:
+    """Jobs that a project has created since a time."""
+    query = sa.select(jobs.c.base, sa.func.count()).where(
+        jobs.c.project_id == project_id, jobs.c.created_at > since
+    )
+    return {row[0]: row[1] for row in conn.execute(query.group_by(jobs.c.base))}
+
+
 def count_by_status(conn: sa.Connection) -> dict[str, int]:
     query = sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status)
     return {row[0]: row[1] for row in conn.execute(query)}
