@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
 from tunesmith.api import (
@@ -19,10 +22,18 @@ from tunesmith.api import (
     fine_tuning,
     health,
     insight,
+    live,
+    login,
     models,
+    news,
+    progress,
+    status,
     tokenize,
+    ui,
 )
+from tunesmith.api.feed import Feed
 from tunesmith.api.gate import Frame, Gate
+from tunesmith.api.login import Signer, session_key
 from tunesmith.api.renderers import Renderers
 from tunesmith.api.services import Services
 from tunesmith.config import Settings
@@ -30,6 +41,7 @@ from tunesmith.errors import TunesmithError
 from tunesmith.ids import SystemClock, SystemRng
 from tunesmith.ops.telemetry import Metrics
 from tunesmith.serve.client import EngineClient
+from tunesmith.store import links
 from tunesmith.store.blobs import LocalBlobs
 from tunesmith.store.db import open_database
 from tunesmith.store.repo import keys
@@ -47,23 +59,39 @@ ROUTERS = (
     tokenize.router,
     data.router,
     insight.router,
+    progress.router,
+    live.router,
+    login.router,
+    status.router,
 )
+UI_DIR = Path(__file__).parent.parent / "ui"
 
 
 def create_app(settings: Settings) -> ASGIApp:
     """The service over the data directory of `settings`. Imports no torch."""
-    services = Services(
+    return assemble(open_services(settings))
+
+
+def open_services(settings: Settings) -> Services:
+    db = open_database(settings.data_dir)
+    return Services(
         settings=settings,
-        db=open_database(settings.data_dir),
+        db=db,
         blobs=LocalBlobs(settings.blobs_dir),
         engine=EngineClient(settings.engine_socket),
         renderers=Renderers(),
+        feed=Feed(partial(news.read, db)),
         metrics=Metrics(),
         clock=SystemClock(),
         rng=SystemRng(),
     )
-    gate = Gate(routes(services), verifier(services))
-    return Frame(gate, services.rng, services.metrics, settings.organization)
+
+
+def assemble(services: Services) -> ASGIApp:
+    """The routes within the gate."""
+    gate = Gate(routes(services), verifier(services), session_reader(services))
+    app = ui.Ui(gate, ui.read_bundle(UI_DIR))
+    return Frame(app, services.rng, services.metrics, services.settings.organization)
 
 
 def routes(services: Services) -> FastAPI:
@@ -89,20 +117,42 @@ def routes(services: Services) -> FastAPI:
 
 
 def verifier(services: Services) -> Callable[[str], str | None]:
-    """Names the id of a key that is valid at this moment."""
+    """Names the id of a key that is valid at this moment, or that an unused link stands for."""
     pepper = keys.load_pepper(services.settings.data_dir)
 
     def verify(secret: str) -> str | None:
         now = int(services.clock.now())
+        if secret.startswith(links.PREFIX):
+            key_id = links.redeem(services.settings.run_dir, secret, now)
+            return None if key_id is None else _used(services, key_id, now)
         with services.db.read() as conn:
             row = keys.verify(conn, pepper, secret)
-        if row is None:
-            return None
-        if keys.needs_touch(row, now):
-            _touch(services, row.id, now)
-        return row.id
+        return None if row is None else _used(services, row.id, now)
 
     return verify
+
+
+def session_reader(services: Services) -> Callable[[Headers], str | None]:
+    """Names the id of the key that a request's session stands for, if that key is in use."""
+    signer = Signer.load(services.settings.data_dir)
+
+    def read(headers: Headers) -> str | None:
+        now = int(services.clock.now())
+        key_id = session_key(signer, headers, now)
+        return None if key_id is None else _used(services, key_id, now)
+
+    return read
+
+
+def _used(services: Services, key_id: str, now: int) -> str | None:
+    """Notes the use of a key; None if it is revoked."""
+    with services.db.read() as conn:
+        row = keys.get(conn, key_id)
+    if row is None or row.revoked_at is not None:
+        return None
+    if keys.needs_touch(row, now):
+        _touch(services, key_id, now)
+    return key_id
 
 
 def _touch(services: Services, key_id: str, now: int) -> None:

@@ -35,11 +35,18 @@ def mask(key: str) -> str:
 
 
 class Gate:
-    """Lets a request pass to `app` only with a valid key; `verify` names the key's id or None."""
+    """Lets a request pass to `app` only with a valid key; `verify` names the key's id or None,
+    and so does `session`, of the cookie in the place of a key."""
 
-    def __init__(self, app: ASGIApp, verify: Callable[[str], str | None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        verify: Callable[[str], str | None],
+        session: Callable[[Headers], str | None],
+    ) -> None:
         self.app = app
         self.verify = verify
+        self.session = session
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in PUBLIC:
@@ -56,6 +63,10 @@ class Gate:
                 await self.app(scope, receive, send)
 
     async def _check(self, headers: Headers) -> str:
+        if "cookie" in headers and "authorization" not in headers:
+            key_id = await run_sync(self.session, headers)
+            if key_id is not None:
+                return key_id
         scheme, _, key = headers.get("authorization", "").partition(" ")
         key = key.strip()
         challenge = {"www-authenticate": "Bearer"}

@@ -14,6 +14,7 @@ from tunesmith.errors import TunesmithError
 from tunesmith.ids import SystemClock, SystemRng
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.local import LocalExecutor
+from tunesmith.jobs.presence import at_work
 from tunesmith.jobs.supervisor import Supervisor
 from tunesmith.ops.telemetry import configure_logging
 from tunesmith.store.blobs import LocalBlobs
@@ -44,7 +45,8 @@ def work(settings: Settings, stopping: Callable[[], bool]) -> None:
         blobs = LocalBlobs(settings.blobs_dir)
         context = Context(db, blobs, settings, SystemClock(), SystemRng())
         logging.getLogger(__name__).info("working on %s", settings.data_dir)
-        Supervisor(context, LocalExecutor()).run(stopping)
+        with at_work(settings.run_dir):
+            Supervisor(context, LocalExecutor()).run(stopping)
     finally:
         db.close()
 

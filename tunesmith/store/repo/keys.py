@@ -88,6 +88,12 @@ def verify(conn: sa.Connection, pepper: bytes, secret: str) -> KeyRow | None:
     return _without_digest(row)
 
 
+def get(conn: sa.Connection, key_id: str) -> KeyRow | None:
+    """A key by its id, revoked or not."""
+    row = conn.execute(sa.select(*_COLUMNS).where(keys.c.id == key_id)).first()
+    return None if row is None else build(KeyRow, row)
+
+
 def needs_touch(row: KeyRow, now: int) -> bool:
     """Whether its last use is long enough ago to be noted anew with touch()."""
     return row.last_used_at is None or now - row.last_used_at >= TOUCH_EVERY_S
