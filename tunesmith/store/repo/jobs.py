@@ -161,3 +161,9 @@ def many(conn: sa.Connection, job_ids: list[str]) -> dict[str, JobRow]:
 def count_by_status(conn: sa.Connection) -> dict[str, int]:
     query = sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status)
     return {row[0]: row[1] for row in conn.execute(query)}
+
+
+def among(conn: sa.Connection, statuses: tuple[str, ...]) -> list[JobRow]:
+    """The jobs in these states, oldest first."""
+    query = sa.select(*_COLUMNS).where(jobs.c.status.in_(statuses)).order_by(jobs.c.seq)
+    return [build(JobRow, row) for row in conn.execute(query)]
