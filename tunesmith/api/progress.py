@@ -17,6 +17,7 @@ from tunesmith.wire.live import JobMetrics, JobNow
 router = APIRouter(prefix="/v1/tunesmith/jobs", route_class=JsonRoute)
 
 WAITING = (Status.VALIDATING.value, Status.QUEUED.value)
+UNDER_WAY = (*WAITING, Status.RUNNING.value)
 OPEN = tuple(sorted(set(Status) - TERMINAL))
 
 

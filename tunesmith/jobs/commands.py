@@ -56,6 +56,13 @@ def create_job(
     return job
 
 
+def draft_job(db: Database, clock: Clock, settings: Settings, request: NewJob) -> JobRow:
+    """The job that `create_job` would make of the same request, and refuses as it does."""
+    hyperparameters = check(request)
+    with db.read() as conn:
+        return _new_row(conn, SystemRng(), settings, request, hyperparameters, int(clock.now()))
+
+
 def cancel_job(db: Database, clock: Clock, job_id: str) -> JobRow:
     """Ends a job; one that a worker holds ends within a training step.
 
