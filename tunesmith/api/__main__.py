@@ -12,9 +12,22 @@ import socket
 
 import uvicorn
 
-from tunesmith.api.app import create_app
+from tunesmith.api.app import assemble, open_services
+from tunesmith.api.feed import Feed
 from tunesmith.config import load_settings
 from tunesmith.ops.telemetry import configure_logging
+
+
+class Server(uvicorn.Server):
+    """Ends the streams of news at the start of a shutdown; other answers end by themselves."""
+
+    def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
+        super().__init__(config)
+        self._feed = feed
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._feed.close()
+        await super().shutdown(sockets)
 
 
 def main() -> None:
@@ -23,8 +36,9 @@ def main() -> None:
     fd = parser.parse_args().fd
     settings = load_settings()
     configure_logging("api", settings.log_level)
+    services = open_services(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        assemble(services),
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -35,7 +49,7 @@ def main() -> None:
         timeout_graceful_shutdown=math.ceil(settings.drain_s),
     )
     sockets = None if fd is None else [socket.socket(fileno=fd)]
-    uvicorn.Server(config).run(sockets=sockets)
+    Server(config, services.feed).run(sockets=sockets)
 
 
 if __name__ == "__main__":

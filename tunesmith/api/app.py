@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
 from tunesmith.access import Caller
@@ -14,16 +17,30 @@ from tunesmith.api import (
     chat,
     completions,
     data,
+    data_change,
+    data_rows,
+    download,
     embeddings,
+    estimate,
     failures,
     files,
     fine_tuning,
     health,
+    heat,
     insight,
+    live,
+    login,
     models,
+    news,
+    progress,
+    recipe,
+    status,
     tokenize,
+    ui,
 )
+from tunesmith.api.feed import Feed
 from tunesmith.api.gate import Frame, Gate
+from tunesmith.api.login import Signer, session_key
 from tunesmith.api.renderers import Renderers
 from tunesmith.api.services import Services
 from tunesmith.config import Settings
@@ -31,9 +48,11 @@ from tunesmith.errors import TunesmithError
 from tunesmith.ids import SystemClock, SystemRng
 from tunesmith.ops.telemetry import Metrics
 from tunesmith.serve.client import EngineClient
+from tunesmith.store import links
 from tunesmith.store.blobs import LocalBlobs
 from tunesmith.store.db import open_database
 from tunesmith.store.repo import keys
+from tunesmith.store.repo.keys import KeyRow
 
 log = logging.getLogger("tunesmith.api")
 
@@ -47,24 +66,46 @@ ROUTERS = (
     embeddings.router,
     tokenize.router,
     data.router,
+    data_rows.router,
+    data_change.router,
     insight.router,
+    progress.router,
+    estimate.router,
+    heat.router,
+    recipe.router,
+    download.router,
+    live.router,
+    login.router,
+    status.router,
 )
+UI_DIR = Path(__file__).parent.parent / "ui"
 
 
 def create_app(settings: Settings) -> ASGIApp:
     """The service over the data directory of `settings`. Imports no torch."""
-    services = Services(
+    return assemble(open_services(settings))
+
+
+def open_services(settings: Settings) -> Services:
+    db = open_database(settings.data_dir)
+    return Services(
         settings=settings,
-        db=open_database(settings.data_dir),
+        db=db,
         blobs=LocalBlobs(settings.blobs_dir),
         engine=EngineClient(settings.engine_socket),
         renderers=Renderers(),
+        feed=Feed(partial(news.read, db)),
         metrics=Metrics(),
         clock=SystemClock(),
         rng=SystemRng(),
     )
-    gate = Gate(routes(services), verifier(services))
-    return Frame(gate, services.rng, services.metrics, settings.organization)
+
+
+def assemble(services: Services) -> ASGIApp:
+    """The routes within the gate."""
+    gate = Gate(routes(services), verifier(services), session_reader(services))
+    app = ui.Ui(gate, ui.read_bundle(UI_DIR))
+    return Frame(app, services.rng, services.metrics, services.settings.organization)
 
 
 def routes(services: Services) -> FastAPI:
@@ -90,20 +131,45 @@ def routes(services: Services) -> FastAPI:
 
 
 def verifier(services: Services) -> Callable[[str], Caller | None]:
-    """Names the caller whose key is valid at this moment."""
+    """Names the caller of a key that is valid at this moment, or of an unused link."""
     pepper = keys.load_pepper(services.settings.data_dir)
 
     def verify(secret: str) -> Caller | None:
         now = int(services.clock.now())
+        if secret.startswith(links.PREFIX):
+            key_id = links.redeem(services.settings.run_dir, secret, now)
+            return None if key_id is None else _of_key(services, key_id, now)
         with services.db.read() as conn:
             row = keys.verify(conn, pepper, secret, now)
-        if row is None:
-            return None
-        if keys.needs_touch(row, now):
-            _touch(services, row.id, now)
-        return row.caller()
+        return None if row is None else _used(services, row, now)
 
     return verify
+
+
+def session_reader(services: Services) -> Callable[[Headers], Caller | None]:
+    """Names the caller whose key a request's session stands for, if that is in use."""
+    signer = Signer.load(services.settings.data_dir)
+
+    def read(headers: Headers) -> str | None:
+        now = int(services.clock.now())
+        key_id = session_key(signer, headers, now)
+        return None if key_id is None else _of_key(services, key_id, now)
+
+    return read
+
+
+def _of_key(services: Services, key_id: str, now: int) -> Caller | None:
+    """None if the key is revoked or has run out."""
+    with services.db.read() as conn:
+        row = keys.get(conn, key_id)
+    return None if row is None or not row.is_valid(now) else _used(services, row, now)
+
+
+def _used(services: Services, row: KeyRow, now: int) -> Caller:
+    """Notes the use of a key."""
+    if keys.needs_touch(row, now):
+        _touch(services, row.id, now)
+    return row.caller()
 
 
 def _touch(services: Services, key_id: str, now: int) -> None:

@@ -36,11 +36,18 @@ def mask(key: str) -> str:
 
 
 class Gate:
-    """Lets a request pass to `app` only with a key that may make it; `verify` names its caller."""
+    """Lets a request pass to `app` only with a key that may make it; `verify` names its caller,
+    and `session` the caller of a cookie in the place of a key."""
 
-    def __init__(self, app: ASGIApp, verify: Callable[[str], Caller | None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        verify: Callable[[str], Caller | None],
+        session: Callable[[Headers], Caller | None],
+    ) -> None:
         self.app = app
         self.verify = verify
+        self.session = session
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in PUBLIC:
@@ -59,6 +66,10 @@ class Gate:
                 await self.app(scope, receive, send)
 
     async def _identify(self, headers: Headers) -> Caller:
+        if "cookie" in headers and "authorization" not in headers:
+            of_session = await run_sync(self.session, headers)
+            if of_session is not None:
+                return of_session
         scheme, _, key = headers.get("authorization", "").partition(" ")
         key = key.strip()
         challenge = {"www-authenticate": "Bearer"}

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request
 
+from tunesmith.api.feed import Feed
 from tunesmith.api.renderers import Renderers
 from tunesmith.config import Settings
 from tunesmith.ids import Clock, Rng
@@ -23,6 +24,7 @@ class Services:
     blobs: BlobStore
     engine: EngineClient
     renderers: Renderers
+    feed: Feed
     metrics: Metrics
     clock: Clock
     rng: Rng

@@ -34,11 +34,12 @@ from tunesmith.cli.screen import say, screen
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tunesmith.cli.data_rate import Rate
+    from tunesmith.bases import BaseInfo
     from tunesmith.config import Settings
     from tunesmith.data.breakeven import BreakEven
     from tunesmith.data.forecast import Forecast
     from tunesmith.data.prices import Price
+    from tunesmith.jobs.rate import Rate
 
 DEFAULT_MODELS = ("gpt-4o-mini", "gpt-3.5-turbo", "gpt-4.1-mini")
 Number = Annotated[str, typer.Option(help="A number, or auto.")]
@@ -128,7 +129,7 @@ def estimate(
 
 
 def measured(aim: Target, wanted: Forecast, found: Settings) -> Rate | None:
-    from tunesmith.cli.data_rate import describe, past_rate, rehearsed_rate
+    from tunesmith.jobs.rate import past_rate, rehearsed_rate
 
     rate = past_rate(found.jobs_dir, aim.directory)
     if rate is not None:
@@ -137,6 +138,18 @@ def measured(aim: Target, wanted: Forecast, found: Settings) -> Rate | None:
     if base is None:
         return None
     return rehearsed_rate(base, wanted.kept, wanted, found.device, found.train_threads)
+
+
+def describe(aim: Target) -> BaseInfo | None:
+    """The base that a target is; None for a directory with a tokenizer only."""
+    from tunesmith.bases import describe as read_base
+    from tunesmith.errors import BaseModelError
+    from tunesmith.ids import SystemClock
+
+    try:
+        return read_base(aim.directory, aim.name, SystemClock())
+    except BaseModelError:
+        return None
 
 
 def hosted_price(model: str) -> HostedPrice:
@@ -158,21 +171,6 @@ def cost(hosted: HostedPrice, wanted: Forecast) -> HostedCost:
     return HostedCost(hosted.model, hosted.encoding, num, dollars, hosted.price.since)
 
 
-def local_costs(wanted: Forecast, rate: Rate | None, found: Settings) -> list[tuple[str, Decimal]]:
-    from tunesmith.data.prices import machine_cost, to_cents
-
-    costs = []
-    if found.price_per_1k_tokens is not None:
-        per_1k = Decimal(str(found.price_per_1k_tokens))
-        dollars = to_cents(per_1k * wanted.trained_tokens / 1000)
-        costs.append((f"at ${per_1k} per 1,000 tokens (settings)", dollars))
-    if found.price_per_hour is not None and rate is not None:
-        per_hour = Decimal(str(found.price_per_hour))
-        dollars = machine_cost(seconds(wanted, rate), per_hour)
-        costs.append((f"at ${per_hour} per machine-hour (settings)", dollars))
-    return costs
-
-
 def seconds(wanted: Forecast, rate: Rate) -> float:
     return wanted.trained_tokens / rate.tokens_per_s
 
@@ -188,6 +186,7 @@ def show(
     from rich.table import Table
 
     from tunesmith.data.prices import DATE, SOURCE
+    from tunesmith.jobs.rate import local_costs
 
     hyper = wanted.hyperparameters
     table = Table.grid(padding=(0, 2))
@@ -214,7 +213,8 @@ def show(
         table.add_row("", f"{rate.tokens_per_s:,.0f} tokens a second, {rate.source}")
         if rate.peak_bytes:
             table.add_row("memory", f"about {rate.peak_bytes / 1e9:.1f} GB at the peak")
-    for text, dollars in local_costs(wanted, rate, found):
+    costs = local_costs(found, wanted.trained_tokens, rate and seconds(wanted, rate))
+    for text, dollars in costs:
         table.add_row("price here", f"${dollars} {text}")
     say(console, f"Tuning {aim.name}", "bold")
     console.print(table)
@@ -259,6 +259,9 @@ def as_json(
     hosted: list[HostedCost],
     after: list[tuple[str, BreakEven]],
 ) -> dict[str, Any]:
+    from tunesmith.jobs.rate import local_costs
+
+    costs = local_costs(found, wanted.trained_tokens, rate and seconds(wanted, rate))
     return {
         "base": aim.name,
         "kind": wanted.kind,
@@ -274,7 +277,7 @@ def as_json(
         "tokens_per_s": rate.tokens_per_s if rate else None,
         "rate_source": rate.source if rate else None,
         "peak_bytes": rate.peak_bytes if rate else None,
-        "local_usd": {text: str(dollars) for text, dollars in local_costs(wanted, rate, found)},
+        "local_usd": {text: str(dollars) for text, dollars in costs},
         "openai": [{**asdict(cost), "dollars": str(cost.dollars)} for cost in hosted],
         "break_even": [
             {

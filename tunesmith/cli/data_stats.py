@@ -42,50 +42,19 @@ def stats(
     data: DataDir = None,
 ) -> None:
     """Histograms: tokens, turns, answers, labels, system messages."""
-    from tunesmith.data.rows import read_any
-    from tunesmith.data.sequences import measure
-    from tunesmith.data.stats import Stats
+    from tunesmith.data.summary import count, figures
 
     require_file(file)
     require_method(method)
     aim = target(base, tokenizer, data)
-    found = Stats()
-    for row in read_any(file, method):
-        size = measure(row, aim.renderer, aim.max_tokens)
-        is_counted = size.longest > 0
-        found.add(row, size.num_tokens if is_counted else None, size.num_trained)
+    found = count(file, aim.renderer, method, aim.max_tokens)
     if found.num_rows == 0:
         raise CommandFailed(f"{file.name} has no rows.")
     if json_:
-        print(json.dumps(figures(found, aim), ensure_ascii=False, indent=2))
+        shown = {"tokenizer": aim.name, **figures(found)}
+        print(json.dumps(shown, ensure_ascii=False, indent=2))
     else:
         show_stats(found, aim, screen())
-
-
-def figures(found: Stats, aim: Target) -> dict[str, Any]:
-    from tunesmith.data.figures import Distribution
-
-    def spread(values: Any) -> dict[str, Any] | None:
-        of = Distribution.of(values)
-        return None if of is None else vars(of)
-
-    return {
-        "num_rows": found.num_rows,
-        "kinds": dict(found.kinds),
-        "tokenizer": aim.name,
-        "num_tokens": sum(found.tokens),
-        "num_trained_tokens": found.trained,
-        "num_not_rendered": found.num_not_rendered,
-        "tokens": spread(found.tokens),
-        "turns": spread(found.turns),
-        "answer_characters": spread(found.answer_chars),
-        "rejected_characters": spread(found.rejected_chars),
-        "roles": dict(found.roles),
-        "fields": dict(found.fields),
-        "labels": dict(found.labels.most_common()) if found.labels else None,
-        "num_system_messages": len(found.systems),
-        "num_with_tools": found.num_with_tools,
-    }
 
 
 def show_stats(found: Stats, aim: Target, console: Console) -> None:

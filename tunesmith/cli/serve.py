@@ -25,6 +25,7 @@ from tunesmith.cli.wakeups import Wait, wakeups
 from tunesmith.config import Settings, as_environment, without_secrets
 from tunesmith.errors import TunesmithError
 from tunesmith.ids import SystemClock, SystemRng
+from tunesmith.store import links
 from tunesmith.store.db import Database, open_database
 from tunesmith.store.repo import bases, keys
 
@@ -49,10 +50,13 @@ def run(settings: Settings) -> int:
         try:
             key_line = ensure_key(db, settings)
             register_embedded(db)
+            link = sign_in_link(db, settings)
         finally:
             db.close()
         url = url_of(listener)
         print(f"Tunesmith {__version__}")
+        if link is not None:
+            print(f"  web app   {url}/signin#link={link} (signs in once, today)")
         print(f"  base URL  {url}/v1")
         print(f"  API key   {key_line}")
         print(f"  data      {settings.data_dir}")
@@ -127,6 +131,14 @@ def ensure_key(db: Database, settings: Settings) -> str:
         if given is not None and keys.verify(conn, pepper, given, int(SystemClock().now())) is None:
             say("TUNESMITH_API_KEY is ignored: it is read on the first start only.")
     return "as made before (`tunesmith keys create` makes another)"
+
+
+def sign_in_link(db: Database, settings: Settings) -> str | None:
+    """The secret of a link that signs in once, with the oldest key in use."""
+    with db.read() as conn:
+        usable = [row for row in keys.list_all(conn) if row.revoked_at is None]
+    now = int(SystemClock().now())
+    return links.make(settings.run_dir, usable[0].id, now) if usable else None
 
 
 def register_embedded(db: Database) -> None:

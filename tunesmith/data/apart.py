@@ -1,8 +1,8 @@
-"""A report made in a process of its own, within bounds: `python -m tunesmith.data.apart`.
+"""Work on a data file in a process of its own, within bounds: `python -m tunesmith.data.apart`.
 
-Reads one JSON object from stdin (the arguments of `Request`) and writes the report's JSON to
-stdout. The caller survives whatever the files hold, and whoever waits longer than it wants kills
-the process.
+Reads one JSON object from stdin (the name of a task and the fields of its request) and writes the
+answer's JSON to stdout. The caller survives whatever the file holds, and whoever waits longer than
+it wants kills the process.
 """
 
 from __future__ import annotations
@@ -13,90 +13,57 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-from tunesmith.data.openai_tokens import ENCODINGS
-from tunesmith.data.raw import read_raw
-from tunesmith.data.render import Renderer
-from tunesmith.data.report import Report, report
+from tunesmith.data import changed, counts, index, report_page, summary
+from tunesmith.errors import TunesmithError
 
 MAX_MEMORY_BYTES = 4 << 30
-MAX_TEXT_CHARS = 4000
 
-
-@dataclass(frozen=True)
-class Request:
-    path: str
-    valid: str | None = None
-    base: str | None = None
-    """The base model's directory."""
-    method: str | None = None
-    max_tokens: int | None = None
-    after: int = 0
-    """Rows are shown from the one after this example."""
-    limit: int = 20
-    max_rows: int = 1000
-    """Rows named for each finding."""
+Request = (
+    report_page.Request
+    | index.Request
+    | summary.Request
+    | changed.FixRequest
+    | changed.SplitRequest
+    | counts.Request
+)
+# Request -> the work it asks for.
+TASKS: Mapping[type[Any], Callable[[Any], dict[str, Any]]] = {
+    report_page.Request: report_page.make,
+    index.Request: index.make,
+    summary.Request: summary.make,
+    changed.FixRequest: changed.fix,
+    changed.SplitRequest: changed.divide,
+    counts.Request: counts.make,
+}
+NAMES = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in TASKS}
 
 
 class TooMuchError(Exception):
-    """The report took more time or memory than it may have."""
+    """The work took more time or memory than it may have."""
 
 
-def make(request: Request, processes: int | None = 1) -> dict[str, Any]:
-    """The report, with a page of rows and the codes of each; `processes` as for `report`."""
-    base = Path(request.base) if request.base else None
-    found = report(
-        Path(request.path),
-        valid=Path(request.valid) if request.valid else None,
-        renderer=Renderer.load(base) if base else None,
-        method=request.method,
-        max_tokens=request.max_tokens,
-        processes=processes,
-        encodings=tuple(ENCODINGS),
-    )
-    rows = _rows(found, request)
-    return {
-        **found.to_json(request.max_rows),
-        "rows": rows,
-        "has_more": bool(rows) and rows[-1]["number"] < found.num_rows,
-    }
+class RefusedError(TunesmithError):
+    """The file is not such that this could be done with it; says why."""
 
 
-def _rows(found: Report, request: Request) -> list[dict[str, Any]]:
-    last = request.after + request.limit
-    codes: dict[int, list[str]] = {}
-    for each in found.findings:
-        for number in each.rows:
-            if request.after < number <= last:
-                codes.setdefault(number, []).append(each.code)
-    if not found.num_rows:
-        return []
-    rows = []
-    for row in read_raw(found.path):
-        if row.number > last:
-            break
-        if row.number > request.after:
-            # Of an object spread over lines, `raw` is the first.
-            whole = json.dumps(row.value).encode() if row.num_lines > 1 else row.raw
-            text = whole[: MAX_TEXT_CHARS * 4].decode("utf-8", "replace")
-            rows.append(
-                {
-                    "number": row.number,
-                    "line": row.line,
-                    "codes": codes.get(row.number, []),
-                    "text": text[:MAX_TEXT_CHARS],
-                    "is_cut": len(text) > MAX_TEXT_CHARS,
-                }
-            )
-    return rows
+def work(request: Request) -> dict[str, Any]:
+    """Does it here. Raises RefusedError."""
+    try:
+        return TASKS[type(request)](request)
+    except TunesmithError as error:
+        raise RefusedError(error.message) from None
 
 
-def make_apart(request: Request, timeout_s: float) -> dict[str, Any]:
-    """The same in a process of its own. Raises TooMuchError."""
+def work_apart(request: Request, timeout_s: float) -> dict[str, Any]:
+    """The same in a process of its own. Raises RefusedError and TooMuchError."""
+    kind = type(request)
+    wire = {"task": f"{kind.__module__}.{kind.__qualname__}", "request": asdict(request)}
     # A session of its own, so that the processes that it starts end with it.
     with subprocess.Popen(
         [sys.executable, "-m", "tunesmith.data.apart"],
@@ -106,23 +73,34 @@ def make_apart(request: Request, timeout_s: float) -> dict[str, Any]:
         start_new_session=True,
     ) as process:
         try:
-            written, _ = process.communicate(json.dumps(asdict(request)).encode(), timeout_s)
+            written, _ = process.communicate(json.dumps(wire).encode(), timeout_s)
         except subprocess.TimeoutExpired:
             raise TooMuchError(f"more than {timeout_s:g} s") from None
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode != 0:
-        raise TooMuchError("more memory or time than a report may have")
+        raise TooMuchError("more memory or time than it may have")
     answer: dict[str, Any] = json.loads(written)
+    if "refused" in answer:
+        raise RefusedError(answer["refused"])
     return answer
 
 
 def main() -> None:
-    request = Request(**json.loads(sys.stdin.buffer.read()))
+    wire = json.loads(sys.stdin.buffer.read())
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    json.dump(make(request, processes=None), sys.stdout)
+    kind = NAMES[wire["task"]]
+    task = TASKS[kind]
+    if kind is report_page.Request:
+        # Here all processors may be used.
+        task = partial(report_page.make, processes=None)
+    try:
+        answer = task(kind(**wire["request"]))
+    except TunesmithError as error:
+        answer = {"refused": error.message}
+    json.dump(answer, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from tunesmith.ids import SystemClock, SystemRng
 from tunesmith.jobs import herald
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.local import LocalExecutor
+from tunesmith.jobs.presence import at_work
 from tunesmith.jobs.supervisor import Supervisor
 from tunesmith.ops.telemetry import configure_logging
 from tunesmith.ops.tracing import open_tracing
@@ -52,7 +53,8 @@ def work(settings: Settings, stopping: Callable[[], bool]) -> None:
         done = threading.Event()
         telling = herald.start(context, done.is_set)
         try:
-            Supervisor(context, LocalExecutor()).run(stopping)
+            with at_work(settings.run_dir):
+                Supervisor(context, LocalExecutor()).run(stopping)
         finally:
             done.set()
             telling.join()

@@ -65,6 +65,16 @@ def create_job(
     return job
 
 
+def draft_job(
+    db: Database, clock: Clock, settings: Settings, caller: Caller, request: NewJob
+) -> JobRow:
+    """The job that `create_job` would make of the same request, and refuses as it does."""
+    hyperparameters = check(request)
+    with db.read() as conn:
+        now = int(clock.now())
+        return _new_row(conn, SystemRng(), settings, caller, request, hyperparameters, now)
+
+
 def cancel_job(db: Database, clock: Clock, caller: Caller, job_id: str) -> JobRow:
     """Ends a job; one that a worker holds ends within a training step.
 

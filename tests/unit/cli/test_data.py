@@ -315,7 +315,7 @@ def test_estimate_measures_time_memory_and_price_here(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("torch")
-    monkeypatch.setattr("tunesmith.cli.data_rate.BUDGET_S", 0.1)
+    monkeypatch.setattr("tunesmith.jobs.rate.BUDGET_S", 0.1)
     monkeypatch.setenv("TUNESMITH_PRICE_PER_1K_TOKENS", "0.001")
     monkeypatch.setenv("TUNESMITH_PRICE_PER_HOUR", "36")
     found = json.loads(run("data", "estimate", REAL, "--json", "--data", tmp_path).output)

@@ -44,6 +44,12 @@ def get(conn: sa.Connection, project_id: str, file_id: str) -> FileRow | None:
     return None if row is None else build(FileRow, row)
 
 
+def known(conn: sa.Connection, file_id: str) -> FileRow | None:
+    """The file, also a deleted one."""
+    row = conn.execute(sa.select(*columns_of(FileRow, files)).where(files.c.id == file_id)).first()
+    return None if row is None else build(FileRow, row)
+
+
 def page(
     conn: sa.Connection,
     project_id: str,

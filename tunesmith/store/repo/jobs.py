@@ -193,3 +193,9 @@ def waiting_since(conn: sa.Connection) -> int | None:
 def trained_tokens(conn: sa.Connection) -> int:
     """Of all jobs that have ended."""
     return conn.execute(sa.select(sa.func.sum(jobs.c.trained_tokens))).scalar() or 0
+
+
+def among(conn: sa.Connection, statuses: tuple[str, ...]) -> list[JobRow]:
+    """The jobs in these states, oldest first."""
+    query = sa.select(*_COLUMNS).where(jobs.c.status.in_(statuses)).order_by(jobs.c.seq)
+    return [build(JobRow, row) for row in conn.execute(query)]

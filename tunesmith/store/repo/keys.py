@@ -58,6 +58,10 @@ class KeyRow:
             kind="admin" if self.project_id is None else "project",
         )
 
+    def is_valid(self, now: int) -> bool:
+        """Whether it is neither revoked nor past its time."""
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
+
     @property
     def masked(self) -> str:
         return f"{self.prefix}...{self.last4}"
@@ -134,13 +138,16 @@ def verify(conn: sa.Connection, pepper: bytes, secret: str, now: int) -> KeyRow 
     digest = _digest(pepper, secret)
     query = sa.select(keys.c.digest, *_COLUMNS).where(keys.c.digest == digest)
     row = conn.execute(query).first()
-    if row is None or row.revoked_at is not None:
+    if row is None or not hmac.compare_digest(row.digest, digest):
         return None
-    if not hmac.compare_digest(row.digest, digest):
-        return None
-    if row.expires_at is not None and row.expires_at <= now:
-        return None
-    return _without_digest(row)
+    key = _without_digest(row)
+    return key if key.is_valid(now) else None
+
+
+def get(conn: sa.Connection, key_id: str) -> KeyRow | None:
+    """A key by its id, revoked or not."""
+    row = conn.execute(sa.select(*_COLUMNS).where(keys.c.id == key_id)).first()
+    return None if row is None else build(KeyRow, row)
 
 
 def needs_touch(row: KeyRow, now: int) -> bool:

@@ -1,0 +1,82 @@
+"""What must hold of the web app: `python web/check.py`. Needs Node, and the built files.
+
+The API's types are those of its document, the sources pass the strict compiler, the built files
+keep within their budgets and hold no source maps.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import build
+from document import document
+
+SCHEMA = build.WEB / "src" / "api" / "schema.ts"
+MAX_FIRST_LOAD_BYTES = 350_000
+MAX_STATIC_BYTES = 3_000_000
+# Loaded by the first page beside what index.html names: the fonts of its text.
+FIRST_FONTS = ("inter-latin-wght", "jetbrains-mono-latin-wght")
+
+
+def write_types(path: Path) -> None:
+    """The document's types, as TypeScript."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as written:
+        json.dump(document(), written, sort_keys=True)
+        written.flush()
+        _node("openapi-typescript/bin/cli.js", written.name, "--output", str(path))
+
+
+def check_types() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        fresh = Path(directory) / "schema.ts"
+        write_types(fresh)
+        if fresh.read_text() != SCHEMA.read_text():
+            sys.exit("web/src/api/schema.ts is not what the API says now: `make ui-types`.")
+
+
+def first_load() -> int:
+    """Bytes, gzipped as served, from an empty cache to the first page."""
+    page = (build.OUT / "index.html").read_text()
+    named = [build.OUT / name for name in re.findall(r'(?:src|href)="/([^"]+)"', page)]
+    fonts = [path for path in build.OUT.glob("assets/*.woff2") if path.name.startswith(FIRST_FONTS)]
+    home = list(build.OUT.glob("assets/Home-*.js"))
+    packed = sum(len(gzip.compress(path.read_bytes())) for path in [*named, *home])
+    return packed + sum(path.stat().st_size for path in fonts)
+
+
+def check_size() -> None:
+    files = [path for path in build.OUT.rglob("*") if path.is_file()]
+    static = sum(path.stat().st_size for path in files)
+    first = first_load()
+    print(f"first load {first / 1000:.0f} kB gzipped, all files {static / 1000:.0f} kB")
+    if first > MAX_FIRST_LOAD_BYTES or static > MAX_STATIC_BYTES:
+        sys.exit(f"The budgets are {MAX_FIRST_LOAD_BYTES} and {MAX_STATIC_BYTES} bytes.")
+    if maps := [path.name for path in files if path.suffix == ".map"]:
+        sys.exit(f"Source maps do not belong into the wheel: {maps}")
+
+
+def _node(script: str, *arguments: str) -> None:
+    node, npm = build.find_node()
+    modules = build.WEB / "node_modules"
+    if not (modules / "typescript").is_dir():
+        install = [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        subprocess.run(install, cwd=build.WEB, check=True, stdout=subprocess.DEVNULL)
+    command = [node, str(modules / script), *arguments]
+    done = subprocess.run(command, cwd=build.WEB, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(done.stdout + done.stderr)
+
+
+if __name__ == "__main__":
+    if "--write-types" in sys.argv:
+        write_types(SCHEMA)
+    else:
+        check_types()
+        _node("typescript/bin/tsc", "--noEmit")
+        check_size()
