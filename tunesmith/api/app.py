@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from tunesmith.access import Caller
 from tunesmith.api import (
+    audit_logs,
     chat,
     completions,
     data,
@@ -20,20 +21,26 @@ from tunesmith.api import (
     fine_tuning,
     health,
     insight,
+    keys,
     models,
+    moderations,
+    organization,
     tokenize,
+    usage,
 )
 from tunesmith.api.gate import Frame, Gate
+from tunesmith.api.meter import Meter
 from tunesmith.api.renderers import Renderers
 from tunesmith.api.services import Services
 from tunesmith.config import Settings
 from tunesmith.errors import TunesmithError
 from tunesmith.ids import SystemClock, SystemRng
+from tunesmith.limits.limiter import Limiter, LocalLimiter
 from tunesmith.ops.telemetry import Metrics
 from tunesmith.serve.client import EngineClient
 from tunesmith.store.blobs import LocalBlobs
 from tunesmith.store.db import open_database
-from tunesmith.store.repo import keys
+from tunesmith.store.repo import keys as stored_keys
 
 log = logging.getLogger("tunesmith.api")
 
@@ -48,23 +55,43 @@ ROUTERS = (
     tokenize.router,
     data.router,
     insight.router,
+    organization.router,
+    keys.router,
+    audit_logs.router,
+    moderations.router,
+    usage.router,
 )
 
 
 def create_app(settings: Settings) -> ASGIApp:
     """The service over the data directory of `settings`. Imports no torch."""
+    db, clock, metrics = open_database(settings.data_dir), SystemClock(), Metrics()
     services = Services(
         settings=settings,
-        db=open_database(settings.data_dir),
+        db=db,
         blobs=LocalBlobs(settings.blobs_dir),
         engine=EngineClient(settings.engine_socket),
         renderers=Renderers(),
-        metrics=Metrics(),
-        clock=SystemClock(),
+        metrics=metrics,
+        meter=Meter(settings, db, limiter(settings), metrics, clock),
+        clock=clock,
         rng=SystemRng(),
     )
     gate = Gate(routes(services), verifier(services))
     return Frame(gate, services.rng, services.metrics, settings.organization)
+
+
+def limiter(settings: Settings) -> Limiter:
+    """In this process, or in the Redis that several API processes share."""
+    if settings.redis_url is None:
+        return LocalLimiter()
+    try:
+        from tunesmith.limits.redis import RedisLimiter
+    except ImportError:
+        raise TunesmithError(
+            "redis_url needs a library: pip install 'tunesmith[redis]', or leave the setting out."
+        ) from None
+    return RedisLimiter(settings.redis_url.get_secret_value())
 
 
 def routes(services: Services) -> FastAPI:
@@ -72,7 +99,9 @@ def routes(services: Services) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        services.meter.start()
         yield
+        await services.meter.close()
         services.db.close()
 
     app = FastAPI(
@@ -91,15 +120,15 @@ def routes(services: Services) -> FastAPI:
 
 def verifier(services: Services) -> Callable[[str], Caller | None]:
     """Names the caller whose key is valid at this moment."""
-    pepper = keys.load_pepper(services.settings.data_dir)
+    pepper = stored_keys.load_pepper(services.settings.data_dir)
 
     def verify(secret: str) -> Caller | None:
         now = int(services.clock.now())
         with services.db.read() as conn:
-            row = keys.verify(conn, pepper, secret, now)
+            row = stored_keys.verify(conn, pepper, secret, now)
         if row is None:
             return None
-        if keys.needs_touch(row, now):
+        if stored_keys.needs_touch(row, now):
             _touch(services, row.id, now)
         return row.caller()
 
@@ -109,7 +138,7 @@ def verifier(services: Services) -> Callable[[str], Caller | None]:
 def _touch(services: Services, key_id: str, now: int) -> None:
     try:
         with services.db.write() as conn:
-            keys.touch(conn, key_id, now)
+            stored_keys.touch(conn, key_id, now)
     except TunesmithError as error:
         # Worth no refusal: the next request notes it.
         log.warning("the last use of a key was not noted: %s", error.message)

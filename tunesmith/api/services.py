@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request
 
+from tunesmith.api.meter import Meter
 from tunesmith.api.renderers import Renderers
 from tunesmith.config import Settings
 from tunesmith.ids import Clock, Rng
@@ -24,6 +25,7 @@ class Services:
     engine: EngineClient
     renderers: Renderers
     metrics: Metrics
+    meter: Meter
     clock: Clock
     rng: Rng
 

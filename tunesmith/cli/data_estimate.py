@@ -158,18 +158,21 @@ def cost(hosted: HostedPrice, wanted: Forecast) -> HostedCost:
     return HostedCost(hosted.model, hosted.encoding, num, dollars, hosted.price.since)
 
 
-def local_costs(wanted: Forecast, rate: Rate | None, found: Settings) -> list[tuple[str, Decimal]]:
-    from tunesmith.data.prices import machine_cost, to_cents
+def local_costs(
+    aim: Target, wanted: Forecast, rate: Rate | None, found: Settings
+) -> list[tuple[str, Decimal]]:
+    """By the price table of the settings: what a job of it will be billed."""
+    from tunesmith.data.prices import to_cents
+    from tunesmith.tariff import rates_of, to_dollars
 
+    rates = rates_of(found.prices, aim.name)
     costs = []
-    if found.price_per_1k_tokens is not None:
-        per_1k = Decimal(str(found.price_per_1k_tokens))
-        dollars = to_cents(per_1k * wanted.trained_tokens / 1000)
-        costs.append((f"at ${per_1k} per 1,000 tokens (settings)", dollars))
-    if found.price_per_hour is not None and rate is not None:
-        per_hour = Decimal(str(found.price_per_hour))
-        dollars = machine_cost(seconds(wanted, rate), per_hour)
-        costs.append((f"at ${per_hour} per machine-hour (settings)", dollars))
+    if rates.training:
+        dollars = to_cents(to_dollars(rates.trained(wanted.trained_tokens)))
+        costs.append((f"at ${rates.training} per 1,000 tokens (settings)", dollars))
+    if rates.machine_hour and rate is not None:
+        dollars = to_cents(to_dollars(rates.machine(seconds(wanted, rate))))
+        costs.append((f"at ${rates.machine_hour} per machine-hour (settings)", dollars))
     return costs
 
 
@@ -214,7 +217,7 @@ def show(
         table.add_row("", f"{rate.tokens_per_s:,.0f} tokens a second, {rate.source}")
         if rate.peak_bytes:
             table.add_row("memory", f"about {rate.peak_bytes / 1e9:.1f} GB at the peak")
-    for text, dollars in local_costs(wanted, rate, found):
+    for text, dollars in local_costs(aim, wanted, rate, found):
         table.add_row("price here", f"${dollars} {text}")
     say(console, f"Tuning {aim.name}", "bold")
     console.print(table)
@@ -274,7 +277,9 @@ def as_json(
         "tokens_per_s": rate.tokens_per_s if rate else None,
         "rate_source": rate.source if rate else None,
         "peak_bytes": rate.peak_bytes if rate else None,
-        "local_usd": {text: str(dollars) for text, dollars in local_costs(wanted, rate, found)},
+        "local_usd": {
+            text: str(dollars) for text, dollars in local_costs(aim, wanted, rate, found)
+        },
         "openai": [{**asdict(cost), "dollars": str(cost.dollars)} for cost in hosted],
         "break_even": [
             {
