@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from tunesmith.access import Caller
+from tunesmith.access import Caller, Scope
 from tunesmith.api import (
     audit_logs,
     chat,
@@ -22,16 +22,20 @@ from tunesmith.api import (
     health,
     insight,
     keys,
+    limits,
     models,
     moderations,
+    notifications,
     organization,
     tokenize,
     usage,
+    webhooks,
 )
 from tunesmith.api.gate import Frame, Gate
 from tunesmith.api.meter import Meter
 from tunesmith.api.renderers import Renderers
 from tunesmith.api.services import Services
+from tunesmith.api.store_metrics import StoreMetrics
 from tunesmith.config import Settings
 from tunesmith.errors import TunesmithError
 from tunesmith.ids import SystemClock, SystemRng
@@ -59,7 +63,10 @@ ROUTERS = (
     keys.router,
     audit_logs.router,
     moderations.router,
+    limits.router,
     usage.router,
+    webhooks.router,
+    notifications.router,
 )
 
 
@@ -77,6 +84,7 @@ def create_app(settings: Settings) -> ASGIApp:
         clock=clock,
         rng=SystemRng(),
     )
+    metrics.registry.register(StoreMetrics(db, clock))
     gate = Gate(routes(services), verifier(services))
     return Frame(gate, services.rng, services.metrics, settings.organization)
 
@@ -122,7 +130,11 @@ def verifier(services: Services) -> Callable[[str], Caller | None]:
     """Names the caller whose key is valid at this moment."""
     pepper = stored_keys.load_pepper(services.settings.data_dir)
 
+    token = services.settings.metrics_token
+
     def verify(secret: str) -> Caller | None:
+        if token is not None and stored_keys.equal(secret, token.get_secret_value()):
+            return Caller("metrics_token", None, "reader", frozenset({Scope.METRICS_READ}))
         now = int(services.clock.now())
         with services.db.read() as conn:
             row = stored_keys.verify(conn, pepper, secret, now)
