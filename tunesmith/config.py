@@ -12,10 +12,10 @@ import tempfile
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -25,6 +25,7 @@ from pydantic_settings import (
 
 from tunesmith.tariff import Rates
 
+MODERATION_KEY = "TUNESMITH_MODERATION_API_KEY"
 # sun_path holds 108 bytes on Linux, one of them the closing NUL.
 MAX_SOCKET_PATH = 100
 
@@ -131,8 +132,34 @@ class Settings(BaseSettings):
     otel_url: str | None = Field(
         None, description="OpenTelemetry collector that traces go to, by OTLP over HTTP."
     )
+    moderation: Literal["embedded", "chat", "guard", "off"] = Field(
+        "embedded",
+        description="Who moderates: the embedded classifier, a chat model, a guard model, nobody.",
+    )
+    moderation_url: str | None = Field(
+        None, description="Base URL of the endpoint of the chat or guard model, up to /v1."
+    )
+    moderation_model: str | None = Field(None, description="Its name there.")
+    moderation_api_key: SecretStr | None = Field(None, description="Key for that endpoint.")
+    moderation_fail_share: float = Field(
+        0.2, ge=0, le=1, description="Share of flagged rows over which a job fails; 1 = never."
+    )
     device: str = Field("auto", description="Where models run: auto, cpu or cuda.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Log level.")
+
+    @model_validator(mode="after")
+    def _moderator_has_an_address(self) -> Self:
+        asked = self.moderation in ("chat", "guard")
+        if asked and not (self.moderation_url and self.moderation_model):
+            raise ValueError(
+                f"moderation = {self.moderation} needs moderation_url and moderation_model"
+            )
+        return self
+
+    @property
+    def moderation_key(self) -> str | None:
+        key = self.moderation_api_key
+        return None if key is None else key.get_secret_value()
 
     @property
     def data_dir(self) -> Path:
@@ -206,14 +233,14 @@ def as_environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment for processes that need no credentials."""
+def without_secrets(environment: Mapping[str, str], keep: str | None = None) -> dict[str, str]:
+    """An environment for processes that need no credentials, or but the one in `keep`."""
     secret = {
         f"TUNESMITH_{name.upper()}"
         for name, field in Settings.model_fields.items()
         if name == "api_key" or field.annotation == SecretStr | None
     }
-    return {name: value for name, value in environment.items() if name not in secret}
+    return {name: value for name, value in environment.items() if name not in secret - {keep}}
 
 
 def _as_text(value: Any, dumped: Any) -> str:

@@ -13,6 +13,7 @@ TunesmithError
 |-- JobError                 a job cannot go on by itself (out of memory, NaN loss)
 |-- BaseModelError           a base model cannot be used; says what to do
 |-- AdapterError             adapter files do not fit the base they are loaded onto
+|-- ModerationError          the model that moderates cannot be asked, or gives no verdict
 |-- ExportError              a model cannot be written in the form asked for, or came out different
 `-- EngineError              the engine refused or broke off a request
     `-- EngineUnavailable    the engine is not there (starting, crashed, draining)
@@ -121,6 +122,10 @@ class BaseModelError(TunesmithError):
 
 
 class AdapterError(TunesmithError):
+    pass
+
+
+class ModerationError(TunesmithError):
     pass
 
 

@@ -1,4 +1,5 @@
-"""Cuts the published OpenAPI file down to what this server serves, with all it refers to.
+"""Cuts the published OpenAPI file down to what this server serves, with all it refers to, and the
+list of all its operations.
 
     python tests/contract/extract.py openapi.yaml > tests/contract/openai.json
 
@@ -30,7 +31,11 @@ PATHS = (
     "/chat/completions",
     "/completions",
     "/embeddings",
+    "/moderations",
 )
+# Of the administration everything.
+PREFIX = "/organization/"
+METHODS = ("get", "post", "delete")
 # Reached from no path: errors, and the chunks of a stream.
 SCHEMAS = ("ErrorResponse", "CreateChatCompletionStreamResponse")
 PROSE = ("description", "example", "examples", "title", "summary", "externalDocs")
@@ -65,22 +70,32 @@ def success(operation: dict[str, Any]) -> dict[str, Any]:
 
 def extract(source: dict[str, Any]) -> dict[str, Any]:
     """The paths' responses and every schema that these reach."""
-    methods = ("get", "post", "delete")
+    administration = [path for path in source["paths"] if path.startswith(PREFIX)]
     paths = {
         path: {
             method: success(operation)
             for method, operation in source["paths"][path].items()
-            if method in methods
+            if method in METHODS
         }
-        for path in PATHS
+        for path in (*PATHS, *administration)
     }
+    operations = [
+        [method, path]
+        for path, found in sorted(source["paths"].items())
+        for method in METHODS
+        if method in found
+    ]
     schemas: dict[str, Any] = {}
     waiting = set(SCHEMAS) | references(paths)
     while waiting:
         name = waiting.pop()
         schemas[name] = bare(source["components"]["schemas"][name])
         waiting |= references(schemas[name]) - schemas.keys()
-    return {"paths": paths, "components": {"schemas": dict(sorted(schemas.items()))}}
+    return {
+        "operations": operations,
+        "paths": paths,
+        "components": {"schemas": dict(sorted(schemas.items()))},
+    }
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ STREAM_CHUNKS = {
 ERROR = "#/components/schemas/ErrorResponse"
 # Answers outside the published API, and the bodies that are no JSON.
 OURS = re.compile(
-    r"/(healthz|readyz|metrics|tokenize|detokenize|tokenizer_info)|/v1/files/[^/]+/content|/v1/tunesmith/.+"
+    r"/(healthz|readyz|metrics|tokenize|detokenize|tokenizer_info)|/v1/files/[^/]+/content|/v1/tunesmith/.+|/v1/webhook_.+"
+    r"|/v1/organization/audit_logs"
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tunesmith.data.rows import read_any
 from tunesmith.data.sequences import sequences
 from tunesmith.jobs import rate
 from tunesmith.jobs.rate import Rate
+from tunesmith.tariff import Rates
 
 PATH = "/v1/tunesmith/jobs/estimate"
 
@@ -57,7 +59,7 @@ def test_time_and_price_come_from_the_speed_of_finished_jobs(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rate, "past_rate", lambda jobs_dir, base: Rate(10.0, "a job", 5_000_000))
-    priced = service.settings.model_copy(update={"price_per_hour": 36.0})
+    priced = {"*": Rates(machine_hour=Decimal(36))}
     monkeypatch.setattr(rate, "local_costs", lambda _, *rest: LOCAL_COSTS(priced, *rest))
     found = asked(service, hyperparameters={"n_epochs": 1})
     assert found["seconds"] == found["trained_tokens"] / 10

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from tokenizers import Tokenizer
 
-from tunesmith.api.services import Services
 from tunesmith.errors import BadRequest
 from tunesmith.serve.client import EngineClient, Generation
 from tunesmith.serve.protocol import GenRequest, InvalidGrammar
@@ -96,12 +95,3 @@ class AnswerText:
         return TextStream(
             self.tokenizer, self.stop, token_bytes=self.token_bytes, shown_ids=self.shown_ids
         )
-
-
-def count(svc: Services, usage: Usage) -> None:
-    """Adds an answer's tokens to the metrics."""
-    for kind, num_tokens in (
-        ("prompt", usage.prompt_tokens),
-        ("completion", usage.completion_tokens),
-    ):
-        svc.metrics.chat_tokens.labels(kind).inc(num_tokens)

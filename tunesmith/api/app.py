@@ -12,8 +12,9 @@ from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
-from tunesmith.access import Caller
+from tunesmith.access import Caller, Scope
 from tunesmith.api import (
+    audit_logs,
     chat,
     completions,
     data,
@@ -28,30 +29,40 @@ from tunesmith.api import (
     health,
     heat,
     insight,
+    keys,
+    limits,
     live,
     login,
     models,
+    moderations,
     news,
+    notifications,
+    organization,
     progress,
     recipe,
     status,
     tokenize,
     ui,
+    usage,
+    webhooks,
 )
 from tunesmith.api.feed import Feed
 from tunesmith.api.gate import Frame, Gate
 from tunesmith.api.login import Signer, session_key
+from tunesmith.api.meter import Meter
 from tunesmith.api.renderers import Renderers
 from tunesmith.api.services import Services
+from tunesmith.api.store_metrics import StoreMetrics
 from tunesmith.config import Settings
 from tunesmith.errors import TunesmithError
 from tunesmith.ids import SystemClock, SystemRng
+from tunesmith.limits.limiter import Limiter, LocalLimiter
 from tunesmith.ops.telemetry import Metrics
 from tunesmith.serve.client import EngineClient
 from tunesmith.store import links
 from tunesmith.store.blobs import LocalBlobs
 from tunesmith.store.db import open_database
-from tunesmith.store.repo import keys
+from tunesmith.store.repo import keys as stored_keys
 from tunesmith.store.repo.keys import KeyRow
 
 log = logging.getLogger("tunesmith.api")
@@ -77,6 +88,14 @@ ROUTERS = (
     live.router,
     login.router,
     status.router,
+    organization.router,
+    keys.router,
+    audit_logs.router,
+    moderations.router,
+    limits.router,
+    usage.router,
+    webhooks.router,
+    notifications.router,
 )
 UI_DIR = Path(__file__).parent.parent / "ui"
 
@@ -87,7 +106,8 @@ def create_app(settings: Settings) -> ASGIApp:
 
 
 def open_services(settings: Settings) -> Services:
-    db = open_database(settings.data_dir)
+    db, clock, metrics = open_database(settings.data_dir), SystemClock(), Metrics()
+    metrics.registry.register(StoreMetrics(db, clock))
     return Services(
         settings=settings,
         db=db,
@@ -95,8 +115,9 @@ def open_services(settings: Settings) -> Services:
         engine=EngineClient(settings.engine_socket),
         renderers=Renderers(),
         feed=Feed(partial(news.read, db)),
-        metrics=Metrics(),
-        clock=SystemClock(),
+        metrics=metrics,
+        meter=Meter(settings, db, limiter(settings), metrics, clock),
+        clock=clock,
         rng=SystemRng(),
     )
 
@@ -108,12 +129,27 @@ def assemble(services: Services) -> ASGIApp:
     return Frame(app, services.rng, services.metrics, services.settings.organization)
 
 
+def limiter(settings: Settings) -> Limiter:
+    """In this process, or in the Redis that several API processes share."""
+    if settings.redis_url is None:
+        return LocalLimiter()
+    try:
+        from tunesmith.limits.redis import RedisLimiter
+    except ImportError:
+        raise TunesmithError(
+            "redis_url needs a library: pip install 'tunesmith[redis]', or leave the setting out."
+        ) from None
+    return RedisLimiter(settings.redis_url.get_secret_value())
+
+
 def routes(services: Services) -> FastAPI:
     """The routes alone, without the gate around them."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        services.meter.start()
         yield
+        await services.meter.close()
         services.db.close()
 
     app = FastAPI(
@@ -132,15 +168,18 @@ def routes(services: Services) -> FastAPI:
 
 def verifier(services: Services) -> Callable[[str], Caller | None]:
     """Names the caller of a key that is valid at this moment, or of an unused link."""
-    pepper = keys.load_pepper(services.settings.data_dir)
+    pepper = stored_keys.load_pepper(services.settings.data_dir)
+    token = services.settings.metrics_token
 
     def verify(secret: str) -> Caller | None:
+        if token is not None and stored_keys.equal(secret, token.get_secret_value()):
+            return Caller("metrics_token", None, "reader", frozenset({Scope.METRICS_READ}))
         now = int(services.clock.now())
         if secret.startswith(links.PREFIX):
             key_id = links.redeem(services.settings.run_dir, secret, now)
             return None if key_id is None else _of_key(services, key_id, now)
         with services.db.read() as conn:
-            row = keys.verify(conn, pepper, secret, now)
+            row = stored_keys.verify(conn, pepper, secret, now)
         return None if row is None else _used(services, row, now)
 
     return verify
@@ -161,13 +200,13 @@ def session_reader(services: Services) -> Callable[[Headers], Caller | None]:
 def _of_key(services: Services, key_id: str, now: int) -> Caller | None:
     """None if the key is revoked or has run out."""
     with services.db.read() as conn:
-        row = keys.get(conn, key_id)
+        row = stored_keys.get(conn, key_id)
     return None if row is None or not row.is_valid(now) else _used(services, row, now)
 
 
 def _used(services: Services, row: KeyRow, now: int) -> Caller:
     """Notes the use of a key."""
-    if keys.needs_touch(row, now):
+    if stored_keys.needs_touch(row, now):
         _touch(services, row.id, now)
     return row.caller()
 
@@ -175,7 +214,7 @@ def _used(services: Services, row: KeyRow, now: int) -> Caller:
 def _touch(services: Services, key_id: str, now: int) -> None:
     try:
         with services.db.write() as conn:
-            keys.touch(conn, key_id, now)
+            stored_keys.touch(conn, key_id, now)
     except TunesmithError as error:
         # Worth no refusal: the next request notes it.
         log.warning("the last use of a key was not noted: %s", error.message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tunesmith.api.answer_text import News
@@ -78,11 +78,11 @@ class Answer:
             created=self.created,
             model=self.prepared.model,
             choices=[self._choice(index, draft) for index, draft in enumerate(drafts)],
-            usage=self.prepared.text.usage,
+            usage=self.prepared.usage,
             system_fingerprint=self.prepared.fingerprint,
         )
 
-    async def chunks(self, news: AsyncIterator[News]) -> AsyncIterator[bytes]:
+    async def chunks(self, news: AsyncIterator[News]) -> AsyncGenerator[bytes, None]:
         """The chunks as JSON: roles, pieces, ends, and the usage if it was asked for."""
         for index in range(len(self._parsers)):
             yield self._chunk(ChunkChoice(index=index, delta=Delta(role="assistant", content="")))
@@ -98,7 +98,7 @@ class Answer:
                 end = ChunkChoice(index=item.index, delta=Delta(), finish_reason=finish_reason)
                 yield self._chunk(end)
         if self.include_usage:
-            yield self._chunk(usage=self.prepared.text.usage)
+            yield self._chunk(usage=self.prepared.usage)
 
     def _parser(self) -> CallParser | None:
         tools = self.prepared.tools

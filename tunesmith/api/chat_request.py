@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tunesmith.api.answer_text import AnswerText
-from tunesmith.api.models import find
+from tunesmith.api.meter import Demand
+from tunesmith.api.models import find, root_name
 from tunesmith.api.sampling import adapter_of, fingerprint, sampling, stops
 from tunesmith.api.schemas import answer_schema
 from tunesmith.api.services import Services
@@ -18,7 +19,7 @@ from tunesmith.data.answer_grammar import json_grammar
 from tunesmith.data.messages import MessageError, normalise_messages
 from tunesmith.errors import BadRequest
 from tunesmith.serve.protocol import GenRequest
-from tunesmith.wire.chat import CreateChatCompletion
+from tunesmith.wire.chat import CreateChatCompletion, Usage
 
 TEXT_ONLY = "This server answers with text only."
 
@@ -52,6 +53,11 @@ class Prepared:
     text: AnswerText
     tools: ToolUse | None
     fingerprint: str
+    demand: Demand
+
+    @property
+    def usage(self) -> Usage:
+        return self.text.usage
 
 
 def prepare(svc: Services, project_id: str, body: CreateChatCompletion) -> Prepared:
@@ -94,6 +100,15 @@ def prepare(svc: Services, project_id: str, body: CreateChatCompletion) -> Prepa
         ),
         tools=tools,
         fingerprint=fingerprint(base, adapter),
+        demand=Demand(
+            kind="completions",
+            model=body.model,
+            base=root_name(svc, base),
+            tuned=tuned is not None,
+            num_prompt=len(prompt_ids),
+            num_answer=request.n * request.max_new_tokens,
+            num_asked=request.n * (body.max_completion_tokens or body.max_tokens or 0),
+        ),
     )
 
 

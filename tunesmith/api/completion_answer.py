@@ -13,7 +13,7 @@ from tunesmith.api.merged import merged
 from tunesmith.serve.client import EngineClient
 from tunesmith.serve.protocol import TokenLogprob
 from tunesmith.serve.text import ChosenToken, TokenText
-from tunesmith.wire.chat import PromptTokensDetails, Usage
+from tunesmith.wire.chat import Usage
 from tunesmith.wire.completions import Completion, CompletionChoice, LegacyLogprobs
 
 # Prompts of one request at work at the same time; the engine's queue is for everybody.
@@ -60,19 +60,6 @@ class CompletionAnswer:
     def __post_init__(self) -> None:
         self._scores: dict[int, list[TokenLogprob]] = {}
 
-    @property
-    def usage(self) -> Usage:
-        texts = [run.text for run in self.prepared.runs if run.text is not None]
-        num_prompt = sum(len(run.prompt.ids) for run in self.prepared.runs)
-        num_completion = sum(text.num_completion_tokens for text in texts)
-        num_cached = sum(text.num_cached_tokens for text in texts)
-        return Usage(
-            prompt_tokens=num_prompt,
-            completion_tokens=num_completion,
-            total_tokens=num_prompt + num_completion,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=num_cached),
-        )
-
     def news(self, engine: EngineClient) -> AsyncGenerator[tuple[int, News], None]:
         """News of all prompts, each with the prompt's number; prompts without any give one."""
         runs = enumerate(self.prepared.runs)
@@ -104,9 +91,9 @@ class CompletionAnswer:
             shown = best if self.prepared.num_drawn > self.prepared.num_choices else found
             for draft in shown[: self.prepared.num_choices]:
                 choices.append(self._whole_choice(len(choices), number, draft))
-        return self._completion(choices, self.usage)
+        return self._completion(choices, self.prepared.usage)
 
-    async def chunks(self, news: AsyncIterator[tuple[int, News]]) -> AsyncIterator[bytes]:
+    async def chunks(self, news: AsyncIterator[tuple[int, News]]) -> AsyncGenerator[bytes, None]:
         offsets: dict[tuple[int, int], Offsets] = {}
         async for number, item in news:
             key, index = (number, item.index), number * self.prepared.num_choices + item.index
@@ -125,7 +112,7 @@ class CompletionAnswer:
                 )
                 yield self._json(self._completion([choice], None))
         if self.include_usage:
-            yield self._json(self._completion([], self.usage))
+            yield self._json(self._completion([], self.prepared.usage))
 
     def _whole_choice(self, index: int, number: int, draft: Draft) -> CompletionChoice:
         text, logprobs = draft.text, None

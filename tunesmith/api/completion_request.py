@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunesmith.api.answer_text import AnswerText
-from tunesmith.api.models import find
+from tunesmith.api.meter import Demand
+from tunesmith.api.models import find, root_name
 from tunesmith.api.prompts import Prompt, prompts_of
 from tunesmith.api.sampling import adapter_of, fingerprint, sampling, stops
 from tunesmith.api.services import Services
 from tunesmith.errors import BadRequest
 from tunesmith.serve.protocol import GenRequest, ScoreRequest
 from tunesmith.serve.text import TokenBytes
+from tunesmith.wire.chat import PromptTokensDetails, Usage
 from tunesmith.wire.completions import CreateCompletion
 
 DEFAULT_MAX_TOKENS = 16
@@ -43,6 +45,21 @@ class PreparedCompletion:
     num_logprobs: int | None
     token_bytes: TokenBytes
     fingerprint: str
+    demand: Demand
+
+    @property
+    def usage(self) -> Usage:
+        """So far; all choices of a prompt read it once."""
+        texts = [run.text for run in self.runs if run.text is not None]
+        num_prompt = sum(len(run.prompt.ids) for run in self.runs)
+        num_completion = sum(text.num_completion_tokens for text in texts)
+        num_cached = sum(text.num_cached_tokens for text in texts)
+        return Usage(
+            prompt_tokens=num_prompt,
+            completion_tokens=num_completion,
+            total_tokens=num_prompt + num_completion,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=num_cached),
+        )
 
 
 def prepare(svc: Services, project_id: str, body: CreateCompletion) -> PreparedCompletion:
@@ -99,6 +116,15 @@ def prepare(svc: Services, project_id: str, body: CreateCompletion) -> PreparedC
         num_logprobs=body.logprobs,
         token_bytes=token_bytes,
         fingerprint=fingerprint(base, adapter),
+        demand=Demand(
+            kind="completions",
+            model=body.model,
+            base=root_name(svc, base),
+            tuned=tuned is not None,
+            num_prompt=sum(len(prompt.ids) for prompt in prompts),
+            num_answer=len(prompts) * num_drawn * max_tokens,
+            num_asked=len(prompts) * num_drawn * max_tokens,
+        ),
     )
 
 

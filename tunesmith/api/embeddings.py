@@ -5,19 +5,22 @@ from __future__ import annotations
 import base64
 import math
 import struct
+from dataclasses import dataclass
+from functools import partial
 
-from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
-from tunesmith.api.models import find
+from tunesmith.api.meter import Demand
+from tunesmith.api.models import find, root_name
 from tunesmith.api.prompts import prompts_of
 from tunesmith.api.sampling import adapter_of
 from tunesmith.api.services import Services, Svc
 from tunesmith.api.sse import while_connected
 from tunesmith.errors import BadRequest
 from tunesmith.serve.protocol import EmbedRequest
+from tunesmith.wire.chat import Usage
 from tunesmith.wire.embeddings import (
     MAX_INPUTS,
     CreateEmbedding,
@@ -29,15 +32,27 @@ from tunesmith.wire.embeddings import (
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
+@dataclass(frozen=True)
+class PreparedEmbedding:
+    request: EmbedRequest
+    demand: Demand
+
+    @property
+    def usage(self) -> Usage:
+        num = self.demand.num_prompt
+        return Usage(prompt_tokens=num, completion_tokens=0, total_tokens=num)
+
+
 @router.post("/embeddings")
 async def create_embeddings(
     body: CreateEmbedding, request: Request, svc: Svc, caller: CallerDep
 ) -> Embeddings:
     """The mean of the model's last hidden states, of length 1, for each input."""
-    prepared = await run_sync(prepare, svc, caller.project, body)
-    vectors = await while_connected(request.receive, svc.engine.embed(prepared))
-    num_tokens = sum(map(len, prepared.inputs))
-    svc.metrics.chat_tokens.labels("prompt").inc(num_tokens)
+    admission = await svc.meter.admit(request, caller, partial(prepare, svc, caller.project, body))
+    async with admission:
+        prepared = admission.prepared
+        vectors = await while_connected(request.receive, svc.engine.embed(prepared.request))
+    num_tokens = prepared.demand.num_prompt
     return Embeddings(
         data=[
             Embedding(index=index, embedding=shaped(vector, body))
@@ -48,7 +63,7 @@ async def create_embeddings(
     )
 
 
-def prepare(svc: Services, project_id: str, body: CreateEmbedding) -> EmbedRequest:
+def prepare(svc: Services, project_id: str, body: CreateEmbedding) -> PreparedEmbedding:
     """Resolves and checks a request. Reads the database and files: call it in a thread."""
     base, tuned = find(svc, project_id, body.model)
     if body.dimensions is not None and body.dimensions > base.hidden_size:
@@ -71,7 +86,15 @@ def prepare(svc: Services, project_id: str, body: CreateEmbedding) -> EmbedReque
                 param="input",
                 code="context_length_exceeded",
             )
-    return EmbedRequest(base.path, [prompt.ids for prompt in prompts], adapter_of(svc, tuned))
+    demand = Demand(
+        kind="embeddings",
+        model=body.model,
+        base=root_name(svc, base),
+        tuned=tuned is not None,
+        num_prompt=sum(len(prompt.ids) for prompt in prompts),
+    )
+    ids = [prompt.ids for prompt in prompts]
+    return PreparedEmbedding(EmbedRequest(base.path, ids, adapter_of(svc, tuned)), demand)
 
 
 def shaped(vector: list[float], body: CreateEmbedding) -> list[float] | str:

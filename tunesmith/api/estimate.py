@@ -127,7 +127,7 @@ def shape(
     hyper = resolve(draft.requested, counts.num_examples, method)
     trained = counts.num_tokens * hyper.n_epochs
     seconds = None if speed is None else trained / speed.tokens_per_s
-    costs = rate.local_costs(svc.settings, trained, seconds)
+    costs = rate.local_costs(svc.settings.prices, draft.base, trained, seconds)
     return JobEstimate(
         base=base.name,
         kind=counts.kind,

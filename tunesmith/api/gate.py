@@ -188,6 +188,9 @@ class Exchange:
             headers["openai-processing-ms"] = str(elapsed_ms)
             headers["openai-version"] = OPENAI_VERSION
             headers["openai-organization"] = self._organization
+            # Of limits: what a route has found out before it answered or failed.
+            for name, value in self.scope["state"].get("reply_headers", {}).items():
+                headers[name] = value
         elif not message.get("more_body", False) and self._unread:
             await self._send({**message, "more_body": True})
             await self._linger()

@@ -51,9 +51,4 @@ async def _engine(svc: Services) -> str:
 
 @router.get("/metrics")
 def metrics(svc: Svc) -> Response:
-    with svc.db.read() as conn:
-        counts = jobs.count_by_status(conn)
-    svc.metrics.jobs.clear()
-    for status, count in counts.items():
-        svc.metrics.jobs.labels(status).set(count)
     return Response(generate_latest(svc.metrics.registry), media_type=CONTENT_TYPE_LATEST)

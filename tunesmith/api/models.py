@@ -48,6 +48,14 @@ def find(svc: Services, project_id: str, name: str) -> tuple[BaseInfo, ModelRow 
     return base, tuned
 
 
+def root_name(svc: Services, base: BaseInfo) -> str:
+    """The registered base whose limits and prices a model goes by."""
+    if base.sha256 is None:
+        return base.name
+    with svc.db.read() as conn:
+        return bases.root_of(conn, base.name)
+
+
 @router.get("")
 def list_models(svc: Svc, caller: CallerDep) -> Listing[Model]:
     with svc.db.read() as conn:

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 
 from tunesmith.api.feed import Feed
+from tunesmith.api.meter import Meter
 from tunesmith.api.renderers import Renderers
 from tunesmith.config import Settings
 from tunesmith.ids import Clock, Rng
@@ -26,6 +27,7 @@ class Services:
     renderers: Renderers
     feed: Feed
     metrics: Metrics
+    meter: Meter
     clock: Clock
     rng: Rng
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -67,14 +67,18 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 class EventStream(Response):
     """Sends each item as an event, then [DONE]; an error on the way becomes the last event.
 
-    `items`, and `closing` after it, are closed when the client hangs up, which ends whatever they
-    stand for.
+    `items`, `closing` after it, and at last `within`, are closed when all is sent or the client
+    hangs up, which ends whatever they stand for.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, items: AsyncGenerator[bytes, None], *, closing: AsyncGenerator[Any, None]
+        self,
+        items: AsyncGenerator[bytes, None],
+        *,
+        closing: AsyncGenerator[Any, None],
+        within: AsyncExitStack,
     ) -> None:
         super().__init__()
         del self.headers["content-length"]
@@ -83,9 +87,10 @@ class EventStream(Response):
         self.headers["x-accel-buffering"] = "no"
         self._items = items
         self._closing = closing
+        self._within = within
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._closing), aclosing(self._items):
+        async with self._within, aclosing(self._closing), aclosing(self._items):
             # The answer has begun: nobody is left to hear of a hang-up.
             with suppress(ClientDisconnect):
                 await while_connected(receive, self._send_all(send))

@@ -18,6 +18,7 @@ from tunesmith.cli.data_base import (
     require_method,
     target,
 )
+from tunesmith.cli.data_moderation import moderated
 from tunesmith.cli.options import DataDir
 from tunesmith.cli.screen import say, screen
 
@@ -47,6 +48,9 @@ def check(
     openai: Annotated[
         bool, typer.Option("--openai/--no-openai", help="Count with OpenAI's encodings, too.")
     ] = True,
+    moderation: Annotated[
+        bool, typer.Option("--moderation", help="Judge the rows as a job would; slower.")
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
     sarif: Annotated[
         Path | None, typer.Option(help="Write SARIF for CI here.", show_default=False)
@@ -66,12 +70,18 @@ def check(
     found = checked(file, valid, aim, method, max_tokens, openai, show=not json_)
     if sarif is not None:
         sarif.write_text(json.dumps(to_sarif(found), indent=2) + "\n", encoding="utf-8")
+    judged = [moderated(path, show=not json_) for path in (file, valid) if path and moderation]
     if json_:
-        print(json.dumps(found.to_json(MAX_JSON_ROWS), ensure_ascii=False, indent=2))
+        told = found.to_json(MAX_JSON_ROWS)
+        if moderation:
+            told["moderation"] = [each.to_json() for each in judged]
+        print(json.dumps(told, ensure_ascii=False, indent=2))
     else:
         show(found, aim, strict, console)
+        for each in judged:
+            each.show(console)
         show_next(found, console)
-    raise typer.Exit(found.exit_code(strict))
+    raise typer.Exit(found.exit_code(strict) or int(any(each.fails for each in judged)))
 
 
 def checked(

@@ -16,19 +16,26 @@ from typing import Any
 import sqlalchemy as sa
 
 from tunesmith.ids import CHECKPOINT, FILE, new_id
-from tunesmith.jobs import messages, names
+from tunesmith.jobs import costs, messages, names
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.follow import Run
 from tunesmith.jobs.ledger import move, read_held
 from tunesmith.jobs.publish import Published, publish
 from tunesmith.jobs.states import Event, State, Status
-from tunesmith.store.repo import bases, checkpoints, events, files, jobs, models
+from tunesmith.store.repo import bases, checkpoints, events, files, job_costs, jobs, models
 from tunesmith.store.repo.checkpoints import CheckpointRow
 from tunesmith.store.repo.events import EventRow, NewEvent
 from tunesmith.store.repo.files import FileRow
 from tunesmith.store.repo.jobs import JobRow
 from tunesmith.store.repo.models import Kind, ModelRow
-from tunesmith.train.spec import CheckpointEntry, Failure, Result, Validation
+from tunesmith.train.spec import (
+    PROCESS_FILE,
+    RESULT_FILE,
+    CheckpointEntry,
+    Failure,
+    Result,
+    Validation,
+)
 
 RESULT_FILENAME = "step_metrics.csv"
 CSV_COLUMNS = {
@@ -61,12 +68,22 @@ def finish_validation(context: Context, run: Run, found: Validation) -> State:
     now = context.now()
     with context.db.write() as conn:
         job = read_held(conn, run.job_id, run.fence)
-        after = move(conn, job, Event.VALIDATED, now, **_resolved(job, found))
+        resolved = _resolved(job, found)
+        cost = costs.expected(
+            conn, context.settings, job, found.num_tokens, resolved["hyperparameters"]
+        )
+        problem = costs.beyond_budget(conn, context.settings, job, cost, now)
+        if problem is not None:
+            return _failed(context, conn, job, problem, now)
+        after = move(conn, job, Event.VALIDATED, now, **resolved)
+        job_costs.put(conn, cost)
         if after.status is Status.CANCELLED:
             notes = [messages.cancelled(now)]
         else:
             warned = enumerate(found.warnings, start=1)
             notes = [messages.validation_warning(number, text, now) for number, text in warned]
+            if found.screened is not None and found.screened.num_flagged:
+                notes.append(messages.moderated(job.id, found.screened, now))
             notes.append(messages.validated(now))
         events.append(conn, context.rng, job.id, notes)
     return after
@@ -105,6 +122,15 @@ def finish_training(context: Context, run: Run, result: Result) -> State:
             jobs.update(conn, job.id, result_file=content.file_id)
         if after.status in (Status.SUCCEEDED, Status.CANCELLED):
             jobs.update(conn, job.id, trained_tokens=result.trained_tokens)
+        costs.account(
+            conn,
+            context.settings,
+            job,
+            trained_tokens=result.trained_tokens,
+            machine_s=_machine_s(run.job_dir),
+            billed=after.status is not Status.QUEUED,
+            now=now,
+        )
         events.append(conn, context.rng, job.id, notes)
     return after
 
@@ -114,9 +140,19 @@ def fail(context: Context, run: Run, error: Failure) -> State:
     now = context.now()
     with context.db.write() as conn:
         job = read_held(conn, run.job_id, run.fence)
-        after = move(conn, job, Event.FAILED, now, error=error_column(error))
-        events.append(conn, context.rng, job.id, [messages.failed(error.message, now)])
+        return _failed(context, conn, job, error, now)
+
+
+def _failed(context: Context, conn: sa.Connection, job: JobRow, error: Failure, now: int) -> State:
+    after = move(conn, job, Event.FAILED, now, error=error_column(error))
+    events.append(conn, context.rng, job.id, [messages.failed(error.message, now)])
     return after
+
+
+def _machine_s(job_dir: Path) -> float:
+    """How long the process worked whose result has come."""
+    started = (job_dir / PROCESS_FILE).stat().st_mtime
+    return max(0.0, (job_dir / RESULT_FILE).stat().st_mtime - started)
 
 
 def error_column(error: Failure) -> dict[str, Any]:

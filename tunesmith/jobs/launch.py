@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tunesmith.config import Settings
 from tunesmith.errors import JobError
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.executor import Executor
@@ -14,7 +15,7 @@ from tunesmith.store.repo import bases
 from tunesmith.store.repo.jobs import JobRow
 from tunesmith.train import spec
 from tunesmith.train.records import RecordError
-from tunesmith.train.spec import BaseRef, FileRef, Spec
+from tunesmith.train.spec import BaseRef, FileRef, Moderation, Spec
 
 # What the next process must not take for its own; checkpoints, plan and events are to stay.
 _STALE = (spec.RESULT_FILE, spec.CONTROL_FILE, spec.PROCESS_FILE)
@@ -91,6 +92,18 @@ def _spec(context: Context, job: JobRow, fence: int, base: BaseRef) -> Spec:
         processes=settings.train_processes,
         max_line_bytes=settings.max_line_bytes,
         device=settings.device,
+        moderation=_moderation(settings),
+    )
+
+
+def _moderation(settings: Settings) -> Moderation | None:
+    if settings.moderation == "off":
+        return None
+    return Moderation(
+        settings.moderation,
+        settings.moderation_fail_share,
+        settings.moderation_url,
+        settings.moderation_model,
     )
 
 

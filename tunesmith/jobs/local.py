@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tunesmith.config import without_secrets
+from tunesmith.config import MODERATION_KEY, without_secrets
 from tunesmith.jobs.executor import Handle, LaunchError
 from tunesmith.train import spec
 from tunesmith.train.records import RecordError
@@ -119,8 +119,9 @@ class LocalExecutor:
             stdout=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
-            # Trainers get their job's directory, and no credentials.
-            env=without_secrets(os.environ),
+            # Trainers get their job's directory, and no credentials; what checks their files
+            # may have to ask a moderation model.
+            env=without_secrets(os.environ, keep=MODERATION_KEY),
         )
 
     def _lost(self, how: str) -> None:

@@ -8,8 +8,11 @@ from those of the trainer.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from tunesmith.store.repo.events import NewEvent
 from tunesmith.store.repo.trackers import TrackerRow
+from tunesmith.train.spec import Screened
 
 TRACKERS = {"wandb": "Weights & Biases", "mlflow": "MLflow", "tensorboard": "TensorBoard"}
 
@@ -53,6 +56,15 @@ def validated(now: int) -> NewEvent:
 
 def validation_warning(number: int, text: str, now: int) -> NewEvent:
     return NewEvent(f"job:warning:{number}", text, now, level="warn")
+
+
+def moderated(job_id: str, found: Screened, now: int) -> NewEvent:
+    categories = ", ".join(f"{name} {num}" for name, num in found.categories.items())
+    text = (
+        f"Moderation flagged {found.num_flagged} of {found.num_rows} examples ({categories}); "
+        f"/v1/tunesmith/jobs/{job_id}/moderation lists them"
+    )
+    return NewEvent("job:moderated", text, now, level="warn", data={"moderation": asdict(found)})
 
 
 def started(now: int) -> NewEvent:

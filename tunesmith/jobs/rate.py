@@ -16,8 +16,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.config import Settings
-from tunesmith.data.prices import machine_cost, to_cents
+from tunesmith.data.prices import to_cents
+from tunesmith.tariff import Tariff, rates_of, to_dollars
 
 if TYPE_CHECKING:
     from tunesmith.bases import BaseInfo
@@ -93,18 +93,18 @@ def rehearsed_rate(
 
 
 def local_costs(
-    found: Settings, trained_tokens: int, seconds: float | None
+    tariff: Tariff, base: str, trained_tokens: int, seconds: float | None
 ) -> list[tuple[str, Decimal]]:
-    """What the settings make of it, each with its basis; empty where they name no price."""
+    """What a job will be billed by the price table, each part with its basis; empty where it names
+    no price."""
+    rates = rates_of(tariff, base)
     costs = []
-    if found.price_per_1k_tokens is not None:
-        per_1k = Decimal(str(found.price_per_1k_tokens))
-        dollars = to_cents(per_1k * trained_tokens / 1000)
-        costs.append((f"at ${per_1k} per 1,000 tokens (settings)", dollars))
-    if found.price_per_hour is not None and seconds is not None:
-        per_hour = Decimal(str(found.price_per_hour))
-        dollars = machine_cost(seconds, per_hour)
-        costs.append((f"at ${per_hour} per machine-hour (settings)", dollars))
+    if rates.training:
+        dollars = to_cents(to_dollars(rates.trained(trained_tokens)))
+        costs.append((f"at ${rates.training} per 1,000 tokens (settings)", dollars))
+    if rates.machine_hour and seconds is not None:
+        dollars = to_cents(to_dollars(rates.machine(seconds)))
+        costs.append((f"at ${rates.machine_hour} per machine-hour (settings)", dollars))
     return costs
 
 

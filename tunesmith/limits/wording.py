@@ -58,7 +58,7 @@ def rate_limited(
         cause = (
             "The input or output tokens must be reduced in order to run successfully."
             if unit == "tokens"
-            else "This project may not use this model."
+            else "This limit lets nothing pass."
         )
         return TooMany(
             f"Request too large {where}: Limit {pool.capacity}, Requested {amount}. {cause} {more}",

@@ -2,8 +2,8 @@
 
 A log line is one JSON object on stderr: `time`, `level`, `service`, `message`, whatever the call
 gave as `extra={"fields": {...}}`, and `error` with a traceback. What looks like an API key, a
-signing secret or a password in a URL is cut down before it is written, and so are the secrets of the
-settings; prompts and answers are never logged.
+signing secret or a password in a URL is cut down before it is written, and so are the secrets of
+the settings; prompts and answers are never logged.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def run(phase: Phase, job_dir: Path) -> int:
 
 
 def run_validate(job_dir: Path, spec: Spec) -> int:
-    found = validate(spec)
+    found = validate(spec, job_dir)
     if _is_overtaken(job_dir, spec):
         return FENCED
     files.write(found, job_dir / files.VALIDATION_FILE)

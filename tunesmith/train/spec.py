@@ -8,6 +8,7 @@ rename, fsync of the directory), so a reader sees the old text or the new one.
     control           in: "pause" or "cancel", looked at once a step; SIGTERM means "interrupt"
     process.json      who works on it now
     validation.json   what the validate phase found
+    moderation.jsonl  the rows that its moderator flagged, one a line (see screening.py)
     plan.json         what the first start of the train phase decided; a resume obeys it
     reference-*.safetensors  what the start makes of preferences (see preference.py)
     rows.npy, samples.json   for people to look at (see insight.py)
@@ -67,6 +68,17 @@ class FileRef:
 
 
 @dataclass(frozen=True)
+class Moderation:
+    """Who judges the rows, as the settings say it; the key of an endpoint is not in any file."""
+
+    kind: Literal["embedded", "chat", "guard"]
+    fail_share: float
+    """Of the rows of a file: with more flagged ones the job fails."""
+    url: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True)
 class Spec:
     job_id: str
     fence: int
@@ -93,6 +105,8 @@ class Spec:
     """Longest line of a data file; None = the default of data/formats.py."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    moderation: Moderation | None = None
+    """None: nobody judges the rows."""
     schema: int = SCHEMA
 
 
@@ -104,6 +118,29 @@ class Failure:
     message: str
     param: str | None = None
     line: int | None = None
+
+
+@dataclass(frozen=True)
+class FlaggedRow:
+    """A row that the moderator flagged: a line of moderation.jsonl."""
+
+    file: Literal["training_file", "validation_file"]
+    row: int
+    line: int
+    scores: dict[str, float]
+    """Of the categories it is flagged for."""
+
+
+@dataclass(frozen=True)
+class Screened:
+    """What the moderator found."""
+
+    model: str
+    num_rows: int
+    num_flagged: int
+    categories: dict[str, int]
+    """Rows by category."""
+    first: list[FlaggedRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -121,6 +158,7 @@ class Validation:
     """Resolved: no "auto" left."""
     total_steps: int = 0
     warnings: list[str] = field(default_factory=list)
+    screened: Screened | None = None
     schema: int = SCHEMA
 
 

@@ -5,7 +5,8 @@ Needs no torch. Never raises for what the user can have got wrong: that is its a
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
 from tunesmith import bases
 from tunesmith.data import estimate
@@ -17,12 +18,13 @@ from tunesmith.errors import AdapterError, BaseModelError, DataError, JobError
 from tunesmith.ids import SystemClock
 from tunesmith.model.adapter_files import continued
 from tunesmith.train.rows import Param, rendered
+from tunesmith.train.screening import screened
 from tunesmith.train.spec import Failure, Spec, Validation
 
 
-def validate(spec: Spec) -> Validation:
+def validate(spec: Spec, job_dir: Path) -> Validation:
     try:
-        return _validate(spec)
+        return replace(_validate(spec), screened=screened(spec, job_dir))
     except DataError as error:
         failure = Failure(error.code, error.message, error.param, error.line)
     except JobError as error:

@@ -26,6 +26,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from tunesmith.config import MODERATION_KEY
 from tunesmith.train import spec as files
 from tunesmith.train.spec import Phase
 from tunesmith.train.threads import sleep_when_idle
@@ -118,7 +119,9 @@ def _become_own_process(phase: Phase, log: int) -> None:
     os.close(log)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJ, encoding="ascii")
-    if phase == "validate":
+    if phase == "train":
+        os.environ.pop(MODERATION_KEY, None)
+    else:
         resource.setrlimit(resource.RLIMIT_CPU, (VALIDATE_CPU_S, VALIDATE_CPU_S))
         resource.setrlimit(resource.RLIMIT_AS, (VALIDATE_MEMORY_BYTES, VALIDATE_MEMORY_BYTES))
 

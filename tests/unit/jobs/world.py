@@ -14,7 +14,7 @@ from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.bases import BaseInfo
 from tunesmith.config import Settings
 from tunesmith.ids import FILE, SystemRng, new_id
-from tunesmith.jobs.commands import create_job
+from tunesmith.jobs.commands import cancel_job, create_job
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.executor import Handle
 from tunesmith.jobs.request import NewJob
@@ -153,6 +153,9 @@ class World:
         return create_job(
             self.db, self.clock, self.rng, self.settings, OWNER, request, idempotency_key
         )
+
+    def cancel(self, job_id: str) -> JobRow:
+        return cancel_job(self.db, self.clock, OWNER, job_id)
 
     def job(self, job_id: str) -> JobRow:
         with self.db.read() as conn:

@@ -81,6 +81,23 @@ def list_aliases(conn: sa.Connection) -> dict[str, str]:
     return {row.name: row.base for row in conn.execute(query)}
 
 
+def root_of(conn: sa.Connection, name: str) -> str:
+    """The registered base that a published one was trained from; of a registered one, itself.
+
+    Where the models in between are gone, as far back as can be told.
+    """
+    trained_from = sa.select(jobs.c.base).join(models, models.c.job_id == jobs.c.id)
+    while True:
+        info = get(conn, name)
+        if info is None or info.sha256 is None:
+            return name
+        query = trained_from.where(models.c.base == name, jobs.c.base != name)
+        before = conn.execute(query.limit(1)).scalar()
+        if before is None:
+            return name
+        name = before
+
+
 def resolve(conn: sa.Connection, name: str) -> BaseInfo | None:
     """The registered base of that name, or the one that an alias of that name stands for."""
     found = get(conn, name)

@@ -170,6 +170,11 @@ def revoke(conn: sa.Connection, key_id: str, now: int) -> bool:
     return conn.execute(query.values(revoked_at=now)).rowcount == 1
 
 
+def equal(secret: str, known: str) -> bool:
+    """In constant time."""
+    return hmac.compare_digest(secret.encode("utf-8", "surrogateescape"), known.encode())
+
+
 def _digest(pepper: bytes, secret: str) -> str:
     # A header may hold what is no valid text; it is then simply a wrong key.
     return hmac.new(pepper, secret.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()

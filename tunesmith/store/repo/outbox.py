@@ -149,11 +149,12 @@ def page(
     **equal: str | None,
 ) -> Page[DeliveryRow]:
     """Newest first; `equal` names columns (state, target, job_id, channel) and their values."""
-    query = sa.select(*_COLUMNS).where(outbox.c.project_id == project_id)
+    own = outbox.c.project_id == project_id
+    query = sa.select(*_COLUMNS).where(own)
     for name, value in equal.items():
         if value is not None:
             query = query.where(outbox.c[name] == value)
-    cursor = find_cursor(conn, outbox.c.seq, outbox.c.id, after)
+    cursor = find_cursor(conn, outbox.c.seq, outbox.c.id, after, own)
     return fetch_page(conn, DeliveryRow, query, outbox.c.seq, cursor=cursor, limit=limit)
 
 

@@ -54,9 +54,11 @@ def page(
     conn: sa.Connection, project_id: str, *, after: str | None = None, limit: int = 20
 ) -> Page[EndpointRow]:
     """Newest first."""
-    query = sa.select(*_COLUMNS).where(webhook_endpoints.c.project_id == project_id)
-    cursor = find_cursor(conn, webhook_endpoints.c.seq, webhook_endpoints.c.id, after)
-    return fetch_page(conn, EndpointRow, query, webhook_endpoints.c.seq, cursor=cursor, limit=limit)
+    table = webhook_endpoints.c
+    own = table.project_id == project_id
+    cursor = find_cursor(conn, table.seq, table.id, after, own)
+    query = sa.select(*_COLUMNS).where(own)
+    return fetch_page(conn, EndpointRow, query, table.seq, cursor=cursor, limit=limit)
 
 
 def of_project(conn: sa.Connection, project_id: str) -> list[EndpointRow]:

@@ -1,0 +1,155 @@
+"""What a job may cost, will cost and did cost: inside the transactions that move it on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+
+from tunesmith.access import Caller
+from tunesmith.config import Settings
+from tunesmith.limits import wording
+from tunesmith.store.repo import bases, job_costs, jobs, limits, usage
+from tunesmith.store.repo.job_costs import JobCost
+from tunesmith.store.repo.jobs import JobRow
+from tunesmith.store.repo.usage import Counts, UsageKey, month_of
+from tunesmith.tariff import Rates, rates_of, to_dollars, to_nanos
+from tunesmith.train.spec import Failure
+
+DAY_S = 86400
+
+
+def admit(
+    conn: sa.Connection, settings: Settings, caller: Caller, model: str, base: str, now: int
+) -> None:
+    """Raises TooMany for a job beyond the day's number, or where no money is left for any."""
+    root = bases.root_of(conn, base)
+    most = limits.get_rates(conn, caller.project, root).jobs_per_day
+    most = settings.jobs_per_day if most is None else most
+    if most is not None and most != limits.NO_LIMIT:
+        created = jobs.count_by_base(conn, caller.project, since=now - DAY_S)
+        num = sum(count for name, count in created.items() if bases.root_of(conn, name) == root)
+        if num >= most:
+            raise wording.too_many_jobs(most, model)
+    for owner, limit, spent in _budgets(conn, settings, caller.project, caller.key_id, now):
+        if spent >= limit:
+            kind = "key" if owner == caller.key_id else "project"
+            raise wording.quota_exceeded(
+                kind, limit=to_dollars(limit), spent=to_dollars(spent), cost=Decimal(0)
+            )
+
+
+def expected(
+    conn: sa.Connection,
+    settings: Settings,
+    job: JobRow,
+    num_tokens: int,
+    hyperparameters: Mapping[str, Any],
+) -> JobCost:
+    """Price x tokens of the file x epochs."""
+    num_trained = num_tokens * int(hyperparameters["n_epochs"])
+    rates = _rates(conn, settings, job)
+    return replace(
+        job_costs.get(conn, job.id),
+        estimated_tokens=num_trained,
+        estimated_nanos=rates.trained(num_trained),
+    )
+
+
+def beyond_budget(
+    conn: sa.Connection, settings: Settings, job: JobRow, cost: JobCost, now: int
+) -> Failure | None:
+    """Why a job that would cost that much must not start."""
+    nanos = cost.estimated_nanos or 0
+    for owner, limit, spent in _budgets(conn, settings, job.project_id, job.key_id, now):
+        if spent + nanos > limit:
+            return Failure(
+                "insufficient_quota",
+                "Creating this fine-tuning job would exceed your hard limit, please check your "
+                f"plan and billing details. Cost of job {job.id}: "
+                f"{wording.dollars(to_dollars(nanos))}. Quota remaining for {owner}: "
+                f"{wording.dollars(to_dollars(max(0, limit - spent)))}. Fewer epochs or rows make "
+                "it cheaper; `tunesmith limits spend` raises the limit.",
+            )
+    return None
+
+
+def account(
+    conn: sa.Connection,
+    settings: Settings,
+    job: JobRow,
+    *,
+    trained_tokens: int,
+    machine_s: float,
+    billed: bool,
+    now: int,
+) -> None:
+    """A round of training has ended, in which the job came to have trained so many tokens.
+
+    Books what is new since the last time. Rounds that only the server ended are not `billed`: what
+    they trained is in what the next one ends with.
+    """
+    before = job_costs.get(conn, job.id)
+    after = replace(before, machine_s=before.machine_s + round(machine_s))
+    if billed:
+        rates = _rates(conn, settings, job)
+        num_tokens = max(before.trained_tokens, trained_tokens)
+        after = replace(
+            after,
+            trained_tokens=num_tokens,
+            training_nanos=before.training_nanos
+            + rates.trained(num_tokens - before.trained_tokens),
+            machine_nanos=rates.machine(after.machine_s),
+        )
+        usage.add(conn, [_row(conn, job, before, after, now)])
+    job_costs.put(conn, after)
+
+
+def _row(
+    conn: sa.Connection, job: JobRow, before: JobCost, after: JobCost, now: int
+) -> tuple[UsageKey, Counts]:
+    base = bases.root_of(conn, job.base)
+    key = UsageKey(
+        minute=now - now % 60,
+        project_id=job.project_id,
+        key_id=job.key_id or "",
+        user_id="",
+        model=base,
+        base=base,
+        kind="training",
+    )
+    counts = Counts(
+        num_requests=1,
+        input_tokens=after.trained_tokens - before.trained_tokens,
+        machine_s=after.machine_s - before.machine_s,
+        input_nanos=after.training_nanos - before.training_nanos,
+        machine_nanos=max(0, after.machine_nanos - before.machine_nanos),
+    )
+    return key, counts
+
+
+def _rates(conn: sa.Connection, settings: Settings, job: JobRow) -> Rates:
+    return rates_of(settings.prices, bases.root_of(conn, job.base))
+
+
+def _budgets(
+    conn: sa.Connection, settings: Settings, project_id: str, key_id: str | None, now: int
+) -> list[tuple[str, int, int]]:
+    """(owner, limit, spent or reserved by other jobs) of the project and key that have one."""
+    own = limits.all_budgets(conn)
+    default = None if settings.spend_per_month is None else to_nanos(settings.spend_per_month)
+    found = [(project_id, own.get(project_id, default))]
+    if key_id is not None:
+        found.append((key_id, own.get(key_id)))
+    if all(limit is None for _, limit in found):
+        return []
+    spent = usage.spent_in(conn, month_of(now))
+    reserved = job_costs.reserved(conn)
+    return [
+        (owner, limit, spent.get(owner, 0) + reserved.get(owner, 0))
+        for owner, limit in found
+        if limit is not None
+    ]
