@@ -35,6 +35,7 @@ class Scope(StrEnum):
     WEBHOOKS_WRITE = "api.webhooks.write"
     KEYS_READ = "api.keys.read"
     KEYS_WRITE = "api.keys.write"
+    SESSION = "api.tunesmith.session"
     METRICS_READ = "api.metrics.read"
     ORGANIZATION_READ = "api.organization.read"
     ORGANIZATION_WRITE = "api.organization.write"
@@ -48,6 +49,7 @@ _READER = frozenset(
         Scope.DATA_READ,
         Scope.USAGE_READ,
         Scope.WEBHOOKS_READ,
+        Scope.SESSION,
     }
 )
 _MEMBER = _READER | {Scope.FILES_WRITE, Scope.JOBS_WRITE, Scope.MODEL_REQUEST}

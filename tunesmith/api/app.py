@@ -198,10 +198,10 @@ def session_reader(services: Services) -> Callable[[Headers], Caller | None]:
 
 
 def _of_key(services: Services, key_id: str, now: int) -> Caller | None:
-    """None if the key is revoked or has run out."""
+    """None if the key opens nothing any more."""
     with services.db.read() as conn:
-        row = stored_keys.get(conn, key_id)
-    return None if row is None or not row.is_valid(now) else _used(services, row, now)
+        row = stored_keys.live(conn, key_id, now)
+    return None if row is None else _used(services, row, now)
 
 
 def _used(services: Services, row: KeyRow, now: int) -> Caller:

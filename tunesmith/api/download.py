@@ -63,7 +63,7 @@ class _Pipe:
 def zipped(directory: Path) -> Iterator[bytes]:
     """The files of a directory, stored as they are: weights do not get smaller."""
     pipe = _Pipe()
-    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[arg-type]
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
         for path in sorted(path for path in directory.rglob("*") if path.is_file()):
             # The same bytes whenever it is asked for: no time of its own.
             entry = zipfile.ZipInfo(path.relative_to(directory).as_posix())

@@ -37,7 +37,8 @@ async def stream_events(
     after: After = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Events of all jobs of the project, or of one, from now on or after an event; with each, its job's state."""
+    """Events of the project's jobs, or of one, from now on or after an event; with each, its
+    job's state."""
     began_after = await run_sync(_number, svc, caller.project, job, last_event_id or after)
     return LiveStream(frames(svc, caller.project, job, began_after))
 

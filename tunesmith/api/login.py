@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Request, Response
 from starlette.datastructures import Headers
 
+from tunesmith.access import Caller
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import Services, Svc
 from tunesmith.store.repo import keys
@@ -90,23 +91,22 @@ def from_own_pages(headers: Headers) -> bool:
 def sign_in(request: Request, response: Response, svc: Svc, caller: CallerDep) -> Session:
     """Trades the request's key, or the link that `tunesmith serve` printed, for a session."""
     expires_at = int(svc.clock.now()) + LIFETIME_S
-    key_id = caller.key_id
     signer = Signer.load(svc.settings.data_dir)
     response.set_cookie(
         signer.cookie,
-        signer.sign(key_id, expires_at),
+        signer.sign(caller.key_id, expires_at),
         max_age=LIFETIME_S,
         httponly=True,
         samesite="strict",
         secure=request.url.scheme == "https",
     )
-    return _session(svc, key_id, expires_at)
+    return _session(svc, caller, expires_at)
 
 
 @router.get("")
 def show_session(svc: Svc, caller: CallerDep) -> Session:
     """Which key this request was let in with."""
-    return _session(svc, caller.key_id, None)
+    return _session(svc, caller, None)
 
 
 @router.delete("")
@@ -117,8 +117,8 @@ def sign_out(response: Response, svc: Svc) -> SessionEnded:
     return SessionEnded()
 
 
-def _session(svc: Services, key_id: str, expires_at: int | None) -> Session:
+def _session(svc: Services, caller: Caller, expires_at: int | None) -> Session:
     with svc.db.read() as conn:
-        row = keys.get(conn, key_id)
+        row = keys.get(conn, caller.project_id, caller.key_id)
     assert row is not None  # the gate has just found it
     return Session(key_id=row.id, key_name=row.name, key=row.masked, expires_at=expires_at)

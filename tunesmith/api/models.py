@@ -11,7 +11,7 @@ from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import Services, Svc
 from tunesmith.bases import BaseInfo
 from tunesmith.errors import EngineError, Forbidden, NotFound
-from tunesmith.store.repo import bases, models
+from tunesmith.store.repo import base_grants, bases, models
 from tunesmith.store.repo.models import ModelRow
 from tunesmith.wire.lists import Listing
 from tunesmith.wire.models import Model, ModelDeleted
@@ -42,7 +42,7 @@ def find(svc: Services, project_id: str, name: str) -> tuple[BaseInfo, ModelRow 
     """The base that answers to a name, and the tuned model it is if it is one. 404 otherwise."""
     with svc.db.read() as conn:
         tuned = models.get(conn, project_id, name)
-        base = bases.get(conn, tuned.base) if tuned else bases.resolve(conn, name)
+        base = bases.get(conn, tuned.base) if tuned else base_grants.resolve(conn, project_id, name)
     if base is None:
         raise unknown_model(name)
     return base, tuned
@@ -59,7 +59,8 @@ def root_name(svc: Services, base: BaseInfo) -> str:
 @router.get("")
 def list_models(svc: Svc, caller: CallerDep) -> Listing[Model]:
     with svc.db.read() as conn:
-        known = {base.name: base for base in bases.list_all(conn)}
+        closed = base_grants.closed(conn, caller.project)
+        known = {base.name: base for base in bases.list_all(conn) if base.name not in closed}
         aliases = bases.list_aliases(conn)
         tuned = models.of_project(conn, caller.project)
     names = {name: name for name in known} | aliases
@@ -71,7 +72,7 @@ def list_models(svc: Svc, caller: CallerDep) -> Listing[Model]:
 def retrieve_model(name: str, svc: Svc, caller: CallerDep) -> Model:
     with svc.db.read() as conn:
         tuned = models.get(conn, caller.project, name)
-        base = bases.resolve(conn, name)
+        base = base_grants.resolve(conn, caller.project, name)
     if tuned is not None:
         return shape_tuned(tuned)
     if base is None:
@@ -85,7 +86,7 @@ def delete_model(name: str, svc: Svc, caller: CallerDep, tasks: BackgroundTasks)
     with svc.db.write() as conn:
         deleted = models.delete(conn, caller.project, name)
         unused = bases.drop_unused(conn)
-        base = None if deleted else bases.resolve(conn, name)
+        base = None if deleted else base_grants.resolve(conn, caller.project, name)
     for published in unused:
         tasks.add_task(unload, svc, published.path)
     if base is not None:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from tunesmith.access import Caller
 from tunesmith.config import Settings
 from tunesmith.data.estimate import AUTO, Method
-from tunesmith.errors import BadRequest, JobError, NotFound
+from tunesmith.errors import BadRequest, Forbidden, JobError, NotFound
 from tunesmith.ids import JOB, Clock, Rng, SystemRng, new_id
 from tunesmith.jobs import costs, messages, outbox, tracking
 from tunesmith.jobs.ledger import move
@@ -19,7 +19,16 @@ from tunesmith.jobs.request import MAX_SEED, PUBLIC_HYPERPARAMETERS, NewJob, che
 from tunesmith.jobs.states import Event, Refused, Status
 from tunesmith.model.adapter_files import CONFIG, continued
 from tunesmith.store.db import Database
-from tunesmith.store.repo import bases, events, files, idempotency, jobs, models, trackers
+from tunesmith.store.repo import (
+    base_grants,
+    bases,
+    events,
+    files,
+    idempotency,
+    jobs,
+    models,
+    trackers,
+)
 from tunesmith.store.repo.events import NewEvent
 from tunesmith.store.repo.jobs import JobRow
 
@@ -179,6 +188,7 @@ def _resolve_model(conn: sa.Connection, project_id: str, name: str) -> tuple[str
     """(registered base, label in the new model's name, adapter to continue)."""
     tuned = models.get(conn, project_id, name)
     if tuned is not None:
+        _refuse_reserved(conn, project_id, name, bases.root_of(conn, tuned.base))
         return tuned.base, tuned.label, tuned.adapter_sha256
     base = bases.resolve(conn, name)
     if base is None:
@@ -189,7 +199,18 @@ def _resolve_model(conn: sa.Connection, project_id: str, name: str) -> tuple[str
             code="model_not_available",
             param="model",
         )
+    _refuse_reserved(conn, project_id, name, base.name)
     return base.name, name, None
+
+
+def _refuse_reserved(conn: sa.Connection, project_id: str, name: str, base: str) -> None:
+    if not base_grants.is_open(conn, project_id, base):
+        raise Forbidden(
+            f"Fine-tuning of {name} is not available to this project: its base is reserved to "
+            "others. `tunesmith base grant` on the server gives it to a project.",
+            code="training_not_available",
+            param="model",
+        )
 
 
 def _check_shape(settings: Settings, sha256: str, hyperparameters: dict[str, Any]) -> None:

@@ -63,6 +63,8 @@ users = Table(
     # In the organisation: owner or reader.
     Column("role", String, nullable=False),
     Column("added_at", Integer, nullable=False),
+    # Who has left stays: the audit log and keys speak of them.
+    Column("deleted_at", Integer),
     sqlite_autoincrement=True,
 )
 

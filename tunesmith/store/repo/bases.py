@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from tunesmith.bases import BaseInfo
 from tunesmith.store.repo.rows import columns_of
-from tunesmith.store.tables import aliases, bases, jobs, models
+from tunesmith.store.tables import aliases, base_grants, bases, jobs, models
 
 _COLUMNS = columns_of(BaseInfo, bases)
 
@@ -54,6 +54,7 @@ def drop_unused(conn: sa.Connection) -> list[BaseInfo]:
 def remove(conn: sa.Connection, name: str) -> bool:
     """Forgets a base and its aliases; False if there is none. See users_of() first."""
     conn.execute(sa.delete(aliases).where(aliases.c.base == name))
+    conn.execute(sa.delete(base_grants).where(base_grants.c.base == name))
     return conn.execute(sa.delete(bases).where(bases.c.name == name)).rowcount == 1
 
 

@@ -6,13 +6,14 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from tunesmith.access import DEFAULT_PROJECT, Caller, Role, scopes_of
+from tunesmith.access import DEFAULT_PROJECT, ROLE_SCOPES, Caller, Role, scopes_of
 from tunesmith.ids import (
     ADMIN_KEY,
     KEY,
@@ -21,8 +22,8 @@ from tunesmith.ids import (
     Rng,
     new_api_key,
 )
-from tunesmith.store.repo.rows import build, columns_of
-from tunesmith.store.tables import keys
+from tunesmith.store.repo.rows import Page, build, columns_of, fetch_page, find_cursor
+from tunesmith.store.tables import keys, project_users, projects, service_accounts
 
 # A key's last use is noted at most this often.
 TOUCH_EVERY_S = 60
@@ -57,10 +58,6 @@ class KeyRow:
             user_id=self.user_id,
             kind="admin" if self.project_id is None else "project",
         )
-
-    def is_valid(self, now: int) -> bool:
-        """Whether it is neither revoked nor past its time."""
-        return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
 
     @property
     def masked(self) -> str:
@@ -131,23 +128,63 @@ def create(
 
 
 def verify(conn: sa.Connection, pepper: bytes, secret: str, now: int) -> KeyRow | None:
-    """The key that a secret opens, unless it is revoked or has run out.
+    """The key that a secret opens, or None; its role is the one that holds at this moment.
 
-    One hash and one indexed read.
+    A key opens nothing once it is revoked or has run out, its project is archived, or whoever it
+    belongs to has left. One hash and one indexed read.
     """
     digest = _digest(pepper, secret)
-    query = sa.select(keys.c.digest, *_COLUMNS).where(keys.c.digest == digest)
-    row = conn.execute(query).first()
+    row = conn.execute(_LIVE.where(keys.c.digest == digest)).first()
     if row is None or not hmac.compare_digest(row.digest, digest):
         return None
-    key = _without_digest(row)
-    return key if key.is_valid(now) else None
+    return _as_it_holds(row._mapping, now)
 
 
-def get(conn: sa.Connection, key_id: str) -> KeyRow | None:
-    """A key by its id, revoked or not."""
-    row = conn.execute(sa.select(*_COLUMNS).where(keys.c.id == key_id)).first()
-    return None if row is None else build(KeyRow, row)
+def live(conn: sa.Connection, key_id: str, now: int) -> KeyRow | None:
+    """As verify, for a key that is known by its id: a browser's session stands for it."""
+    row = conn.execute(_LIVE.where(keys.c.id == key_id)).first()
+    return None if row is None else _as_it_holds(row._mapping, now)
+
+
+def _as_it_holds(found: Mapping[str, Any], now: int) -> KeyRow | None:
+    values = dict(found)
+    del values["digest"]
+    if values["expires_at"] is not None and values["expires_at"] <= now:
+        return None
+    people = {values.pop("user_role"), values.pop("account_role")} - {None}
+    return KeyRow(**values | {"role": lowest(values["role"], *people)})
+
+
+def lowest(*roles: Role) -> Role:
+    """A key can do no more than the person or the account that it belongs to."""
+    return min(roles, key=lambda role: len(ROLE_SCOPES[role]))
+
+
+_USER_ROLE = (
+    sa.select(project_users.c.role)
+    .where(
+        project_users.c.project_id == keys.c.project_id, project_users.c.user_id == keys.c.user_id
+    )
+    .scalar_subquery()
+)
+_ACCOUNT_ROLE = (
+    sa.select(service_accounts.c.role)
+    .where(
+        service_accounts.c.id == keys.c.service_account_id, service_accounts.c.deleted_at.is_(None)
+    )
+    .scalar_subquery()
+)
+_LIVE = sa.select(
+    keys.c.digest, *_COLUMNS, _USER_ROLE.label("user_role"), _ACCOUNT_ROLE.label("account_role")
+).where(
+    keys.c.revoked_at.is_(None),
+    sa.or_(
+        keys.c.project_id.is_(None),
+        sa.exists().where(projects.c.id == keys.c.project_id, projects.c.archived_at.is_(None)),
+    ),
+    sa.or_(keys.c.project_id.is_(None), keys.c.user_id.is_(None), _USER_ROLE.is_not(None)),
+    sa.or_(keys.c.service_account_id.is_(None), _ACCOUNT_ROLE.is_not(None)),
+)
 
 
 def needs_touch(row: KeyRow, now: int) -> bool:
@@ -160,14 +197,71 @@ def touch(conn: sa.Connection, key_id: str, now: int) -> None:
 
 
 def list_all(conn: sa.Connection) -> list[KeyRow]:
-    """Revoked ones too, oldest first."""
+    """Of all projects, revoked ones too, oldest first."""
     return [build(KeyRow, row) for row in conn.execute(sa.select(*_COLUMNS).order_by(keys.c.seq))]
+
+
+def get(conn: sa.Connection, project_id: str | None, key_id: str) -> KeyRow | None:
+    """A key in use, of a project or (None) of the organisation."""
+    query = sa.select(*_COLUMNS).where(_of(project_id), keys.c.id == key_id, _IN_USE)
+    row = conn.execute(query).first()
+    return None if row is None else build(KeyRow, row)
+
+
+def page(
+    conn: sa.Connection,
+    project_id: str | None,
+    *,
+    after: str | None = None,
+    limit: int = 20,
+    newest_first: bool = False,
+) -> Page[KeyRow]:
+    """The keys in use of a project or (None) of the organisation."""
+    own = _of(project_id)
+    cursor = find_cursor(conn, keys.c.seq, keys.c.id, after, own)
+    query = sa.select(*_COLUMNS).where(own, _IN_USE)
+    return fetch_page(
+        conn,
+        KeyRow,
+        query,
+        keys.c.seq,
+        cursor=cursor,
+        limit=limit,
+        newest_first=newest_first,
+    )
 
 
 def revoke(conn: sa.Connection, key_id: str, now: int) -> bool:
     """From the next request on; False if there is no such key in use."""
-    query = sa.update(keys).where(keys.c.id == key_id, keys.c.revoked_at.is_(None))
+    query = sa.update(keys).where(keys.c.id == key_id, _IN_USE)
     return conn.execute(query.values(revoked_at=now)).rowcount == 1
+
+
+def revoke_of(
+    conn: sa.Connection,
+    now: int,
+    *,
+    user_id: str | None = None,
+    service_account_id: str | None = None,
+    project_id: str | None = None,
+) -> int:
+    """Ends the keys of a person (everywhere, or in one project) or of an account; how many."""
+    query = sa.update(keys).where(_IN_USE)
+    for column, value in (
+        (keys.c.user_id, user_id),
+        (keys.c.service_account_id, service_account_id),
+        (keys.c.project_id, project_id),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    return conn.execute(query.values(revoked_at=now)).rowcount
+
+
+_IN_USE = keys.c.revoked_at.is_(None)
+
+
+def _of(project_id: str | None) -> sa.ColumnElement[bool]:
+    return keys.c.project_id.is_(None) if project_id is None else keys.c.project_id == project_id
 
 
 def equal(secret: str, known: str) -> bool:
@@ -178,9 +272,3 @@ def equal(secret: str, known: str) -> bool:
 def _digest(pepper: bytes, secret: str) -> str:
     # A header may hold what is no valid text; it is then simply a wrong key.
     return hmac.new(pepper, secret.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
-
-
-def _without_digest(row: sa.Row[Any]) -> KeyRow:
-    values = dict(row._mapping)
-    del values["digest"]
-    return KeyRow(**values)

@@ -49,6 +49,7 @@ def _people() -> None:
         sa.Column("name", sa.String, nullable=False),
         sa.Column("role", sa.String, nullable=False),
         sa.Column("added_at", sa.Integer, nullable=False),
+        sa.Column("deleted_at", sa.Integer),
         sqlite_autoincrement=True,
     )
     op.create_table(
