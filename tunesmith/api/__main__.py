@@ -13,7 +13,7 @@ import socket
 import uvicorn
 
 from tunesmith.api.app import create_app
-from tunesmith.config import load_settings
+from tunesmith.config import load_settings, secrets_of
 from tunesmith.ops.telemetry import configure_logging
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--fd", type=int, help="number of an inherited listening socket")
     fd = parser.parse_args().fd
     settings = load_settings()
-    configure_logging("api", settings.log_level)
+    configure_logging("api", settings.log_level, secrets_of(settings))
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from anyio.to_thread import run_sync
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
@@ -41,6 +42,7 @@ from tunesmith.errors import TunesmithError
 from tunesmith.ids import SystemClock, SystemRng
 from tunesmith.limits.limiter import Limiter, LocalLimiter
 from tunesmith.ops.telemetry import Metrics
+from tunesmith.ops.tracing import open_tracing
 from tunesmith.serve.client import EngineClient
 from tunesmith.store.blobs import LocalBlobs
 from tunesmith.store.db import open_database
@@ -83,10 +85,12 @@ def create_app(settings: Settings) -> ASGIApp:
         meter=Meter(settings, db, limiter(settings), metrics, clock),
         clock=clock,
         rng=SystemRng(),
+        tracing=open_tracing("api", settings.otel_url),
     )
     metrics.registry.register(StoreMetrics(db, clock))
     gate = Gate(routes(services), verifier(services))
-    return Frame(gate, services.rng, services.metrics, settings.organization)
+    tracing = services.tracing
+    return Frame(gate, services.rng, metrics, settings.organization, tracing)
 
 
 def limiter(settings: Settings) -> Limiter:
@@ -111,6 +115,7 @@ def routes(services: Services) -> FastAPI:
         yield
         await services.meter.close()
         services.db.close()
+        await run_sync(services.tracing.close)
 
     app = FastAPI(
         lifespan=lifespan,

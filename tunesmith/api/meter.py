@@ -195,6 +195,8 @@ class Meter:
     ) -> TooMany:
         number = verdict.refused
         assert number is not None
+        limit = wording.kind_of(draws[number].pool) if number < len(draws) else "spending"
+        self._metrics.limited.labels(limit).inc()
         if number < len(draws):
             return wording.rate_limited(
                 draws[number].pool,

@@ -12,6 +12,7 @@ from tunesmith.api.renderers import Renderers
 from tunesmith.config import Settings
 from tunesmith.ids import Clock, Rng
 from tunesmith.ops.telemetry import Metrics
+from tunesmith.ops.tracing import Tracing
 from tunesmith.serve.client import EngineClient
 from tunesmith.store.blobs import BlobStore
 from tunesmith.store.db import Database
@@ -28,6 +29,7 @@ class Services:
     meter: Meter
     clock: Clock
     rng: Rng
+    tracing: Tracing
 
 
 async def _services(request: Request) -> Services:
