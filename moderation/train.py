@@ -35,8 +35,11 @@ MIN_TEXTS_A_FEATURE = 2
 MIN_PRECISION = 0.7
 #: and of the harmless texts no more may be flagged
 MAX_FALSE_ALARMS = 0.001
-#: with fewer examples to measure by, a category is left unflagged
+#: with fewer examples to measure by, a category is never flagged
 MIN_POSITIVES = 15
+#: nor where the folds say that what it flags is more often wrong than right, or next to nothing
+MIN_MEASURED_PRECISION = 0.5
+MIN_FLAGGED = 5
 
 Floats = NDArray[np.float32]
 
@@ -175,8 +178,9 @@ def main() -> None:
             seen = fold_N != fold
             cut = threshold(score[seen & known], label[seen & known], score[seen & harmless])
             flagged |= ~seen & (score >= cut)
-        thresholds[column] = threshold(score[known], label[known], score[harmless])
-        measured[name] = card.measure(score[known], label[known], flagged[known])
+        found = measured[name] = card.measure(score[known], label[known], flagged[known])
+        if found.num_flagged >= MIN_FLAGGED and found.precision >= MIN_MEASURED_PRECISION:
+            thresholds[column] = threshold(score[known], label[known], score[harmless])
     write(x, *fit(x, label_NC, known_NC), thresholds)
     alarms = card.false_alarms(Classifier(load()), held_back(data))
     card.write(measured, thresholds, alarms)

@@ -13,6 +13,9 @@ class Receiver:
         self.status = 200
         """What it answers with."""
         self.requests: list[tuple[dict[str, str], bytes]] = []
+        self.hold = threading.Event()
+        """Answers wait while it is not set."""
+        self.hold.set()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -20,6 +23,7 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 receiver.requests.append((headers, body))
+                receiver.hold.wait(60)
                 self.send_response(receiver.status)
                 self.send_header("content-length", "0")
                 self.end_headers()

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -77,6 +83,30 @@ class Service:
 
     def anonymous(self) -> TestClient:
         return TestClient(self.app, raise_server_exceptions=False)
+
+
+def reopened(service: Service, **overrides: Any) -> Service:
+    """The same data directory, served with other settings and by a process of its own, as it were:
+    it shares the database and the engine, and nothing in memory."""
+    settings = service.settings.model_copy(update=overrides)
+    app = Checked(create_app(settings))
+    http = TestClient(app, headers=service.http.headers)
+    return Service(settings, service.db, service.blobs, app, http)
+
+
+@contextmanager
+def engine_of(data: Path) -> Iterator[None]:
+    """The engine of a data directory as a process, until the end of the block."""
+    environment = {**os.environ, "TUNESMITH_DATA": str(data), "TUNESMITH_ENGINE_THREADS": "1"}
+    command = [sys.executable, "-m", "tunesmith.serve"]
+    with (
+        (data / "engine.log").open("wb") as log,
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log) as engine,
+    ):
+        assert engine.stdout is not None
+        assert json.loads(engine.stdout.readline())["ready"]
+        yield
+        engine.terminate()
 
 
 def make_service(data: Path, **overrides: Any) -> Service:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +10,13 @@ import openai
 import pytest
 
 from tests.service import ROW, Service, make_service
-from tests.tiny_base import write_tiny_base
 from tunesmith.access import DEFAULT_PROJECT
-from tunesmith.bases import describe
-from tunesmith.ids import SystemClock
-from tunesmith.store.repo import bases, models
+from tunesmith.store.repo import models
 from tunesmith.store.repo.models import ModelRow
 
 CHAT = "/v1/chat/completions"
 SAY_HI: list[Any] = [{"role": "user", "content": "the quick brown fox"}]
 ZEROS = {"cached_tokens": 0, "audio_tokens": 0}
-
-
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The API in this process, the engine in its own."""
-    root = tmp_path_factory.mktemp("chat")
-    service = make_service(root / "data")
-    tiny = describe(write_tiny_base(root / "tiny"), "tiny", SystemClock())
-    with service.db.write() as conn:
-        bases.insert(conn, tiny)
-        bases.set_alias(conn, "gpt-3.5-turbo", "tiny", now=0)
-    environment = {**os.environ, "TUNESMITH_DATA": str(root / "data")}
-    environment["TUNESMITH_ENGINE_THREADS"] = "1"
-    log = (root / "engine.log").open("wb")
-    command = [sys.executable, "-m", "tunesmith.serve"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log) as engine:
-        assert engine.stdout is not None
-        assert json.loads(engine.stdout.readline())["ready"]
-        yield service
-        engine.terminate()
 
 
 def ask(live: Service, **given: Any) -> Any:

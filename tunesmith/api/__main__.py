@@ -14,7 +14,7 @@ import uvicorn
 
 from tunesmith.api.app import assemble, open_services
 from tunesmith.api.feed import Feed
-from tunesmith.config import load_settings
+from tunesmith.config import load_settings, secrets_of
 from tunesmith.ops.telemetry import configure_logging
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--fd", type=int, help="number of an inherited listening socket")
     fd = parser.parse_args().fd
     settings = load_settings()
-    configure_logging("api", settings.log_level)
+    configure_logging("api", settings.log_level, secrets_of(settings))
     services = open_services(settings)
     config = uvicorn.Config(
         assemble(services),

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+from anyio.to_thread import run_sync
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp
@@ -58,6 +59,7 @@ from tunesmith.errors import TunesmithError
 from tunesmith.ids import SystemClock, SystemRng
 from tunesmith.limits.limiter import Limiter, LocalLimiter
 from tunesmith.ops.telemetry import Metrics
+from tunesmith.ops.tracing import open_tracing
 from tunesmith.serve.client import EngineClient
 from tunesmith.store import links
 from tunesmith.store.blobs import LocalBlobs
@@ -119,6 +121,7 @@ def open_services(settings: Settings) -> Services:
         meter=Meter(settings, db, limiter(settings), metrics, clock),
         clock=clock,
         rng=SystemRng(),
+        tracing=open_tracing("api", settings.otel_url),
     )
 
 
@@ -126,7 +129,8 @@ def assemble(services: Services) -> ASGIApp:
     """The routes within the gate."""
     gate = Gate(routes(services), verifier(services), session_reader(services))
     app = ui.Ui(gate, ui.read_bundle(UI_DIR))
-    return Frame(app, services.rng, services.metrics, services.settings.organization)
+    organization, tracing = services.settings.organization, services.tracing
+    return Frame(app, services.rng, services.metrics, organization, tracing)
 
 
 def limiter(settings: Settings) -> Limiter:
@@ -151,6 +155,7 @@ def routes(services: Services) -> FastAPI:
         yield
         await services.meter.close()
         services.db.close()
+        await run_sync(services.tracing.close)
 
     app = FastAPI(
         lifespan=lifespan,

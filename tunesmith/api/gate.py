@@ -22,6 +22,7 @@ from tunesmith.api.routes import PUBLIC, needed_scope
 from tunesmith.errors import ApiError, Forbidden, Unauthorized
 from tunesmith.ids import REQUEST, Rng, new_id
 from tunesmith.ops.telemetry import Metrics
+from tunesmith.ops.tracing import Tracing
 
 log = logging.getLogger("tunesmith.api")
 
@@ -115,34 +116,43 @@ def permit(caller: Caller, method: str, path: str) -> None:
 class Frame:
     """Gives each answer of `app` its id, counts and logs it, and answers for what crashed."""
 
-    def __init__(self, app: ASGIApp, rng: Rng, metrics: Metrics, organization: str) -> None:
+    def __init__(
+        self, app: ASGIApp, rng: Rng, metrics: Metrics, organization: str, tracing: Tracing
+    ) -> None:
         self.app = app
         self.rng = rng
         self.metrics = metrics
         self.organization = organization
+        self.tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, new_id(REQUEST, self.rng), self.organization)
-        with self.metrics.in_flight.track_inprogress():
+        traced = self.tracing.request(Headers(scope=scope), exchange.request_id)
+        with self.metrics.in_flight.track_inprogress(), traced as span:
             try:
                 await self.app(scope, exchange.receive, exchange.send)
             except Exception:
                 log.exception("request failed", extra={"fields": exchange.fields()})
                 if exchange.status is None:
                     await answer(unexpected())(scope, exchange.receive, exchange.send)
+            self.tracing.end_request(span, scope["method"], _route(scope), exchange.status)
         self._record(scope, exchange)
 
     def _record(self, scope: Scope, exchange: Exchange) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+        route = _route(scope)
         status = str(exchange.status or "gone")
         elapsed_s = time.perf_counter() - exchange.started
         self.metrics.requests.labels(scope["method"], route, status).observe(elapsed_s)
         level = logging.DEBUG if scope["path"] in PUBLIC else logging.INFO
         fields = exchange.fields() | {"status": status, "ms": round(elapsed_s * 1000, 1)}
         log.log(level, "request", extra={"fields": fields})
+
+
+def _route(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", "unmatched")
 
 
 class Exchange:

@@ -80,7 +80,7 @@ class Meter:
         self._clock = clock
         self._num_open = 0
         self._recorder = Recorder(self._write)
-        self._books = self._read_books({})
+        self.books = self._read_books({})
         if isinstance(limiter, LocalLimiter):
             self._remember_the_day(limiter)
 
@@ -175,9 +175,9 @@ class Meter:
     def _asked(self, caller: Caller, demand: Demand) -> tuple[list[Draw], list[Charge]]:
         num_tokens = demand.num_prompt + demand.num_asked
         amounts = {"rpm": 1, "rpd": 1, "tpm": num_tokens}
-        pools = self._books.pools(caller.project, demand.base)
+        pools = self.books.pools(caller.project, demand.base)
         draws = [Draw(pool, amounts[wording.kind_of(pool)]) for pool in pools]
-        budgets = self._books.budgets(caller.project, caller.key_id)
+        budgets = self.books.budgets(caller.project, caller.key_id)
         if not budgets:
             return draws, []
         # The dearest that it can become: nothing of the prompt cached, the longest answer.
@@ -195,6 +195,8 @@ class Meter:
     ) -> TooMany:
         number = verdict.refused
         assert number is not None
+        limit = wording.kind_of(draws[number].pool) if number < len(draws) else "spending"
+        self._metrics.limited.labels(limit).inc()
         if number < len(draws):
             return wording.rate_limited(
                 draws[number].pool,
@@ -208,7 +210,7 @@ class Meter:
         return wording.quota_exceeded(
             "key" if charge.budget.startswith(caller.key_id) else "project",
             limit=to_dollars(charge.limit),
-            spent=to_dollars(self._books.spent.get(charge.budget, 0)),
+            spent=to_dollars(self.books.spent.get(charge.budget, 0)),
             cost=to_dollars(charge.amount),
         )
 
@@ -220,7 +222,7 @@ class Meter:
             with self._db.write() as conn:
                 usage.add(conn, rows)
         try:
-            self._books = self._read_books(held)
+            self.books = self._read_books(held)
         except TunesmithError as error:
             # Limits as they were; the money stays held, so no budget is passed by that.
             log.warning("limits were not read anew: %s", error.message)
@@ -237,7 +239,7 @@ class Meter:
         limiter.seed(
             (pool, num_requests)
             for (project_id, base), num_requests in found.items()
-            for pool in self._books.pools(project_id, base)
+            for pool in self.books.pools(project_id, base)
             if wording.kind_of(pool) == "rpd"
         )
 

@@ -13,6 +13,7 @@ from tunesmith.api.renderers import Renderers
 from tunesmith.config import Settings
 from tunesmith.ids import Clock, Rng
 from tunesmith.ops.telemetry import Metrics
+from tunesmith.ops.tracing import Tracing
 from tunesmith.serve.client import EngineClient
 from tunesmith.store.blobs import BlobStore
 from tunesmith.store.db import Database
@@ -30,6 +31,7 @@ class Services:
     meter: Meter
     clock: Clock
     rng: Rng
+    tracing: Tracing
 
 
 async def _services(request: Request) -> Services:

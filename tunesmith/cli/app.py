@@ -12,7 +12,22 @@ from typing import Annotated
 import typer
 
 from tunesmith import __version__
-from tunesmith.cli import base, chat, data, demo, doctor, export, jobs, keys, tune, worker
+from tunesmith.cli import (
+    base,
+    chat,
+    data,
+    demo,
+    doctor,
+    export,
+    jobs,
+    keys,
+    limits,
+    projects,
+    tune,
+    usage,
+    users,
+    worker,
+)
 from tunesmith.cli.options import DataDir, require_torch, settings
 from tunesmith.cli.problem import explain
 
@@ -64,6 +79,10 @@ app.command(name="worker")(worker.work)
 app.add_typer(base.app, name="base")
 app.add_typer(data.app, name="data")
 app.add_typer(keys.app, name="keys")
+app.add_typer(projects.app, name="projects")
+app.add_typer(users.app, name="users")
+app.add_typer(limits.app, name="limits")
+app.command(name="usage")(usage.usage)
 app.add_typer(jobs.app, name="jobs")
 app.command(name="tune")(tune.tune)
 app.command(name="chat")(chat.chat)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tunesmith.cli.options import DataDir, existing_store, require_torch, settings
+from tunesmith.cli.people import organization
 from tunesmith.cli.problem import CommandFailed
 from tunesmith.cli.screen import screen
 from tunesmith.ids import SystemClock
@@ -138,6 +139,33 @@ def unalias(name: Annotated[str, typer.Argument()], data: DataDir = None) -> Non
         if not bases.remove_alias(conn, name):
             raise CommandFailed(f"No alias {name}. `tunesmith base list` shows all.")
     print(f"{name} is forgotten.")
+
+
+@app.command()
+def grant(
+    name: Annotated[str, typer.Argument()],
+    project: Annotated[str, typer.Argument(metavar="PROJECT", help="Id of the project.")],
+    data: DataDir = None,
+) -> None:
+    """Reserve a base to a project, and to others that it is granted to."""
+    base = organization(data).grant_base(name, project)
+    print(f"{base} is there for {project}, and for no project that it is not granted to.")
+
+
+@app.command()
+def revoke(
+    name: Annotated[str, typer.Argument()],
+    project: Annotated[str, typer.Argument(metavar="PROJECT", help="Id of the project.")],
+    data: DataDir = None,
+) -> None:
+    """Take a base from a project. With the last one gone it is open to all again."""
+    from tunesmith.store.repo import base_grants
+
+    org = organization(data)
+    base = org.revoke_base(name, project)
+    with org.db.read() as conn:
+        left = base_grants.holders(conn, base)
+    print(f"{base} is taken from {project}; " + (f"left: {', '.join(left)}." if left else "open."))
 
 
 def require_name(name: str) -> str:

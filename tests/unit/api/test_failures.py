@@ -16,6 +16,7 @@ from tunesmith.api.gate import Frame
 from tunesmith.errors import AdapterError, EngineUnavailable
 from tunesmith.ids import SystemRng
 from tunesmith.ops.telemetry import Metrics
+from tunesmith.ops.tracing import Tracing
 from tunesmith.serve.protocol import InvalidRequest
 
 JOBS = "/v1/fine_tuning/jobs"
@@ -154,7 +155,7 @@ def crashing(error: Exception) -> TestClient:
     def crash() -> None:
         raise error
 
-    return TestClient(Frame(app, SystemRng(), Metrics(), "org"))
+    return TestClient(Frame(app, SystemRng(), Metrics(), "org", Tracing()))
 
 
 def test_an_unexpected_error_tells_the_log_and_not_the_client(
