@@ -213,7 +213,7 @@ def show(
         table.add_row("", f"{rate.tokens_per_s:,.0f} tokens a second, {rate.source}")
         if rate.peak_bytes:
             table.add_row("memory", f"about {rate.peak_bytes / 1e9:.1f} GB at the peak")
-    costs = local_costs(found, wanted.trained_tokens, rate and seconds(wanted, rate))
+    costs = local_costs(found, wanted.trained_tokens, seconds(wanted, rate) if rate else None)
     for text, dollars in costs:
         table.add_row("price here", f"${dollars} {text}")
     say(console, f"Tuning {aim.name}", "bold")
@@ -261,7 +261,7 @@ def as_json(
 ) -> dict[str, Any]:
     from tunesmith.jobs.rate import local_costs
 
-    costs = local_costs(found, wanted.trained_tokens, rate and seconds(wanted, rate))
+    costs = local_costs(found, wanted.trained_tokens, seconds(wanted, rate) if rate else None)
     return {
         "base": aim.name,
         "kind": wanted.kind,

@@ -22,6 +22,7 @@ export function Recipe({ now }: { now: JobNow }) {
   const inner = now.job.method[method] as { hyperparameters?: Record<string, unknown> } | undefined;
   return (
     <div className="grid items-start gap-4 lg:grid-cols-2">
+      <div className="flex min-w-0 flex-col gap-4">
       <Card title="Hyperparameters">
         <dl>
           {Object.entries(inner?.hyperparameters ?? {}).map(([name, value]) => (
@@ -32,17 +33,6 @@ export function Recipe({ now }: { now: JobNow }) {
           ))}
           <Pair label={<code className="text-xs">seed</code>}>{now.job.seed}</Pair>
           <Pair label="Method">{method}</Pair>
-        </dl>
-      </Card>
-      <Card title="Made of">
-        <dl>
-          <Pair label="Base">{found.base}</Pair>
-          {found.base_fingerprint && <Hash label="Base fingerprint" value={found.base_fingerprint} />}
-          {found.start_adapter_sha256 && <Hash label="Continues the adapter" value={found.start_adapter_sha256} />}
-          <FileLine label="Training file" file={found.training_file ?? null} />
-          {found.validation_file && <FileLine label="Validation file" file={found.validation_file} />}
-          {found.adapter_sha256 && <Hash label="Resulting adapter" value={found.adapter_sha256} />}
-          <Pair label="This server">Tunesmith {found.version}</Pair>
         </dl>
       </Card>
       {found.plan && (
@@ -58,7 +48,19 @@ export function Recipe({ now }: { now: JobNow }) {
           </dl>
         </Card>
       )}
+      </div>
       <div className="flex min-w-0 flex-col gap-4">
+      <Card title="Made of">
+        <dl>
+          <Pair label="Base">{found.base}</Pair>
+          {found.base_fingerprint && <Hash label="Base fingerprint" value={found.base_fingerprint} />}
+          {found.start_adapter_sha256 && <Hash label="Continues the adapter" value={found.start_adapter_sha256} />}
+          <FileLine label="Training file" file={found.training_file ?? null} />
+          {found.validation_file && <FileLine label="Validation file" file={found.validation_file} />}
+          {found.adapter_sha256 && <Hash label="Resulting adapter" value={found.adapter_sha256} />}
+          <Pair label="This server">Tunesmith {found.version}</Pair>
+        </dl>
+      </Card>
         <Took took={found.took} />
         <Card title="Reproduce">
           <p className="mb-3 text-sm text-soft">
