@@ -11,7 +11,8 @@ from typing import Any
 from openai import OpenAI
 
 from tunesmith.cli.background import background_server
-from tunesmith.cli.demo import ASSETS, expected, read_rows
+from tunesmith.cli.demo import expected, read_rows
+from tunesmith.shipped import HELD_OUT_FILE
 
 
 def test_the_model_learns_its_task_and_can_be_served_again(tmp_path: Path) -> None:
@@ -29,7 +30,7 @@ def test_the_model_learns_its_task_and_can_be_served_again(tmp_path: Path) -> No
 
 def ask_again(data: Path, key: str, model: str) -> int:
     """How many of seven held-out rows, one of each intent, a restarted server answers right."""
-    rows: list[dict[str, Any]] = read_rows(ASSETS / "snips_heldout.jsonl")[:7]
+    rows: list[dict[str, Any]] = read_rows(HELD_OUT_FILE)[:7]
     with background_server(data) as server:
         client = OpenAI(base_url=server.base_url, api_key=key)
         answers = [

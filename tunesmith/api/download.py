@@ -54,6 +54,9 @@ class _Pipe:
     def flush(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
     def take(self) -> bytes:
         whole = b"".join(self._parts)
         self._parts.clear()
@@ -63,7 +66,7 @@ class _Pipe:
 def zipped(directory: Path) -> Iterator[bytes]:
     """The files of a directory, stored as they are: weights do not get smaller."""
     pipe = _Pipe()
-    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
         for path in sorted(path for path in directory.rglob("*") if path.is_file()):
             # The same bytes whenever it is asked for: no time of its own.
             entry = zipfile.ZipInfo(path.relative_to(directory).as_posix())

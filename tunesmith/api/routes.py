@@ -75,6 +75,7 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("POST", "/v1/tunesmith/data/tokens"): Scope.DATA_READ,
     ("POST", "/v1/tunesmith/data/fix"): Scope.FILES_WRITE,
     ("POST", "/v1/tunesmith/data/split"): Scope.FILES_WRITE,
+    ("POST", "/v1/tunesmith/demo"): Scope.FILES_WRITE,
     ("POST", "/v1/tunesmith/jobs/estimate"): Scope.JOBS_READ,
     ("GET", "/v1/tunesmith/jobs/{job_id}"): Scope.JOBS_READ,
     ("GET", "/v1/tunesmith/jobs/{job_id}/metrics"): Scope.JOBS_READ,

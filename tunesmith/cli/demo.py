@@ -24,6 +24,14 @@ import typer
 from tunesmith.cli.options import DEFAULT_BASE_URL
 from tunesmith.cli.problem import CommandFailed
 from tunesmith.cli.screen import say, screen
+from tunesmith.shipped import (
+    BASE,
+    HELD_OUT_FILE,
+    HYPERPARAMETERS,
+    SEED,
+    SUFFIX,
+    TRAINING_FILE,
+)
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -32,12 +40,7 @@ if TYPE_CHECKING:
 
     from tunesmith.cli.background import Server
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets" / "demo"
 MARKER = ".tunesmith-demo"  # says that the directory is the demo's own and may be replaced
-BASE = "tunesmith-nano"
-SUFFIX = "intents"
-SEED = 7
-HYPERPARAMETERS = {"n_epochs": 3, "batch_size": 16}
 MAX_ANSWER_TOKENS = 16  # the longest label needs fewer; an answer that runs on is wrong anyway
 CONCURRENCY = 16
 SHOWN = 6
@@ -77,7 +80,7 @@ def story(server: Server, console: Console, times: Times) -> None:
     from openai import OpenAI
 
     client = OpenAI(base_url=server.base_url, api_key=server.api_key)
-    rows = read_rows(ASSETS / "snips_heldout.jsonl")
+    rows = read_rows(HELD_OUT_FILE)
     say(console, f"1  Server at {server.base_url}, data in {server.data}")
     say(console, f"2  {BASE} answers {len(rows)} held-out requests before tuning:")
     with times.part("before: answers"):
@@ -189,7 +192,7 @@ def train(client: OpenAI, console: Console) -> str:
 
     request: Any = {
         "model": BASE,
-        "training_file": upload(client, ASSETS / "snips_train.jsonl", console),
+        "training_file": upload(client, TRAINING_FILE, console),
         "suffix": SUFFIX,
         "seed": SEED,
         "method": {"type": "supervised", "supervised": {"hyperparameters": HYPERPARAMETERS}},

@@ -22,7 +22,10 @@ const home = createRoute({
 const data = createRoute({
   getParentRoute: () => shell,
   path: "/data",
-  validateSearch: (search: Record<string, unknown>): { upload?: boolean } => (search["upload"] ? { upload: true } : {}),
+  validateSearch: (search: Record<string, unknown>): { upload?: boolean; show?: "results" } => ({
+    ...(search["upload"] ? { upload: true } : {}),
+    ...(search["show"] === "results" ? { show: "results" } : {}),
+  }),
   component: lazyRouteComponent(() => import("@/screens/data/Data"), "Data"),
 });
 
@@ -55,15 +58,24 @@ const jobs = createRoute({
 const newJob = createRoute({
   getParentRoute: () => shell,
   path: "/jobs/new",
-  validateSearch: (search: Record<string, unknown>): { file?: string; model?: string; from?: string } =>
-    text(search, "file", "model", "from"),
+  validateSearch: (search: Record<string, unknown>): { file?: string; validation?: string; model?: string; from?: string } =>
+    text(search, "file", "validation", "model", "from"),
   component: lazyRouteComponent(() => import("@/screens/newjob/NewJob"), "NewJob"),
 });
+export interface JobSearch {
+  tab?: string;
+  /** The row in view, from 1. */
+  row?: number;
+  /** What the examples are sorted by. */
+  order?: string;
+  /** The model that scores the row in view. */
+  by?: string;
+}
 const job = createRoute({
   getParentRoute: () => shell,
   path: "/jobs/$jobId",
-  validateSearch: (search: Record<string, unknown>): { tab?: string; row?: number } => ({
-    ...text(search, "tab"),
+  validateSearch: (search: Record<string, unknown>): JobSearch => ({
+    ...text(search, "tab", "order", "by"),
     ...number(search, "row"),
   }),
   component: lazyRouteComponent(() => import("@/screens/job/Job"), "Job"),

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tunesmith.cli.demo import (
-    ASSETS,
     MARKER,
     Score,
     expected,
@@ -19,8 +18,8 @@ from tunesmith.cli.demo import (
 )
 from tunesmith.cli.problem import CommandFailed
 from tunesmith.data.formats import read_rows as read_checked
-
-TRAIN, HELD_OUT = ASSETS / "snips_train.jsonl", ASSETS / "snips_heldout.jsonl"
+from tunesmith.shipped import HELD_OUT_FILE as HELD_OUT
+from tunesmith.shipped import TRAINING_FILE as TRAIN
 
 
 def plain(text: str) -> str:

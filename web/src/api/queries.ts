@@ -29,3 +29,8 @@ export const fileQuery = (fileId: string) =>
     queryKey: ["files", fileId],
     queryFn: ({ signal }) => read(api.GET("/v1/files/{file_id}", { params: { path: { file_id: fileId } }, signal })),
   });
+
+export const sessionQuery = queryOptions({
+  queryKey: ["session"],
+  queryFn: ({ signal }) => read(api.GET("/v1/tunesmith/session", { signal })),
+});

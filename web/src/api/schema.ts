@@ -411,6 +411,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tunesmith/data/fix": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Fix File
+         * @description Repairs into a new file, or tells what a repair would change.
+         */
+        post: operations["fix_file_v1_tunesmith_data_fix_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tunesmith/data/index": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make Index
+         * @description Where each row is, and its shape; with `text` only of the rows that hold it.
+         */
+        post: operations["make_index_v1_tunesmith_data_index_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tunesmith/data/report": {
         parameters: {
             query?: never;
@@ -431,6 +471,106 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tunesmith/data/rows": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Read Rows
+         * @description The rows at these places of the index, in their order; fewer where they are long.
+         */
+        post: operations["read_rows_v1_tunesmith_data_rows_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tunesmith/data/split": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Split File
+         * @description One file into two, to train on and to validate with; rows that are alike stay together.
+         */
+        post: operations["split_file_v1_tunesmith_data_split_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tunesmith/data/stats": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make Stats
+         * @description Lengths, turns, labels and system messages, as numbers and as histograms.
+         */
+        post: operations["make_stats_v1_tunesmith_data_stats_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tunesmith/data/tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Show Tokens
+         * @description A row as the base sees it: each token, and what training does with it.
+         */
+        post: operations["show_tokens_v1_tunesmith_data_tokens_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tunesmith/demo": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Prepare Demo
+         * @description Stores the two files, unless they are here, and says which job to create with them.
+         */
+        post: operations["prepare_demo_v1_tunesmith_demo_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tunesmith/events": {
         parameters: {
             query?: never;
@@ -445,6 +585,26 @@ export interface paths {
         get: operations["stream_events_v1_tunesmith_events_get"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tunesmith/jobs/estimate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Estimate Job
+         * @description Refuses what creating the job would refuse; `problem` says what its validation would.
+         */
+        post: operations["estimate_job_v1_tunesmith_jobs_estimate_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -488,6 +648,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tunesmith/jobs/{job_id}/recipe": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show Recipe */
+        get: operations["show_recipe_v1_tunesmith_jobs__job_id__recipe_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tunesmith/jobs/{job_id}/rows": {
         parameters: {
             query?: never;
@@ -508,6 +685,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tunesmith/jobs/{job_id}/rows/{row}/tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show Tokens
+         * @description A row of the training file with the loss of each token, by the tuned model or another.
+         */
+        get: operations["show_tokens_v1_tunesmith_jobs__job_id__rows__row__tokens_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tunesmith/jobs/{job_id}/samples": {
         parameters: {
             query?: never;
@@ -520,6 +717,26 @@ export interface paths {
          * @description The same prompts, answered by the model that was tuned and by each kept checkpoint.
          */
         get: operations["show_samples_v1_tunesmith_jobs__job_id__samples_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tunesmith/models/{name}/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download Model
+         * @description The adapter in PEFT's format, or the whole model where all weights were trained.
+         */
+        get: operations["download_model_v1_tunesmith_models__name__files_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -586,6 +803,15 @@ export interface components {
             /** Text */
             text: string;
         };
+        /** Bin */
+        Bin: {
+            /** Count */
+            count: number;
+            /** High */
+            high: number;
+            /** Low */
+            low: number;
+        };
         /**
          * Checkpoint
          * @description A model kept from the course of a job; `metrics` holds only what was measured.
@@ -611,6 +837,13 @@ export interface components {
             object: "fine_tuning.job.checkpoint";
             /** Step Number */
             step_number: number;
+        };
+        /** Counted */
+        Counted: {
+            /** Count */
+            count: number;
+            /** Text */
+            text: string;
         };
         /**
          * CreateChatCompletion
@@ -776,6 +1009,21 @@ export interface components {
             /** Validation File */
             validation_file?: string | null;
         };
+        /** Demo */
+        Demo: {
+            /** Job */
+            job: {
+                [key: string]: unknown;
+            };
+            /**
+             * Object
+             * @default tunesmith.demo
+             * @constant
+             */
+            object: "tunesmith.demo";
+            training_file: components["schemas"]["FileObject"];
+            validation_file: components["schemas"]["FileObject"];
+        };
         /** Detokenize */
         Detokenize: {
             /** Model */
@@ -845,6 +1093,41 @@ export interface components {
             num_waiting: number;
             /** State */
             state: string;
+        };
+        /**
+         * EstimateJob
+         * @description The request that would create the job.
+         */
+        EstimateJob: {
+            /** Hyperparameters */
+            hyperparameters?: {
+                [key: string]: unknown;
+            } | null;
+            /** Integrations */
+            integrations?: unknown[] | null;
+            /**
+             * Measure
+             * @default false
+             */
+            measure: boolean;
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            /** Method */
+            method?: {
+                [key: string]: unknown;
+            } | null;
+            /** Model */
+            model: string;
+            /** Seed */
+            seed?: number | null;
+            /** Suffix */
+            suffix?: string | null;
+            /** Training File */
+            training_file: string;
+            /** Validation File */
+            validation_file?: string | null;
         };
         /** Event */
         Event: {
@@ -916,10 +1199,163 @@ export interface components {
              */
             status: "processed";
         };
+        /** FileReport */
+        FileReport: {
+            /** Figures */
+            figures: {
+                [key: string]: unknown;
+            };
+            /** File */
+            file: string;
+            /** Findings */
+            findings: components["schemas"]["Finding"][];
+            /** Kind */
+            kind: string;
+            /** Notebook */
+            notebook: {
+                [key: string]: unknown;
+            } | null;
+            /** Num Rows */
+            num_rows: number;
+            /** Ok */
+            ok: boolean;
+            /** Openai Tokens */
+            openai_tokens: {
+                [key: string]: number;
+            } | null;
+            tokens: components["schemas"]["TokenCounts"] | null;
+            validation: components["schemas"]["FileReport"] | null;
+        };
+        /** Finding */
+        Finding: {
+            /** Code */
+            code: string;
+            /** Effect */
+            effect: string;
+            /** Fix */
+            fix: string;
+            /** Lines */
+            lines: number[];
+            /** Message */
+            message: string;
+            /** Num Rows */
+            num_rows: number;
+            /** Repairable */
+            repairable: boolean;
+            /** Rows */
+            rows: number[];
+            /**
+             * Severity
+             * @enum {string}
+             */
+            severity: "error" | "warning" | "info";
+        };
+        /** FixRequest */
+        FixRequest: {
+            /** Codes */
+            codes?: string[] | null;
+            /**
+             * Dry Run
+             * @default false
+             */
+            dry_run: boolean;
+            /** File */
+            file: string;
+        };
+        /** Fixed */
+        Fixed: {
+            /** Changes */
+            changes: components["schemas"]["ShownChange"][];
+            /** Codes */
+            codes: {
+                [key: string]: number;
+            };
+            /** File */
+            file: string;
+            fixed_file: components["schemas"]["FileObject"] | null;
+            /** Num Changes */
+            num_changes: number;
+            /** Num Left Out */
+            num_left_out: number;
+            /** Num Rows */
+            num_rows: number;
+            /** Num Unreadable */
+            num_unreadable: number;
+            /**
+             * Object
+             * @default tunesmith.data.fix
+             * @constant
+             */
+            object: "tunesmith.data.fix";
+            /** Repairs */
+            repairs: {
+                [key: string]: components["schemas"]["RepairInfo"];
+            };
+        };
         /** HTTPValidationError */
         HTTPValidationError: {
             /** Detail */
             detail?: components["schemas"]["ValidationError"][];
+        };
+        /** HeatSequence */
+        HeatSequence: {
+            /** Loss */
+            loss: number | null;
+            /** Name */
+            name: string;
+            /** Tokens */
+            tokens: components["schemas"]["HeatToken"][];
+        };
+        /** HeatToken */
+        HeatToken: {
+            /** Choice */
+            choice: string | null;
+            /** Loss */
+            loss: number | null;
+            /** Special */
+            special: boolean;
+            /** Text */
+            text: string;
+            /** Trained */
+            trained: boolean;
+        };
+        /**
+         * Index
+         * @description Columns with an entry for each row; `shape` is a place in `shapes`.
+         */
+        Index: {
+            /** Bytes */
+            bytes: number[];
+            /** File */
+            file: string;
+            /** Line */
+            line: number[];
+            /** Num Rows */
+            num_rows: number;
+            /** Number */
+            number: number[];
+            /**
+             * Object
+             * @default tunesmith.data.index
+             * @constant
+             */
+            object: "tunesmith.data.index";
+            /** Offset */
+            offset: number[];
+            /** Shape */
+            shape: number[];
+            /** Shapes */
+            shapes: string[];
+        };
+        /** IndexRequest */
+        IndexRequest: {
+            /** File */
+            file: string;
+            /**
+             * Text
+             * @default
+             */
+            text: string;
         };
         /**
          * Job
@@ -987,6 +1423,57 @@ export interface components {
             user_provided_suffix: string | null;
             /** Validation File */
             validation_file: string | null;
+        };
+        /** JobEstimate */
+        JobEstimate: {
+            /** Base */
+            base: string;
+            /** Code */
+            code: string | null;
+            /** Hyperparameters */
+            hyperparameters: {
+                [key: string]: unknown;
+            };
+            /** Kind */
+            kind: string;
+            /** Learning Rate */
+            learning_rate: number;
+            /** Longest */
+            longest: number;
+            /** Max Tokens */
+            max_tokens: number;
+            /** Num Ahead */
+            num_ahead: number;
+            /** Num Examples */
+            num_examples: number;
+            /** Num Steps */
+            num_steps: number;
+            /** Num Supervised Tokens */
+            num_supervised_tokens: number;
+            /** Num Tokens */
+            num_tokens: number;
+            /** Num Too Long */
+            num_too_long: number;
+            /**
+             * Object
+             * @default tunesmith.job.estimate
+             * @constant
+             */
+            object: "tunesmith.job.estimate";
+            /** Peak Bytes */
+            peak_bytes: number | null;
+            /** Prices */
+            prices: components["schemas"]["Price"][];
+            /** Problem */
+            problem: string | null;
+            /** Rate Source */
+            rate_source: string | null;
+            /** Seconds */
+            seconds: number | null;
+            /** Tokens Per S */
+            tokens_per_s: number | null;
+            /** Trained Tokens */
+            trained_tokens: number;
         };
         /** JobFailure */
         JobFailure: {
@@ -1176,6 +1663,40 @@ export interface components {
              */
             object: "list";
         };
+        /** Parted */
+        Parted: {
+            /** File */
+            file: string;
+            /** Labels */
+            labels: number;
+            /** Num Grouped */
+            num_grouped: number;
+            /** Num Groups */
+            num_groups: number;
+            /** Num Train */
+            num_train: number;
+            /** Num Valid */
+            num_valid: number;
+            /**
+             * Object
+             * @default tunesmith.data.split
+             * @constant
+             */
+            object: "tunesmith.data.split";
+            /** Train Bytes */
+            train_bytes: number;
+            training_file: components["schemas"]["FileObject"] | null;
+            /** Valid Bytes */
+            valid_bytes: number;
+            validation_file: components["schemas"]["FileObject"] | null;
+        };
+        /** Price */
+        Price: {
+            /** Basis */
+            basis: string;
+            /** Usd */
+            usd: string;
+        };
         /** Prompt */
         Prompt: {
             /** Expected */
@@ -1186,6 +1707,94 @@ export interface components {
             row: number;
             /** Text */
             text: string;
+        };
+        /**
+         * Recipe
+         * @description Everything that decides what a job computes.
+         */
+        Recipe: {
+            /** Adapter Sha256 */
+            adapter_sha256: string | null;
+            /** Base */
+            base: string;
+            /** Base Fingerprint */
+            base_fingerprint: string | null;
+            /** Fine Tuning Job Id */
+            fine_tuning_job_id: string;
+            /**
+             * Object
+             * @default tunesmith.job.recipe
+             * @constant
+             */
+            object: "tunesmith.job.recipe";
+            /** Plan */
+            plan: {
+                [key: string]: unknown;
+            } | null;
+            /** Request */
+            request: {
+                [key: string]: unknown;
+            };
+            /** Start Adapter Sha256 */
+            start_adapter_sha256: string | null;
+            /** Took */
+            took: {
+                [key: string]: number;
+            };
+            training_file: components["schemas"]["UsedFile"] | null;
+            validation_file: components["schemas"]["UsedFile"] | null;
+            /** Version */
+            version: string;
+        };
+        /** RepairInfo */
+        RepairInfo: {
+            /** By Default */
+            by_default: boolean;
+            /** Does */
+            does: string;
+            /** Loses */
+            loses: string;
+        };
+        /** Report */
+        Report: {
+            /** Base */
+            base: string | null;
+            /** Figures */
+            figures: {
+                [key: string]: unknown;
+            };
+            /** File */
+            file: string;
+            /** Findings */
+            findings: components["schemas"]["Finding"][];
+            /** Has More */
+            has_more: boolean;
+            /** Kind */
+            kind: string;
+            /** Method */
+            method: string | null;
+            /** Notebook */
+            notebook: {
+                [key: string]: unknown;
+            } | null;
+            /** Num Rows */
+            num_rows: number;
+            /**
+             * Object
+             * @default tunesmith.data.report
+             * @constant
+             */
+            object: "tunesmith.data.report";
+            /** Ok */
+            ok: boolean;
+            /** Openai Tokens */
+            openai_tokens: {
+                [key: string]: number;
+            } | null;
+            /** Rows */
+            rows: components["schemas"]["ReportRow"][];
+            tokens: components["schemas"]["TokenCounts"] | null;
+            validation: components["schemas"]["FileReport"] | null;
         };
         /** ReportRequest */
         ReportRequest: {
@@ -1208,6 +1817,30 @@ export interface components {
             /** Validation File */
             validation_file?: string | null;
         };
+        /** ReportRow */
+        ReportRow: {
+            /** Codes */
+            codes: string[];
+            /** Is Cut */
+            is_cut: boolean;
+            /** Line */
+            line: number;
+            /** Number */
+            number: number;
+            /** Text */
+            text: string;
+        };
+        /** RowAt */
+        RowAt: {
+            /** Is Cut */
+            is_cut: boolean;
+            /** Offset */
+            offset: number;
+            /** Problem */
+            problem: string | null;
+            /** Text */
+            text: string;
+        };
         /**
          * RowLoss
          * @description A row of the training file; a figure is null where there is none (yet).
@@ -1229,6 +1862,43 @@ export interface components {
             object: "tunesmith.job.row";
             /** Row */
             row: number;
+        };
+        /** RowTokens */
+        RowTokens: {
+            /** Fine Tuning Job Id */
+            fine_tuning_job_id: string;
+            /** Model */
+            model: string;
+            /**
+             * Object
+             * @default tunesmith.job.row_tokens
+             * @constant
+             */
+            object: "tunesmith.job.row_tokens";
+            /** Row */
+            row: number;
+            /** Sequences */
+            sequences: components["schemas"]["HeatSequence"][];
+        };
+        /** Rows */
+        Rows: {
+            /** File */
+            file: string;
+            /**
+             * Object
+             * @default tunesmith.data.rows
+             * @constant
+             */
+            object: "tunesmith.data.rows";
+            /** Rows */
+            rows: components["schemas"]["RowAt"][];
+        };
+        /** RowsRequest */
+        RowsRequest: {
+            /** File */
+            file: string;
+            /** Offsets */
+            offsets: number[];
         };
         /** Sample */
         Sample: {
@@ -1288,6 +1958,146 @@ export interface components {
              */
             object: "tunesmith.session.deleted";
         };
+        /** ShownChange */
+        ShownChange: {
+            /** After */
+            after: string | null;
+            /** Before */
+            before: string;
+            /** Codes */
+            codes: string[];
+            /** Is Cut */
+            is_cut: boolean;
+            /** Line */
+            line: number;
+        };
+        /** ShownSequence */
+        ShownSequence: {
+            /** Name */
+            name: string;
+            /** Num Beyond */
+            num_beyond: number;
+            /** Num Beyond Trained */
+            num_beyond_trained: number;
+            /** Num Tokens */
+            num_tokens: number;
+            /** Num Trained */
+            num_trained: number;
+            /** Tokens */
+            tokens: components["schemas"]["ShownToken"][];
+        };
+        /** ShownToken */
+        ShownToken: {
+            /** Beyond */
+            beyond: boolean;
+            /** Ids */
+            ids: number[];
+            /** Special */
+            special: boolean;
+            /** Text */
+            text: string;
+            /** Trained */
+            trained: boolean;
+        };
+        /** SplitRequest */
+        SplitRequest: {
+            /**
+             * Dry Run
+             * @default false
+             */
+            dry_run: boolean;
+            /** File */
+            file: string;
+            /**
+             * Ratio
+             * @default 0.1
+             */
+            ratio: number;
+            /**
+             * Seed
+             * @default 0
+             */
+            seed: number;
+        };
+        /** Spread */
+        Spread: {
+            /** Max */
+            max: number;
+            /** Mean */
+            mean: number;
+            /** Median */
+            median: number;
+            /** Min */
+            min: number;
+            /** P10 */
+            p10: number;
+            /** P90 */
+            p90: number;
+        };
+        /** Stats */
+        Stats: {
+            answer_characters: components["schemas"]["Spread"] | null;
+            /** Balance */
+            balance: number | null;
+            /** Base */
+            base: string;
+            /** Fields */
+            fields: {
+                [key: string]: number;
+            };
+            /** File */
+            file: string;
+            /** Histograms */
+            histograms: {
+                [key: string]: components["schemas"]["Bin"][];
+            };
+            /** Kinds */
+            kinds: {
+                [key: string]: number;
+            };
+            /** Labels */
+            labels: components["schemas"]["Counted"][];
+            /** Max Tokens */
+            max_tokens: number;
+            /** Num Labels */
+            num_labels: number;
+            /** Num Not Rendered */
+            num_not_rendered: number;
+            /** Num Rows */
+            num_rows: number;
+            /** Num System Messages */
+            num_system_messages: number;
+            /** Num Tokens */
+            num_tokens: number;
+            /** Num Trained Tokens */
+            num_trained_tokens: number;
+            /** Num With Tools */
+            num_with_tools: number;
+            /**
+             * Object
+             * @default tunesmith.data.stats
+             * @constant
+             */
+            object: "tunesmith.data.stats";
+            rejected_characters: components["schemas"]["Spread"] | null;
+            /** Roles */
+            roles: {
+                [key: string]: number;
+            };
+            /** Systems */
+            systems: components["schemas"]["Counted"][];
+            tokens: components["schemas"]["Spread"] | null;
+            turns: components["schemas"]["Spread"] | null;
+        };
+        /** StatsRequest */
+        StatsRequest: {
+            /** Base */
+            base: string;
+            /** File */
+            file: string;
+            /** Method */
+            method?: ("supervised" | "dpo" | "reinforcement" | "evals") | null;
+        };
         /** Status */
         Status: {
             disk: components["schemas"]["DiskStatus"];
@@ -1314,6 +2124,17 @@ export interface components {
         StreamOptions: {
             /** Include Usage */
             include_usage?: boolean | null;
+        };
+        /** TokenCounts */
+        TokenCounts: {
+            /** Max Tokens */
+            max_tokens: number | null;
+            /** Total */
+            total: number;
+            /** Trained */
+            trained: number;
+            /** Truncated */
+            truncated: components["schemas"]["Truncated"][];
         };
         /**
          * Tokenize
@@ -1356,6 +2177,64 @@ export interface components {
             token_strs?: string[] | null;
             /** Tokens */
             tokens: number[];
+        };
+        /** Tokens */
+        Tokens: {
+            /** Base */
+            base: string;
+            /** File */
+            file: string;
+            /** Is Cut */
+            is_cut: boolean;
+            /** Max Tokens */
+            max_tokens: number;
+            /**
+             * Object
+             * @default tunesmith.data.tokens
+             * @constant
+             */
+            object: "tunesmith.data.tokens";
+            /** Sequences */
+            sequences: components["schemas"]["ShownSequence"][];
+        };
+        /** TokensRequest */
+        TokensRequest: {
+            /** Base */
+            base: string;
+            /** File */
+            file: string;
+            /** Max Tokens */
+            max_tokens?: number | null;
+            /** Method */
+            method?: ("supervised" | "dpo" | "reinforcement" | "evals") | null;
+            /** Offset */
+            offset: number;
+        };
+        /** Truncated */
+        Truncated: {
+            /** Line */
+            line: number;
+            /** Lost */
+            lost: number;
+            /** Lost Trained */
+            lost_trained: number;
+            /** Row */
+            row: number;
+            /** Tokens */
+            tokens: number;
+        };
+        /** UsedFile */
+        UsedFile: {
+            /** Bytes */
+            bytes: number;
+            /** Deleted */
+            deleted: boolean;
+            /** Filename */
+            filename: string;
+            /** Id */
+            id: string;
+            /** Sha256 */
+            sha256: string;
         };
         /** ValidationError */
         ValidationError: {
@@ -2136,6 +3015,72 @@ export interface operations {
             };
         };
     };
+    fix_file_v1_tunesmith_data_fix_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["FixRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Fixed"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    make_index_v1_tunesmith_data_index_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["IndexRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Index"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     make_report_v1_tunesmith_data_report_post: {
         parameters: {
             query?: never;
@@ -2155,9 +3100,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        [key: string]: unknown;
-                    };
+                    "application/json": components["schemas"]["Report"];
                 };
             };
             /** @description Validation Error */
@@ -2167,6 +3110,158 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    read_rows_v1_tunesmith_data_rows_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RowsRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rows"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    split_file_v1_tunesmith_data_split_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SplitRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Parted"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    make_stats_v1_tunesmith_data_stats_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StatsRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Stats"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    show_tokens_v1_tunesmith_data_tokens_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TokensRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Tokens"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    prepare_demo_v1_tunesmith_demo_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Demo"];
                 };
             };
         };
@@ -2191,6 +3286,39 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    estimate_job_v1_tunesmith_jobs_estimate_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EstimateJob"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobEstimate"];
+                };
             };
             /** @description Validation Error */
             422: {
@@ -2265,6 +3393,37 @@ export interface operations {
             };
         };
     };
+    show_recipe_v1_tunesmith_jobs__job_id__recipe_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Recipe"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     list_rows_v1_tunesmith_jobs__job_id__rows_get: {
         parameters: {
             query?: {
@@ -2300,6 +3459,40 @@ export interface operations {
             };
         };
     };
+    show_tokens_v1_tunesmith_jobs__job_id__rows__row__tokens_get: {
+        parameters: {
+            query?: {
+                model?: string | null;
+            };
+            header?: never;
+            path: {
+                job_id: string;
+                row: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RowTokens"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     show_samples_v1_tunesmith_jobs__job_id__samples_get: {
         parameters: {
             query?: never;
@@ -2318,6 +3511,37 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Samples"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    download_model_v1_tunesmith_models__name__files_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
                 };
             };
             /** @description Validation Error */
