@@ -196,7 +196,7 @@ def session_reader(services: Services) -> Callable[[Headers], Caller | None]:
     """Names the caller whose key a request's session stands for, if that is in use."""
     signer = Signer.load(services.settings.data_dir)
 
-    def read(headers: Headers) -> str | None:
+    def read(headers: Headers) -> Caller | None:
         now = int(services.clock.now())
         key_id = session_key(signer, headers, now)
         return None if key_id is None else _of_key(services, key_id, now)

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,7 +145,7 @@ def live(conn: sa.Connection, key_id: str, now: int) -> KeyRow | None:
     return None if row is None else _as_it_holds(row._mapping, now)
 
 
-def _as_it_holds(found: Mapping[str, Any], now: int) -> KeyRow | None:
+def _as_it_holds(found: sa.RowMapping, now: int) -> KeyRow | None:
     values = dict(found)
     del values["digest"]
     if values["expires_at"] is not None and values["expires_at"] <= now:
