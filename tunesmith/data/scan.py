@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from tunesmith.data.openai_tokens import load_encoding
 from tunesmith.data.raw import RawReader
-from tunesmith.data.scanned import Scan, joined, shift
+from tunesmith.data.scanned import Scan
 from tunesmith.data.scanner import Plan, Scanner
 
 Progress = Callable[[int, int], None]
@@ -62,16 +62,15 @@ def scan(plan: Plan, progress: Progress | None = None, processes: int | None = N
     if size < MIN_BYTES_FOR_PROCESSES or num_processes == 1:
         return scan_piece(plan, 0, size, tell)
     pieces = list(_pieces(plan, size))
-    parts: list[Scan] = []
+    found = Scan(plan.counter())
     # Forked, so that the renderer and the encodings are there without being loaded again.
     for name in plan.encodings or ():
         load_encoding(name)
     with multiprocessing.get_context("fork").Pool(num_processes, _hold, (plan,)) as pool:
         for part in pool.imap(_scan_held, pieces):
             tell(part.num_bytes)
-            shift(part, parts[-1].num_rows if parts else 0, parts[-1].num_lines if parts else 0)
-            parts.append(part)
-    return joined(parts)
+            found.join(part)
+    return found
 
 
 _held: list[Plan] = []

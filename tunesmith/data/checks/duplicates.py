@@ -153,13 +153,15 @@ class Groups:
             rest = low != high
             left, right = low[rest], high[rest]
 
-    def members(self) -> dict[int, list[int]]:
-        """The rows of each group of two or more by its first row, in order."""
-        return exact(self.firsts(np.arange(len(self._parents))))
+    def members(self) -> tuple[Rows, int]:
+        """(the rows in groups of two or more, in order; how many such groups there are)."""
+        firsts = self.firsts(np.arange(len(self._parents)))
+        sizes = np.bincount(firsts, minlength=len(firsts))
+        return np.flatnonzero(sizes[firsts] > 1), int((sizes > 1).sum())
 
 
-def near(sketches: Sketches, among: Rows) -> dict[int, list[int]]:
-    """Groups of rows, of those named, that are almost the same, by their first row."""
+def near(sketches: Sketches, among: Rows) -> tuple[Rows, int]:
+    """(those of the rows named that another one is almost the same as; how many groups of such)."""
     groups = Groups(len(sketches))
     join_near(groups, sketches, among)
     return groups.members()
@@ -174,12 +176,9 @@ def join_near(groups: Groups, sketches: Sketches, among: Rows) -> None:
         groups.join(left[same], right[same])
 
 
-def exact(hashes: NDArray[Any]) -> dict[int, list[int]]:
-    """Rows with the same hash, by the first of them."""
-    order = np.argsort(hashes, kind="stable")
-    ordered = hashes[order]
-    bounds = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-    starts, ends = np.append(0, bounds), np.append(bounds, len(order))
-    several = ends - starts > 1
-    groups = [order[a:b].tolist() for a, b in zip(starts[several], ends[several], strict=True)]
-    return {rows[0]: rows for rows in sorted(groups)}
+def copies(hashes: NDArray[Any]) -> tuple[Rows, int]:
+    """(the rows with the hash of an earlier one; of how many they are copies)."""
+    _, firsts, counts = np.unique(hashes, return_index=True, return_counts=True)
+    is_copy = np.ones(len(hashes), bool)
+    is_copy[firsts] = False
+    return np.flatnonzero(is_copy), int((counts > 1).sum())

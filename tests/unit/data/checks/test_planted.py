@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -215,7 +216,7 @@ def test_a_pretty_printed_object_is_one_finding(tmp_path: Path) -> None:
     rows[10] = json.dumps(rows[10], indent=2)
     result = report(write(tmp_path / "a.jsonl", rows))
     assert [(each.code, each.rows, each.lines) for each in errors(result)] == [
-        ("pretty_printed", (11,), (11,))
+        ("pretty_printed", array("I", [11]), array("I", [11]))
     ]
 
 
