@@ -11,7 +11,7 @@ from tunesmith.api.body import JsonRoute
 from tunesmith.api.services import Services, Svc
 from tunesmith.bases import BaseInfo
 from tunesmith.data import apart
-from tunesmith.errors import BadRequest, NotFound
+from tunesmith.errors import ApiError, BadRequest, NotFound
 from tunesmith.store.repo.files import FileRow
 from tunesmith.wire.data import ReportRequest
 
@@ -48,6 +48,11 @@ def make_report(body: ReportRequest, svc: Svc) -> dict[str, Any]:
             f"The report on '{body.file}' takes {error}. Check the file where it lies: "
             "`tunesmith data check FILE`.",
             param="file",
+        ) from None
+    except apart.CrashError as error:
+        raise ApiError(
+            f"The report on '{body.file}' failed: {error}. Try it again, or check the file where "
+            "it lies: `tunesmith data check FILE`."
         ) from None
     found["file"] = file.id
     if valid is not None:

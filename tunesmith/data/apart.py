@@ -13,6 +13,7 @@ import resource
 import signal
 import subprocess
 import sys
+import traceback
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,9 +23,13 @@ from tunesmith.data.openai_tokens import ENCODINGS
 from tunesmith.data.raw import read_raw
 from tunesmith.data.render import Renderer
 from tunesmith.data.report import Report, report
+from tunesmith.errors import TunesmithError
 
 MAX_MEMORY_BYTES = 4 << 30
 MAX_TEXT_CHARS = 4000
+MAX_CAUSE_CHARS = 300
+# An exit status that Python and shells leave free.
+OUT_OF_MEMORY = 77
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,11 @@ class Request:
 
 
 class TooMuchError(Exception):
-    """The report took more time or memory than it may have."""
+    """The report took more time or memory than it may have; says which."""
+
+
+class CrashError(Exception):
+    """The process that made the report failed, which is no fault of the file; says how."""
 
 
 def make(request: Request, processes: int | None = 1) -> dict[str, Any]:
@@ -96,33 +105,56 @@ def _rows(found: Report, request: Request) -> list[dict[str, Any]]:
 
 
 def make_apart(request: Request, timeout_s: float) -> dict[str, Any]:
-    """The same in a process of its own. Raises TooMuchError."""
+    """The same in a process of its own. Raises TooMuchError or CrashError."""
     # A session of its own, so that the processes that it starts end with it.
     with subprocess.Popen(
         [sys.executable, "-m", "tunesmith.data.apart"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         start_new_session=True,
     ) as process:
         try:
-            written, _ = process.communicate(json.dumps(asdict(request)).encode(), timeout_s)
+            given = json.dumps(asdict(request)).encode()
+            written, told = process.communicate(given, timeout_s)
         except subprocess.TimeoutExpired:
             raise TooMuchError(f"more than {timeout_s:g} s") from None
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode != 0:
-        raise TooMuchError("more memory or time than a report may have")
+        raise _failure(process.returncode, told.decode("utf-8", "replace"))
     answer: dict[str, Any] = json.loads(written)
     return answer
+
+
+def _failure(code: int, told: str) -> Exception:
+    """What ended the process, by its exit status and by what it wrote to stderr."""
+    last = told.strip().rpartition("\n")[2][:MAX_CAUSE_CHARS]
+    # Libraries in Rust and C write this and abort, where Python raises MemoryError.
+    if code == OUT_OF_MEMORY or "memory allocation of" in told:
+        return TooMuchError(f"more than {MAX_MEMORY_BYTES >> 30} GiB of memory")
+    if code >= 0:
+        return CrashError(last or f"exit status {code}")
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
+    about = " (the system ran out of memory, or somebody ended it)" if name == "SIGKILL" else ""
+    return CrashError(f"killed by signal {-code}, {name}{about}{': ' if last else ''}{last}")
 
 
 def main() -> None:
     request = Request(**json.loads(sys.stdin.buffer.read()))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    json.dump(make(request, processes=None), sys.stdout)
+    try:
+        answer = make(request, processes=None)
+    except MemoryError:
+        sys.exit(OUT_OF_MEMORY)
+    except TunesmithError as error:
+        sys.exit(error.message)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+    json.dump(answer, sys.stdout)
 
 
 if __name__ == "__main__":
