@@ -30,6 +30,7 @@ ROW = np.dtype(
         ("answer_chars", np.uint32),
         ("rejected_chars", np.uint32),
         ("tokens", np.uint32),
+        ("longest", np.uint32),
         ("trained", np.uint32),
         ("lost", np.uint32),
         ("lost_trained", np.uint32),
@@ -37,9 +38,8 @@ ROW = np.dtype(
         ("languages", np.uint16),
         ("flags", np.uint16),
     ],
-    align=True,
 )
-"""What is kept of each row, 80 bytes. Hashes are 0 where there is no text; `normal` ones leave out
+"""What is kept of each row, 82 bytes. Hashes are 0 where there is no text; `normal` ones leave out
 case, punctuation and spacing. `languages` holds the numbers of the prompt's and of the answer's."""
 
 

@@ -132,6 +132,7 @@ class Scanner:
                 "rejected_chars": len(seen.rejected),
                 "messages": min(seen.num_messages, 65535),
                 "tokens": measured.num_tokens,
+                "longest": measured.longest,
                 "trained": measured.num_trained,
                 "lost": measured.num_lost,
                 "lost_trained": measured.num_lost_trained,
