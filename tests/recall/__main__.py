@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.recall.measure import missed, near_recall, usable
+from tests.recall.measure import Plants, missed, near_recall, usable
 from tests.unit.data.checks.test_planted import CORPORA
 from tunesmith.data.convert import convert
 from tunesmith.data.formats import read_rows
@@ -28,6 +29,7 @@ from tunesmith.errors import DataError, TunesmithError
 MIN_RECALL = 0.99
 MIN_ROWS = 60
 PLANTS_A_CODE = 24
+PLANTED_ROWS = 4000
 COPIES_AN_EDIT = 200
 MAX_ROWS = 100_000
 
@@ -39,7 +41,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         sets = chat_sets(arguments.data, work) if arguments.data else own_sets()
-        wrong = [*planted(work, sets), *clean(work, sets), *near(work, sets)]
+        wrong = [
+            *planted(work, sets),
+            *clean(work, sets),
+            *near(work, sets, arguments.near_rows),
+        ]
     for text in wrong:
         print(f"WRONG {text}")
     return int(bool(wrong))
@@ -74,21 +80,22 @@ def planted(work: Path, sets: dict[str, list[Row]]) -> list[str]:
     """Every code that one row can have, many times in one file."""
     wrong: list[str] = []
     num = 0
-    cases = [(name, make(), table, method) for name, (make, table, method) in CORPORA.items()]
-    chat_table = CORPORA["sgd"][1]
-    cases += [(name, rows[:2000], chat_table, "supervised") for name, rows in sets.items()]
+    cases: list[tuple[str, list[Row], dict[str, Plants], str]] = [
+        (name, rows, {code: plants}, method)
+        for name, (make, table, method) in CORPORA.items()
+        for rows in [make()]
+        for code, plants in table.items()
+    ]
+    for name, rows in sets.items():
+        # The plants name a message by its place: what is asked and what is answered.
+        plain = [row for row in rows[:PLANTED_ROWS] if is_plain(row)]
+        if len(plain) >= MIN_ROWS:
+            cases.append((name, plain, CORPORA["sgd"][1], "supervised"))
     for name, rows, table, method in cases:
-        if name in sets:
-            # The plants name a message by its place: what is asked and what is answered.
-            rows = [row for row in rows if is_plain(row)]
-        if len(rows) < MIN_ROWS:
-            continue
-        for code, plants in table.items():
-            many = min(PLANTS_A_CODE, len(rows) // 5)
-            path = work / "planted.jsonl"
-            found = list(missed(path, rows, plants, code, many, method, seed=num))
-            wrong += [f"{name}: {text}" for text in found]
-            num += many
+        many = max(1, min(PLANTS_A_CODE, len(rows) // (5 * len(table))))
+        found = list(missed(work / "planted.jsonl", rows, table, many, method, seed=num))
+        wrong += [f"{name}: {text}" for text in found]
+        num += many * len(table)
     print(f"{num:,} plants, {len(wrong)} not found")
     return wrong
 
@@ -122,16 +129,19 @@ def clean(work: Path, sets: dict[str, list[Row]]) -> list[str]:
     return wrong
 
 
-def near(work: Path, sets: dict[str, list[Row]]) -> list[str]:
-    together = usable([row for rows in sets.values() for row in rows])[:MAX_ROWS]
+def near(work: Path, sets: dict[str, list[Row]], sizes: list[int]) -> list[str]:
+    rows = [row for rows in sets.values() for row in rows]
+    together = usable(rows)
+    if len(together) < max(sizes):
+        together = usable([*rows, *(part for row in rows for part in exchanges(row))])
     wrong = []
-    for num_rows in sorted({min(len(together), size) for size in (10_000, MAX_ROWS)}):
+    for num_rows in sorted({min(len(together), size) for size in sizes}):
         step = len(together) / num_rows
         rows = [together[int(place * step)] for place in range(num_rows)]
-        started = time.process_time()
+        started = cpu_s()
         recalls = near_recall(rows, work, COPIES_AN_EDIT)
-        took = time.process_time() - started
-        print(f"{num_rows:,} rows, {took:.0f} s; {recalls[2]:,} of them flagged by themselves")
+        took = cpu_s() - started
+        print(f"{num_rows:,} rows, {took:.0f} CPU s; {recalls[2]:,} of them flagged by themselves")
         for what, recall in zip(("near-duplicates", "leakage"), recalls[:2], strict=True):
             print(f"  {what}: {', '.join(f'{kind} {r:.1%}' for kind, r in recall.items())}")
             mean = sum(recall.values()) / len(recall)
@@ -140,9 +150,28 @@ def near(work: Path, sets: dict[str, list[Row]]) -> list[str]:
     return wrong
 
 
+def exchanges(row: Row) -> Iterator[Row]:
+    """The turns of a long conversation as rows of their own."""
+    for start in range(4, len(row["messages"]) - 3, 4):
+        yield {"messages": row["messages"][start : start + 4]}
+
+
+def cpu_s() -> float:
+    """Of this process and of those that it waited for."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path)
+    parser.add_argument(
+        "--near-rows",
+        type=int,
+        nargs="+",
+        default=[10_000, MAX_ROWS],
+        help="sizes of the files that near-copies are put into",
+    )
     return parser.parse_args()
 
 

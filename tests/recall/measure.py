@@ -31,31 +31,32 @@ def places_of(lines: list[bytes]) -> list[tuple[int, int]]:
 
 
 def missed(
-    path: Path, clean: list[Row], plants: Plants, code: str, num: int, method: str, seed: int
+    path: Path, clean: list[Row], table: dict[str, Plants], num: int, method: str, seed: int
 ) -> Iterator[str]:
-    """Plants `num` of one code at random places; in words, what is not found where it is."""
+    """Plants `num` of each code at random places; in words, what is not found where it is."""
     rng = random.Random(seed)
     rows: list[Any] = list(clean)
-    places = sorted(rng.sample(range(2, len(clean)), num))
-    kinds = {place: rng.randrange(len(plants)) for place in places}
-    for place, kind in kinds.items():
-        rows[place] = plants[kind](clean[place])
+    codes = [code for code in table for _ in range(num)]
+    planted = {}
+    for place, code in zip(rng.sample(range(2, len(clean)), len(codes)), codes, strict=True):
+        kind = rng.randrange(len(table[code]))
+        rows[place] = table[code][kind](clean[place])
+        planted[place] = code, kind
     lines = dump(rows)
     path.write_bytes(b"".join(line + b"\n" for line in lines))
     where = places_of(lines)
-    found = at(report(path, method=method), code)
-    for place, kind in kinds.items():
-        if where[place] not in found:
+    found = found_at(report(path, method=method))
+    for place, (code, kind) in sorted(planted.items()):
+        if (code, *where[place]) not in found:
             yield f"{code}, kind {kind}: row and line {where[place]} not found"
 
 
-def at(found: Report, code: str) -> set[tuple[int, int]]:
-    """(row, line) of a code's findings."""
+def found_at(found: Report) -> set[tuple[str, int, int]]:
+    """(code, row, line) of all findings."""
     return {
-        place
+        (each.code, row, line)
         for each in found.all_findings
-        if each.code == code
-        for place in zip(each.rows, each.lines, strict=True)
+        for row, line in zip(each.rows, each.lines, strict=True)
     }
 
 

@@ -12,7 +12,7 @@ from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import Services, Svc
 from tunesmith.bases import BaseInfo
 from tunesmith.data import apart, report_page, summary
-from tunesmith.errors import BadRequest, NotFound
+from tunesmith.errors import ApiError, BadRequest, NotFound
 from tunesmith.store.repo.files import FileRow
 from tunesmith.wire.data import Report, ReportRequest, Stats, StatsRequest
 
@@ -76,6 +76,11 @@ def work(
             f"The {what} '{file.id}' takes {error}. Use the file where it lies: "
             f"`tunesmith data {command} FILE`.",
             param="file",
+        ) from None
+    except apart.CrashError as error:
+        raise ApiError(
+            f"The {what} '{file.id}' failed: {error}. Try it again, or use the file where it "
+            f"lies: `tunesmith data {command} FILE`."
         ) from None
 
 

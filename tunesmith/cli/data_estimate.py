@@ -205,7 +205,7 @@ def show(
     table.add_row("learning rate multiplier", f"{hyper.learning_rate_multiplier:g}")
     table.add_row("longest example", f"{wanted.longest:,} of {limit(aim)} tokens")
     if wanted.kind != "chat":
-        table.add_row("time here", f"unknown: jobs on {wanted.kind} rows are not run here yet")
+        table.add_row("time here", f"unknown: measured for chat rows, not for {wanted.kind} rows")
     elif rate is None:
         table.add_row("time here", "unknown: no finished job and no measurement")
     else:

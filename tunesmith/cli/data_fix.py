@@ -166,7 +166,7 @@ def recheck(out: Path, console: Console) -> None:
     from tunesmith.cli.data_report import show_findings
     from tunesmith.data.report import report
 
-    found = report(out)
+    found = report(out, method=None)
     if not found.findings:
         say(console, "Checked again: no findings.", "green")
         return

@@ -105,7 +105,8 @@ def read(
     path: Path, method: str, renderer: Renderer, max_tokens: int
 ) -> tuple[list[Example], list[str]]:
     """The first rows of a file that fit the model's context, and the texts in them."""
-    from tunesmith.data.formats import read_pairs, read_rows
+    from tunesmith.data.formats import read_rows
+    from tunesmith.data.pair_rows import read_pairs
 
     chosen = (pair.preferred for pair in read_pairs(path)) if method == "dpo" else read_rows(path)
     examples: list[Example] = []

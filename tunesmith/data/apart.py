@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+import traceback
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -23,6 +24,9 @@ from tunesmith.data import changed, counts, index, report_page, summary
 from tunesmith.errors import TunesmithError
 
 MAX_MEMORY_BYTES = 4 << 30
+MAX_CAUSE_CHARS = 300
+# An exit status that Python and shells leave free.
+OUT_OF_MEMORY = 77
 
 Request = (
     report_page.Request
@@ -45,7 +49,11 @@ NAMES = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in TASKS}
 
 
 class TooMuchError(Exception):
-    """The work took more time or memory than it may have."""
+    """The work took more time or memory than it may have; says which."""
+
+
+class CrashError(Exception):
+    """The process that worked failed, which is no fault of the file; says how."""
 
 
 class RefusedError(TunesmithError):
@@ -61,7 +69,7 @@ def work(request: Request) -> dict[str, Any]:
 
 
 def work_apart(request: Request, timeout_s: float) -> dict[str, Any]:
-    """The same in a process of its own. Raises RefusedError and TooMuchError."""
+    """The same in a process of its own. Raises RefusedError, TooMuchError or CrashError."""
     kind = type(request)
     wire = {"task": f"{kind.__module__}.{kind.__qualname__}", "request": asdict(request)}
     # A session of its own, so that the processes that it starts end with it.
@@ -69,22 +77,35 @@ def work_apart(request: Request, timeout_s: float) -> dict[str, Any]:
         [sys.executable, "-m", "tunesmith.data.apart"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         start_new_session=True,
     ) as process:
         try:
-            written, _ = process.communicate(json.dumps(wire).encode(), timeout_s)
+            written, told = process.communicate(json.dumps(wire).encode(), timeout_s)
         except subprocess.TimeoutExpired:
             raise TooMuchError(f"more than {timeout_s:g} s") from None
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode != 0:
-        raise TooMuchError("more memory or time than it may have")
+        raise _failure(process.returncode, told.decode("utf-8", "replace"))
     answer: dict[str, Any] = json.loads(written)
     if "refused" in answer:
         raise RefusedError(answer["refused"])
     return answer
+
+
+def _failure(code: int, told: str) -> Exception:
+    """What ended the process, by its exit status and by what it wrote to stderr."""
+    last = told.strip().rpartition("\n")[2][:MAX_CAUSE_CHARS]
+    # Libraries in Rust and C write this and abort, where Python raises MemoryError.
+    if code == OUT_OF_MEMORY or "memory allocation of" in told:
+        return TooMuchError(f"more than {MAX_MEMORY_BYTES >> 30} GiB of memory")
+    if code >= 0:
+        return CrashError(last or f"exit status {code}")
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
+    about = " (the system ran out of memory, or somebody ended it)" if name == "SIGKILL" else ""
+    return CrashError(f"killed by signal {-code}, {name}{about}{': ' if last else ''}{last}")
 
 
 def main() -> None:
@@ -98,8 +119,13 @@ def main() -> None:
         task = partial(report_page.make, processes=None)
     try:
         answer = task(kind(**wire["request"]))
+    except MemoryError:
+        sys.exit(OUT_OF_MEMORY)
     except TunesmithError as error:
         answer = {"refused": error.message}
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
     json.dump(answer, sys.stdout)
 
 

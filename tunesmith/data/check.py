@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunesmith.data.estimate import Method
-from tunesmith.data.formats import Limits, PairRow, because_of, read_pairs, read_rows
+from tunesmith.data.formats import Limits, because_of, read_rows
+from tunesmith.data.pair_rows import PairRow, read_pairs
 from tunesmith.data.render import Example, Renderer, RenderError
 from tunesmith.errors import DataError
 

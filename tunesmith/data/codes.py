@@ -208,7 +208,7 @@ CODES: dict[str, CodeInfo] = {
         '"non_preferred_output": [one assistant message]}.',
     ),
     "equal_preference": CodeInfo(
-        "error",
+        "warning",
         "the preferred answer equals the rejected one",
         "The row teaches nothing: its gradient is zero.",
         "Remove the row or correct one answer: `tunesmith data fix` removes it.",

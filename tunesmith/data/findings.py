@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,10 @@ class Finding:
 
     code: str
     severity: Severity
-    rows: tuple[int, ...]
-    """Example numbers, from 1, in order; empty where the finding is about the whole file."""
-    lines: tuple[int, ...]
+    rows: array[int]
+    """Example numbers, from 1, in order; empty where the finding is about the whole file. Four
+    bytes each: a million rows may have it."""
+    lines: array[int]
     """The line of each of `rows`; differs from it after blank lines."""
     message: str
     """Quotes no text of the rows, so it may be logged and shown."""
@@ -47,8 +49,8 @@ def finding(
     return Finding(
         name,
         info.severity,
-        tuple(rows),
-        tuple(lines),
+        array("I", rows),
+        array("I", lines),
         message,
         info.effect,
         info.fix,

@@ -75,7 +75,7 @@ def forecast(
         for each in sequences(renderer, row)
         if max_tokens is None or len(each.example.ids) <= max_tokens
     ]
-    hyper = resolve(requested, found.num_rows)
+    hyper = resolve(requested, found.num_rows, "dpo" if kind == "preference" else "supervised")
     return Forecast(
         kind,
         found.num_rows,

@@ -17,7 +17,6 @@ from typing import Any, BinaryIO
 from tunesmith.data import strict_json
 from tunesmith.data.messages import (
     MISSING_ROLE,
-    Message,
     MessageError,
     normalise_messages,
     normalise_tools,
@@ -27,7 +26,6 @@ from tunesmith.errors import DataError
 ROW_KEYS = {"messages", "tools", "parallel_tool_calls", "functions"}
 OUTPUTS = ("preferred_output", "non_preferred_output")
 PREFERENCE_KEYS = set(OUTPUTS)
-INPUT_KEYS = {"messages", "tools", "parallel_tool_calls"}
 TYPOGRAPHIC_QUOTES = re.compile("[\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb]")
 # Where a syntax error is; refusals of our own (depth, numbers) have no place.
 SYNTAX = re.compile(r"\(char (\d+)\)$")
@@ -65,19 +63,6 @@ class ChatRow:
     parallel_tool_calls: bool | None = None
 
 
-@dataclass(frozen=True)
-class PairRow:
-    """One checked preference: two conversations that differ in their last message alone.
-
-    What the assistant says before it has weight 0: only the two answers are learned from.
-    """
-
-    number: int
-    line: int
-    preferred: ChatRow
-    rejected: ChatRow
-
-
 def read_rows(
     path: Path,
     param: str = "training_file",
@@ -90,24 +75,14 @@ def read_rows(
     "validation_file") in it and in its text. `file_id` is what the text calls the file; by default
     its name.
     """
-    for place, value in _values(path, param, limits or Limits(), file_id):
+    for place, value in values(path, param, limits or Limits(), file_id):
         yield chat_row(place, value)
 
 
-def read_pairs(
-    path: Path,
-    param: str = "training_file",
-    limits: Limits | None = None,
-    file_id: str | None = None,
-) -> Iterator[PairRow]:
-    """The preference pairs of a file in order; everything else as `read_rows`."""
-    for place, value in _values(path, param, limits or Limits(), file_id):
-        yield pair_row(place, value)
-
-
-def _values(
+def values(
     path: Path, param: str, limits: Limits, file_id: str | None
 ) -> Iterator[tuple[Place, Any]]:
+    """Where each row is, and its JSON value. Raises DataError at a line that is no JSON."""
     number = 0
     with path.open("rb") as file:
         for line, raw in enumerate(_lines(file, limits), 1):
@@ -217,7 +192,7 @@ def _advice(place: Place, text: str, error: str) -> str:
 def chat_row(place: Place, row: Any) -> ChatRow:
     """The checked example of a line's value, or DataError for the first thing that is wrong."""
     if not isinstance(row, dict):
-        raise _no_object(place, "either prompt/completion pairs or chat messages")
+        raise no_object(place, "either prompt/completion pairs or chat messages")
     if "messages" not in row:
         raise _other_format(place, row)
     for key in row:
@@ -240,84 +215,13 @@ def chat_row(place: Place, row: Any) -> ChatRow:
     return ChatRow(place.number, place.line, messages, tools, parallel)
 
 
-def pair_row(place: Place, row: Any) -> PairRow:
-    """The checked preference of a line's value, or DataError for the first thing that is wrong."""
-    if not isinstance(row, dict):
-        raise _no_object(place, "preference pairs")
-    if "messages" in row and not {"input", *OUTPUTS} & row.keys():
-        raise _other_method(place, "chat", "supervised", "dpo")
-    for key in ("input", *OUTPUTS):
-        if key not in row:
-            raise place.example(f" is missing key '{key}'.")
-    for key in row.keys() - {"input", *OUTPUTS}:
-        raise place.extra_key("", key[:64])
-    messages, tools, parallel = _input(place, row["input"])
-    preferred, rejected = (
-        ChatRow(
-            place.number,
-            place.line,
-            [*messages, _answer(place, key, messages, row[key])],
-            tools,
-            parallel,
-        )
-        for key in OUTPUTS
-    )
-    return PairRow(place.number, place.line, preferred, rejected)
-
-
-def _input(
-    place: Place, source: Any
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None, bool | None]:
-    """What a preference's `input` holds, its assistant messages with weight 0."""
-    if not isinstance(source, dict):
-        raise place.example(": 'input' must be an object: {\"messages\": [...]}")
-    for key in source.keys() - INPUT_KEYS:
-        raise place.extra_key(", input", key[:64])
-    try:
-        messages = normalise_messages(source.get("messages"), training=True)
-        tools = normalise_tools(source.get("tools"))
-    except MessageError as error:
-        raise place.example(f": 'input.{error.path}' {error.text}") from None
-    parallel = source.get("parallel_tool_calls")
-    if not isinstance(parallel, bool | None):
-        raise place.example(": 'input.parallel_tool_calls' must be true or false")
-    if messages[-1]["role"] == "assistant":
-        raise place.example(
-            ": 'input.messages' must not end with the assistant: its answers follow"
-        )
-    return unlearned(messages), tools, parallel
-
-
-def unlearned(messages: list[Message]) -> list[Message]:
-    """The messages of a prompt: what the assistant says in it has weight 0."""
-    return [
-        {**message, "weight": 0} if message["role"] == "assistant" else message
-        for message in messages
-    ]
-
-
-def _answer(place: Place, key: str, messages: list[dict[str, Any]], output: Any) -> dict[str, Any]:
-    if not isinstance(output, list) or len(output) != 1:
-        raise place.example(f": '{key}' must be a list of one assistant message")
-    try:
-        answer = normalise_messages([*messages, *output], training=True)[-1]
-    except MessageError as error:
-        raise place.example(f": '{key}': {error.text}") from None
-    if answer["role"] != "assistant":
-        raise place.example(f": '{key}' must be an assistant message")
-    if not answer["content"].strip() and "tool_calls" not in answer:
-        raise place.example(f": '{key}' is empty")
-    answer.pop("weight", None)
-    return answer
-
-
-def _no_object(place: Place, expected: str) -> DataError:
+def no_object(place: Place, expected: str) -> DataError:
     return place.invalid(
         f"Unexpected file format, expected {expected}. (line {place.line}). {ONE_LINE_EACH}"
     )
 
 
-def _other_method(place: Place, kind: str, wanted: str, given: str) -> DataError:
+def other_method(place: Place, kind: str, wanted: str, given: str) -> DataError:
     return place.invalid(
         f"Input file {place.file_id} is in the fine-tune-{kind} format, but the specified "
         f"fine-tuning job is not using '{wanted}' as the training method "
@@ -327,7 +231,7 @@ def _other_method(place: Place, kind: str, wanted: str, given: str) -> DataError
 
 def _other_format(place: Place, row: dict[str, Any]) -> DataError:
     if PREFERENCE_KEYS & row.keys():
-        return _other_method(place, "preference", "dpo", "supervised")
+        return other_method(place, "preference", "dpo", "supervised")
     if {"prompt", "completion"} <= row.keys():
         return place.invalid(
             f"Input file {place.file_id} has prompt/completion pairs, but this base model is tuned "

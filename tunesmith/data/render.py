@@ -26,8 +26,9 @@ from tunesmith.data.conversation import Conversation
 from tunesmith.data.conversation import RenderError as RenderError
 from tunesmith.data.dialect import probe
 from tunesmith.data.encode import START, Encoder, Marker
-from tunesmith.data.formats import ChatRow, PairRow
+from tunesmith.data.formats import ChatRow
 from tunesmith.data.messages import Message
+from tunesmith.data.pair_rows import PairRow
 from tunesmith.data.template import ChatTemplate, load_template, token_text
 from tunesmith.data.tool_syntax import CallSyntax, probe_calls
 from tunesmith.errors import BaseModelError

@@ -195,7 +195,7 @@ class _Check:
         found = scan(plan, self.progress, self.processes)
         findings = [*row_findings(found), *file_findings(found, plan, is_valid)]
         if self.method is not None and kind not in self._kinds():
-            rows = row_numbers(found, np.arange(len(found.columns["number"])))
+            rows = row_numbers(found, np.arange(len(found.columns)))
             message = f"The rows are {kind} rows, but method {self.method} is not trained on them."
             findings.append(finding("wrong_format", message, *rows))
         return _Checked(path, detected.kind, plan, found, findings)

@@ -56,7 +56,7 @@ def _result(found: Finding, path: Path) -> dict[str, Any]:
                 "region": {"startLine": line},
             }
         }
-        for line in (found.lines or (1,))[:MAX_PLACES]
+        for line in found.lines[:MAX_PLACES] or (1,)
     ]
     return {
         "ruleId": found.code,

@@ -5,17 +5,24 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 from tunesmith.data.openai_tokens import load_encoding
 from tunesmith.data.raw import RawReader
-from tunesmith.data.scanned import Scan, joined, shift
+from tunesmith.data.scanned import Scan
 from tunesmith.data.scanner import Plan, Scanner
+from tunesmith.errors import TunesmithError
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read and the bytes of the file."""
 
 PIECE_BYTES = 2 << 20
 MIN_BYTES_FOR_PROCESSES = 16 << 20
+
+
+class ScanError(TunesmithError):
+    """The reading broke off, through no fault of the file."""
 
 
 def scan_piece(
@@ -62,16 +69,24 @@ def scan(plan: Plan, progress: Progress | None = None, processes: int | None = N
     if size < MIN_BYTES_FOR_PROCESSES or num_processes == 1:
         return scan_piece(plan, 0, size, tell)
     pieces = list(_pieces(plan, size))
-    parts: list[Scan] = []
+    found = Scan(plan.counter())
     # Forked, so that the renderer and the encodings are there without being loaded again.
     for name in plan.encodings or ():
         load_encoding(name)
-    with multiprocessing.get_context("fork").Pool(num_processes, _hold, (plan,)) as pool:
-        for part in pool.imap(_scan_held, pieces):
-            tell(part.num_bytes)
-            shift(part, parts[-1].num_rows if parts else 0, parts[-1].num_lines if parts else 0)
-            parts.append(part)
-    return joined(parts)
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(num_processes, context, _hold, (plan,)) as pool:
+        try:
+            for part in pool.map(_scan_held, pieces):
+                tell(part.num_bytes)
+                found.join(part)
+        except BrokenProcessPool:
+            raise ScanError(
+                "A process that read the file was ended from outside, most likely because memory "
+                "ran out. Check the file in parts, or on a machine with more memory."
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return found
 
 
 _held: list[Plan] = []

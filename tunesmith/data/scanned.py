@@ -1,4 +1,4 @@
-"""What a pass over a data file found; the parts of several processes put together in order."""
+"""What a pass over a data file found; what several processes found is put together in order."""
 
 from __future__ import annotations
 
@@ -9,35 +9,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.data.checks.sketches import Sketches
+from tunesmith.data.checks.sketches import SKETCH, Sketches
 from tunesmith.data.figures import FigureCounter
 
-Columns = dict[str, NDArray[Any]]
+Columns = NDArray[Any]
+"""(rows,) of ROW."""
 
 MAX_ROWS_A_CODE = 1_000_000
+MAX_SYSTEMS = 512
 
-TYPES: dict[str, Any] = {
-    "number": np.uint32,
-    "line": np.uint32,
-    "offset": np.uint64,
-    "whole": np.uint64,
-    "normal": np.uint64,
-    "prompt": np.uint64,
-    "answer": np.uint64,
-    "system": np.uint64,
-    "answer_chars": np.uint32,
-    "rejected_chars": np.uint32,
-    "messages": np.uint16,
-    "tokens": np.uint32,
-    "longest": np.uint32,
-    "trained": np.uint32,
-    "lost": np.uint32,
-    "lost_trained": np.uint32,
-    "languages": np.uint16,
-    "flags": np.uint16,
-}
-"""What is kept of each row. Hashes are 0 where there is no text; `normal` ones leave out case,
-punctuation and spacing. `languages` holds the numbers of the prompt's and of the answer's."""
+ROW = np.dtype(
+    [
+        ("number", np.uint32),
+        ("line", np.uint32),
+        ("whole", np.uint64),
+        ("normal", np.uint64),
+        ("prompt", np.uint64),
+        ("answer", np.uint64),
+        ("system", np.uint64),
+        ("answer_chars", np.uint32),
+        ("rejected_chars", np.uint32),
+        ("tokens", np.uint32),
+        ("longest", np.uint32),
+        ("trained", np.uint32),
+        ("lost", np.uint32),
+        ("lost_trained", np.uint32),
+        ("messages", np.uint16),
+        ("languages", np.uint16),
+        ("flags", np.uint16),
+    ],
+)
+"""What is kept of each row, 82 bytes. Hashes are 0 where there is no text; `normal` ones leave out
+case, punctuation and spacing. `languages` holds the numbers of the prompt's and of the answer's."""
 
 
 @dataclass
@@ -45,92 +48,80 @@ class Fault:
     """The rows with one code."""
 
     text: str
-    """Of the first."""
+    """What is wrong with the first, after "Example N"."""
     rows: array[int] = field(default_factory=lambda: array("I"))
     lines: array[int] = field(default_factory=lambda: array("I"))
-    count: int = 0
 
     def add(self, row: int, line: int) -> None:
-        self.count += 1
         if len(self.rows) < MAX_ROWS_A_CODE and (not self.rows or self.rows[-1] != row):
             self.rows.append(row)
             self.lines.append(line)
 
 
-@dataclass
+class Growing:
+    """An array that others are put behind, in place: memory never holds two of it."""
+
+    # A little more than is needed, so that rows that come one by one are not copied each time.
+    SLACK = 1 / 32
+
+    def __init__(self, kind: np.dtype[Any]) -> None:
+        self._room = np.empty(0, kind)
+        self._num = 0
+
+    def add(self, more: NDArray[Any]) -> None:
+        start, self._num = self._num, self._num + len(more)
+        if self._num > len(self._room):
+            self._room.resize(self._num + int(self._num * self.SLACK), refcheck=False)
+        self._room[start : self._num] = more
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """A view, good until more is added."""
+        return self._room[: self._num]
+
+
 class Scan:
-    """What a pass found."""
+    """What a pass found; at first nothing."""
 
-    columns: Columns
-    sketches: Sketches
-    faults: dict[str, Fault]
-    systems: dict[int, str]
-    """The texts of system messages by their hash; empty if there are too many."""
-    num_rows: int
-    num_lines: int
-    num_bytes: int
-    figures: FigureCounter | None = None
+    def __init__(self, figures: FigureCounter | None) -> None:
+        self._columns, self._sketches = Growing(ROW), Growing(SKETCH)
+        self.faults: dict[str, Fault] = {}
+        self.systems: dict[int, str] = {}
+        """The texts of the first different system messages by their hash."""
+        self.num_rows = self.num_lines = self.num_bytes = 0
+        self.figures = figures
 
+    @property
+    def columns(self) -> Columns:
+        return self._columns.array
 
-def shift(part: Scan, num_rows: int, num_lines: int) -> None:
-    """Numbers that counted from the piece's beginning count from the file's."""
-    part.columns["number"] += np.uint32(num_rows)
-    part.columns["line"] += np.uint32(num_lines)
-    for fault in part.faults.values():
-        first = fault.rows[0]
-        rest = fault.text.removeprefix(f"Example {first}")
-        fault.text = f"Example {first + num_rows}{rest}"
-        fault.rows = array("I", [row + num_rows for row in fault.rows])
-        fault.lines = array("I", [line + num_lines for line in fault.lines])
-    part.num_rows += num_rows
-    part.num_lines += num_lines
+    @property
+    def sketches(self) -> Sketches:
+        return self._sketches.array
 
+    def keep_system(self, name: int, text: str) -> None:
+        if len(self.systems) < MAX_SYSTEMS:
+            self.systems.setdefault(name, text)
 
-def joined(parts: list[Scan]) -> Scan:
-    """One of all, in order. The parts are used up."""
-    faults: dict[str, Fault] = {}
-    systems: dict[int, str] = {}
-    for part in parts:
-        systems |= part.systems
+    def keep(self, columns: Columns, sketches: Sketches) -> None:
+        """Puts rows behind those that are there."""
+        self._columns.add(columns)
+        self._sketches.add(sketches)
+
+    def join(self, part: Scan) -> None:
+        """Puts behind this what was found in the bytes after it, which is used up."""
+        columns = part.columns
+        columns["number"] += np.uint32(self.num_rows)
+        columns["line"] += np.uint32(self.num_lines)
+        self.keep(columns, part.sketches)
         for code, fault in part.faults.items():
-            kept = faults.setdefault(code, Fault(fault.text))
-            kept.count += fault.count
-            room = MAX_ROWS_A_CODE - len(kept.rows)
-            kept.rows.extend(fault.rows[:room])
-            kept.lines.extend(fault.lines[:room])
-    for part in parts[1:]:
-        if parts[0].figures is not None and part.figures is not None:
-            parts[0].figures.join(part.figures)
-    sketches = [part.sketches for part in parts]
-    for part in parts:
-        part.sketches = part.sketches[:0].copy()
-    return Scan(
-        joined_columns([part.columns for part in parts]),
-        stacked(sketches),
-        faults,
-        systems,
-        parts[-1].num_rows,
-        parts[-1].num_lines,
-        sum(part.num_bytes for part in parts),
-        parts[0].figures,
-    )
-
-
-def joined_columns(parts: list[Columns]) -> Columns:
-    """The parts are used up."""
-    return {
-        name: stacked([np.empty(0, kind), *(part.pop(name) for part in parts)])
-        for name, kind in TYPES.items()
-    }
-
-
-def stacked(pieces: list[NDArray[Any]]) -> NDArray[Any]:
-    """All one after another. Each piece is let go as it is copied, so that memory holds one of
-    everything and not two."""
-    end = sum(map(len, pieces))
-    result = np.empty((end, *pieces[0].shape[1:]), pieces[0].dtype)
-    while pieces:
-        piece = pieces.pop()
-        result[end - len(piece) : end] = piece
-        end -= len(piece)
-    return result
+            kept = self.faults.setdefault(code, Fault(fault.text))
+            for row, line in zip(fault.rows, fault.lines, strict=True):
+                kept.add(row + self.num_rows, line + self.num_lines)
+        for name, text in part.systems.items():
+            self.keep_system(name, text)
+        self.num_rows += part.num_rows
+        self.num_lines += part.num_lines
+        self.num_bytes += part.num_bytes
+        if self.figures is not None and part.figures is not None:
+            self.figures.join(part.figures)

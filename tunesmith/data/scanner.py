@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.data.checks import answers, language, messages, privacy, shapes
-from tunesmith.data.checks.sketches import Sketches, sketch
+from tunesmith.data.checks.sketches import sketch
 from tunesmith.data.checks.templates import control_pattern
 from tunesmith.data.checks.view import View, normal, view
 from tunesmith.data.codes import CODES
@@ -21,10 +21,9 @@ from tunesmith.data.kinds import row_kind
 from tunesmith.data.raw import LIMITS, RawRow
 from tunesmith.data.render import Renderer
 from tunesmith.data.rows import Row, prompt_row
-from tunesmith.data.scanned import TYPES, Columns, Fault, Scan, joined_columns, stacked
+from tunesmith.data.scanned import ROW, Fault, Scan
 from tunesmith.data.sequences import Measured, measure
 
-MAX_SYSTEMS = 512
 MAX_SYSTEM_CHARS = 4096
 MAX_PRIVATE_CHARS = 1 << 18
 BATCH_ROWS = 256
@@ -41,6 +40,9 @@ class Plan:
     limits: Limits = LIMITS
     encodings: tuple[str, ...] | None = None
     """OpenAI's, to count the notebook's figures with; None: they are not counted."""
+
+    def counter(self) -> FigureCounter | None:
+        return None if self.encodings is None else FigureCounter(self.kind, self.encodings)
 
 
 def text_hash(text: str) -> int:
@@ -59,20 +61,17 @@ class Scanner:
         self._control = control_pattern(plan.renderer)
         self._rows: list[dict[str, int]] = []
         self._texts: list[str] = []
-        self._parts: list[Columns] = []
-        self._sketches: list[Sketches] = []
-        self._systems: dict[int, str] = {}
-        self.faults: dict[str, Fault] = {}
-        self._figures = None if plan.encodings is None else FigureCounter(plan.kind, plan.encodings)
+        self._found = Scan(plan.counter())
 
     def fault(self, code: str, text: str, row: int, line: int) -> None:
-        self.faults.setdefault(code, Fault(f"Example {row}{text}")).add(row, line)
+        """`text` goes on after "Example N"."""
+        self._found.faults.setdefault(code, Fault(text)).add(row, line)
 
     def take(self, row: RawRow) -> None:
         for code, text in _line_faults(row):
             self.fault(code, text, row.number, row.line)
-        if self._figures is not None and row.value is not None:
-            self._figures.add(row.value)
+        if self._found.figures is not None and row.value is not None:
+            self._found.figures.add(row.value)
         if not isinstance(row.value, dict):
             return
         kind = self._kind(row)
@@ -111,8 +110,8 @@ class Scanner:
 
     def _keep(self, row: RawRow, seen: View, measured: Measured, kind: str) -> None:
         system = text_hash(seen.system)
-        if system and len(self._systems) <= MAX_SYSTEMS and len(seen.system) <= MAX_SYSTEM_CHARS:
-            self._systems.setdefault(system, seen.system)
+        if system and len(seen.system) <= MAX_SYSTEM_CHARS:
+            self._found.keep_system(system, seen.system)
         tools = _tools(row.value)
         extra = tools if kind in ("chat", "completions") else repr(row.value)
         prompt, said = normal(seen.prompt), normal(seen.answer)
@@ -124,7 +123,6 @@ class Scanner:
             {
                 "number": row.number,
                 "line": row.line,
-                "offset": row.offset,
                 "whole": text_hash(whole) if seen.texts else 0,
                 "normal": text_hash(content),
                 "prompt": text_hash(asked) if seen.prompt else 0,
@@ -149,27 +147,17 @@ class Scanner:
     def _flush(self) -> None:
         if not self._rows:
             return
-        self._parts.append(
-            {
-                name: np.array([row[name] for row in self._rows], kind)
-                for name, kind in TYPES.items()
-            }
-        )
-        self._sketches.append(sketch(self._texts))
+        columns = np.empty(len(self._rows), ROW)
+        for name in columns.dtype.names or ():
+            columns[name] = [row[name] for row in self._rows]
+        self._found.keep(columns, sketch(self._texts))
         self._rows, self._texts = [], []
 
     def result(self, num_rows: int, num_lines: int, num_bytes: int) -> Scan:
         self._flush()
-        return Scan(
-            joined_columns(self._parts),
-            stacked([sketch([]), *self._sketches]),
-            self.faults,
-            self._systems,
-            num_rows,
-            num_lines,
-            num_bytes,
-            self._figures,
-        )
+        found = self._found
+        found.num_rows, found.num_lines, found.num_bytes = num_rows, num_lines, num_bytes
+        return found
 
 
 def _tools(value: dict[str, Any]) -> str:

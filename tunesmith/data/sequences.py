@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunesmith.data.formats import ChatRow, PairRow, unlearned
+from tunesmith.data.formats import ChatRow
+from tunesmith.data.pair_rows import PairRow, unlearned
 from tunesmith.data.render import Example, Renderer, RenderError
 from tunesmith.data.rows import Row, texts
 

@@ -71,12 +71,12 @@ def split(path: Path, train: Path, valid: Path, *, ratio: float = 0.1, seed: int
             "because rows that are alike stay together. Give another ratio or more rows."
         )
     _write(path, train, valid, chosen)
-    members = survey.groups.members()
+    grouped, num_groups = survey.groups.members()
     return Split(
         len(survey.offsets) - len(chosen),
         len(chosen),
-        len(members),
-        sum(len(rows) for rows in members.values()),
+        num_groups,
+        len(grouped),
         len(labels(survey.counts, len(survey.offsets)) or ()),
     )
 

@@ -175,6 +175,12 @@ def test_fix_makes_a_tutorial_s_text_a_training_file(run: Run, tmp_path: Path) -
         assert said in result.output
 
 
+def test_fixed_pairs_are_checked_again_as_pairs(run: Run, tmp_path: Path) -> None:
+    source = written(tmp_path / "a.jsonl", *[PAIR] * 60, PAIR | {"source": "forum"})
+    result = run("data", "fix", source, "-o", tmp_path / "b.jsonl")
+    assert "unknown_key" in result.output and "wrong_format" not in result.output
+
+
 def test_a_dry_run_shows_the_same_and_writes_nothing(
     run: Run, broken: Path, tmp_path: Path
 ) -> None:
@@ -465,8 +471,10 @@ def test_rows_without_references_are_prompts_where_the_method_says_so(
 
 def test_estimate_of_pairs_prompts_and_items(run: Run, tmp_path: Path) -> None:
     pairs = written(tmp_path / "a.jsonl", *[PAIR] * 12)
-    assert "jobs on preference rows are not run here yet" in run("data", "estimate", pairs).output
+    assert "not for preference rows" in run("data", "estimate", pairs).output
     found = json.loads(run("data", "estimate", pairs, "--json", "--epochs", "2").output)
+    # As a job on them decides: resolve(..., "dpo").
+    assert (found["hyperparameters"]["batch_size"], found["num_steps"]) == (8, 3)
     assert found["kind"] == "preference" and found["trained_tokens"] == 2 * found["num_tokens"]
     assert found["openai"][0]["num_tokens"] > 0 and found["seconds"] is None
     prompts = run("data", "estimate", written(tmp_path / "b.jsonl", *[PROMPT] * 12)).output

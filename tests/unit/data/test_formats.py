@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.formats import ChatRow, Limits, PairRow, read_pairs, read_rows
+from tunesmith.data.formats import ChatRow, Limits, read_rows
+from tunesmith.data.pair_rows import PairRow, read_pairs
 from tunesmith.errors import DataError
 
 GOOD = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}
@@ -254,6 +255,12 @@ def test_a_pair_is_two_conversations_that_teach_their_last_answer(tmp_path: Path
     assert pair.preferred.parallel_tool_calls is True
 
 
+def test_an_answer_of_a_pair_may_be_empty_as_one_of_a_conversation_may(tmp_path: Path) -> None:
+    nothing = {"role": "assistant", "content": ""}
+    (pair,) = pairs(tmp_path, PAIR | {"non_preferred_output": [nothing]})
+    assert pair.rejected.messages[-1] == nothing
+
+
 def test_real_pairs_are_read() -> None:
     path = Path(__file__).parents[2] / "data" / "hh_preference.jsonl"
     found = list(read_pairs(path))
@@ -276,7 +283,6 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
         ({"preferred_output": [GOOD, GOOD]}, "'preferred_output' must be a list of one"),
         ({"preferred_output": GOOD}, "'preferred_output' must be a list of one"),
         ({"non_preferred_output": [ASK]}, "'non_preferred_output' must be an assistant message"),
-        ({"non_preferred_output": [{"role": "assistant", "content": " "}]}, "is empty"),
         ({"non_preferred_output": [{"role": "assistant"}]}, "may be null only beside"),
         ({"preferred_completion": [GOOD]}, 'contains an extra "preferred_completion"'),
     ],

@@ -17,8 +17,9 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.families import FAMILIES, write_family
 from tunesmith.data.encode import Encoder
-from tunesmith.data.formats import ChatRow, Place, pair_row
+from tunesmith.data.formats import ChatRow, Place
 from tunesmith.data.messages import normalise_messages
+from tunesmith.data.pair_rows import pair_row
 from tunesmith.data.render import Example, Renderer, RenderError
 from tunesmith.data.template import ChatTemplate, load_template
 from tunesmith.errors import BaseModelError

@@ -37,6 +37,8 @@ MIN_PROMPT_ROWS = 10
 
 Rows = NDArray[np.int64]
 """Places in the columns."""
+# Odd, so that multiplying by it permutes the 64-bit numbers.
+_MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 def flags(seen: View, said: str) -> int:
@@ -62,13 +64,13 @@ def is_json(answer: str) -> bool:
     return True
 
 
-def written(columns: dict[str, NDArray[Any]]) -> Rows:
+def written(columns: NDArray[Any]) -> Rows:
     """The rows whose answer is a text."""
     is_text = (columns["answer_chars"] > 0) & (columns["flags"] & HAS_CALLS == 0)
     return np.flatnonzero(is_text)
 
 
-def not_json(columns: dict[str, NDArray[Any]]) -> Rows:
+def not_json(columns: NDArray[Any]) -> Rows:
     """The answers that do not parse, where nearly all others do."""
     rows = written(columns)
     parses = columns["flags"][rows] & IS_JSON != 0
@@ -78,7 +80,7 @@ def not_json(columns: dict[str, NDArray[Any]]) -> Rows:
     return odd
 
 
-def odd_endings(columns: dict[str, NDArray[Any]]) -> Rows:
+def odd_endings(columns: NDArray[Any]) -> Rows:
     """The answers that begin or end in white space where few do, or do not where most do."""
     rows = written(columns)
     found = np.zeros(len(rows), bool)
@@ -92,28 +94,28 @@ def odd_endings(columns: dict[str, NDArray[Any]]) -> Rows:
     return rows[found]
 
 
-def refusals(columns: dict[str, NDArray[Any]]) -> Rows:
+def refusals(columns: NDArray[Any]) -> Rows:
     """The answers that refuse, where they are many."""
     rows = written(columns)
     found: Rows = rows[columns["flags"][rows] & REFUSES != 0]
     return found if len(found) >= max(5, REFUSAL_SHARE * len(rows)) else found[:0]
 
 
-def copies(columns: dict[str, NDArray[Any]]) -> Rows:
+def copies(columns: NDArray[Any]) -> Rows:
     return np.flatnonzero(columns["flags"] & COPIES)
 
 
-def contradictions(columns: dict[str, NDArray[Any]]) -> tuple[Rows, int]:
+def contradictions(columns: NDArray[Any]) -> tuple[Rows, int]:
     """The rows whose prompt has different answers, and how many such prompts there are."""
     used = np.flatnonzero((columns["prompt"] != 0) & (columns["answer"] != 0))
     prompts, answers = columns["prompt"][used], columns["answer"][used]
-    pairs = np.unique(np.stack([prompts, answers], axis=1), axis=0)[:, 0]
-    found, counts = np.unique(pairs, return_counts=True)
+    _, firsts = np.unique(prompts * _MIX ^ answers, return_index=True)
+    found, counts = np.unique(prompts[firsts], return_counts=True)
     several = found[counts > 1]
     return used[np.isin(prompts, several)], len(several)
 
 
-def is_classification(columns: dict[str, NDArray[Any]]) -> bool:
+def is_classification(columns: NDArray[Any]) -> bool:
     """Whether the answers are a few short labels."""
     rows = written(columns)
     if len(rows) < MIN_ROWS or np.percentile(columns["answer_chars"][rows], 95) > MAX_LABEL_CHARS:
@@ -122,7 +124,7 @@ def is_classification(columns: dict[str, NDArray[Any]]) -> bool:
     return 2 <= num_labels <= min(LABEL_SHARE * len(rows), MAX_LABELS)
 
 
-def one_answer(columns: dict[str, NDArray[Any]]) -> Rows:
+def one_answer(columns: NDArray[Any]) -> Rows:
     """The rows with the one answer that far too many prompts have."""
     rows = written(columns)
     if len(rows) < MIN_PROMPT_ROWS or is_classification(columns):

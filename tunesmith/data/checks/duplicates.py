@@ -55,20 +55,33 @@ def _choices() -> NDArray[np.int64]:
 _BANDS = _choices()
 
 
-def _keys(sketches: Sketches, band: int) -> NDArray[np.uint64]:
+def _keys(sketches: Sketches, rows: Rows, band: int) -> NDArray[np.uint64]:
     """What rows are sorted by: 32 bits of the band's, then 32 bits to order equal ones."""
-    # Fancy indexing gives columns that lie together, read here as one number.
-    minima = np.ascontiguousarray(sketches["minima"][:, _BANDS[band]])
-    return minima.view(">u8")[:, 0].astype(np.uint64)
+    result = np.empty(len(rows), np.uint64)
+    for batch in _batches(len(rows)):
+        # Eight bytes that lie together, read as one number.
+        minima = sketches["minima"][rows[batch, np.newaxis], _BANDS[band]]
+        result[batch] = np.ascontiguousarray(minima).view(">u8")[:, 0]
+    return result
 
 
-def _sorted(sketches: Sketches, rows: Rows, band: int) -> tuple[NDArray[np.uint64], Rows]:
+def _batches(num: int) -> Iterator[slice]:
+    """Of a million rows nothing is made in one piece that can be made in several."""
+    return (slice(start, start + BATCH_PAIRS) for start in range(0, num, BATCH_PAIRS))
+
+
+def _sorted(sketches: Sketches, rows: Rows, band: int) -> tuple[NDArray[np.uint32], Rows]:
     """(the band of each row, the rows) by band and, where it is the same, by likeness."""
     # The row takes the place of the lowest bits: sorting numbers is far quicker than their places.
     bits = np.uint64(len(sketches).bit_length())
-    mixed = _keys(sketches, band)[rows] >> bits << bits | rows.astype(np.uint64)
+    mixed = _keys(sketches, rows, band)
+    mixed >>= bits
+    mixed <<= bits
+    mixed |= rows.view(np.uint64)
     mixed.sort()
-    return mixed >> np.uint64(32), (mixed & np.uint64((1 << int(bits)) - 1)).astype(np.int64)
+    keys = (mixed >> np.uint64(32)).astype(np.uint32)
+    mixed &= np.uint64((1 << int(bits)) - 1)
+    return keys, mixed.view(np.int64)
 
 
 def _comparable(sketches: Sketches) -> Rows:
@@ -78,12 +91,10 @@ def _comparable(sketches: Sketches) -> Rows:
 
 def pairs_within(sketches: Sketches, among: Rows) -> Iterator[Pairs]:
     """Pairs of rows that may be alike, some more than once."""
-    used = np.intersect1d(_comparable(sketches), among)
+    used = among[sketches["minima"][among, 0] != 0]
     for band in range(NUM_BANDS):
         keys, rows = _sorted(sketches, used, band)
-        starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])) if len(keys) else used
-        sizes = np.diff(np.append(starts, len(keys)))
-        is_small = np.repeat(sizes <= MAX_ALL_PAIRS, sizes)
+        is_small = _is_in_few(keys)
         for distance in range(1, min(MAX_ALL_PAIRS, len(keys))):
             same = keys[distance:] == keys[:-distance]
             if distance > NUM_NEIGHBOURS:
@@ -91,7 +102,15 @@ def pairs_within(sketches: Sketches, among: Rows) -> Iterator[Pairs]:
             found = np.flatnonzero(same)
             if not len(found):
                 break
-            yield rows[found], rows[found + distance]
+            for batch in _batches(len(found)):
+                yield rows[found[batch]], rows[found[batch] + distance]
+
+
+def _is_in_few(keys: NDArray[Any]) -> NDArray[np.bool_]:
+    """Of sorted keys, whether there are few like it."""
+    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
+    sizes = np.diff(np.append(starts, len(keys)))
+    return np.repeat(sizes <= MAX_ALL_PAIRS, sizes)
 
 
 def pairs_between(left: Sketches, right: Sketches) -> Iterator[Pairs]:
@@ -105,8 +124,8 @@ def pairs_between(left: Sketches, right: Sketches) -> Iterator[Pairs]:
         starts = np.searchsorted(keys, wanted, "left")
         sizes = np.searchsorted(keys, wanted, "right") - starts
         # Of a large band the rows around where this one would stand.
-        whole, last = _keys(left, band)[rows], len(keys) - 1
-        stands = np.searchsorted(whole, _keys(right, band)[others])
+        whole, last = _keys(left, rows, band), len(keys) - 1
+        stands = np.searchsorted(whole, _keys(right, others, band))
         is_large = sizes > MAX_ALL_PAIRS
         room = np.minimum(sizes, np.where(is_large, 2 * NUM_NEIGHBOURS, MAX_ALL_PAIRS))
         first = np.clip(stands - NUM_NEIGHBOURS, starts, starts + sizes - room)
@@ -119,14 +138,13 @@ def pairs_between(left: Sketches, right: Sketches) -> Iterator[Pairs]:
 def alike(first: Sketches, second: Sketches, left: Rows, right: Rows) -> NDArray[np.bool_]:
     """Of each pair, a row of `first` and one of `second`."""
     result = np.zeros(len(left), bool)
-    for start in range(0, len(left), BATCH_PAIRS):
-        end = start + BATCH_PAIRS
-        one, other = first[left[start:end]], second[right[start:end]]
+    for batch in _batches(len(left)):
+        one, other = first[left[batch]], second[right[batch]]
         equal = num_equal(one, other)
         found = equal >= SURE_EQUAL
         asked = np.flatnonzero((equal >= MIN_EQUAL) & ~found)
         found[asked] = similarity(one[asked], other[asked]) >= MIN_SIMILARITY
-        result[start:end] = found
+        result[batch] = found
     return result
 
 
@@ -153,13 +171,15 @@ class Groups:
             rest = low != high
             left, right = low[rest], high[rest]
 
-    def members(self) -> dict[int, list[int]]:
-        """The rows of each group of two or more by its first row, in order."""
-        return exact(self.firsts(np.arange(len(self._parents))))
+    def members(self) -> tuple[Rows, int]:
+        """(the rows in groups of two or more, in order; how many such groups there are)."""
+        firsts = self.firsts(np.arange(len(self._parents)))
+        sizes = np.bincount(firsts, minlength=len(firsts))
+        return np.flatnonzero(sizes[firsts] > 1), int((sizes > 1).sum())
 
 
-def near(sketches: Sketches, among: Rows) -> dict[int, list[int]]:
-    """Groups of rows, of those named, that are almost the same, by their first row."""
+def near(sketches: Sketches, among: Rows) -> tuple[Rows, int]:
+    """(those of the rows named that another one is almost the same as; how many groups of such)."""
     groups = Groups(len(sketches))
     join_near(groups, sketches, among)
     return groups.members()
@@ -174,12 +194,9 @@ def join_near(groups: Groups, sketches: Sketches, among: Rows) -> None:
         groups.join(left[same], right[same])
 
 
-def exact(hashes: NDArray[Any]) -> dict[int, list[int]]:
-    """Rows with the same hash, by the first of them."""
-    order = np.argsort(hashes, kind="stable")
-    ordered = hashes[order]
-    bounds = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-    starts, ends = np.append(0, bounds), np.append(bounds, len(order))
-    several = ends - starts > 1
-    groups = [order[a:b].tolist() for a, b in zip(starts[several], ends[several], strict=True)]
-    return {rows[0]: rows for rows in sorted(groups)}
+def copies(hashes: NDArray[Any]) -> tuple[Rows, int]:
+    """(the rows with the hash of an earlier one; of how many they are copies)."""
+    _, firsts, counts = np.unique(hashes, return_index=True, return_counts=True)
+    is_copy = np.ones(len(hashes), bool)
+    is_copy[firsts] = False
+    return np.flatnonzero(is_copy), int((counts > 1).sum())

@@ -15,7 +15,7 @@ MIN_BALANCE = 0.7
 RARE = 10
 
 
-def rare_labels(columns: dict[str, NDArray[Any]]) -> tuple[NDArray[np.int64], str]:
+def rare_labels(columns: NDArray[Any]) -> tuple[NDArray[np.int64], str]:
     """The rows of rare labels where the balance is bad, and the figures in words."""
     rows = written(columns)
     if not is_classification(columns):

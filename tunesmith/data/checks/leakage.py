@@ -6,21 +6,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.data.checks.duplicates import alike, pairs_between
-from tunesmith.data.checks.sketches import Sketches
+from tunesmith.data.checks.sketches import Rows, Sketches
 
 
-def same(train: NDArray[np.uint64], valid: NDArray[np.uint64]) -> dict[int, int]:
-    """For each validation row whose hash (not 0) is also a training row's, the first such row."""
+def same(train: NDArray[np.uint64], valid: NDArray[np.uint64]) -> Rows:
+    """For each validation row the first training row with its hash (not 0); -1 if none has it."""
     hashes, first = np.unique(train, return_index=True)
     if not len(hashes):
-        return {}
+        return np.full(len(valid), -1)
     places = np.minimum(np.searchsorted(hashes, valid), len(hashes) - 1)
-    found = (hashes[places] == valid) & (valid != 0)
-    return {int(row): int(first[places[row]]) for row in np.flatnonzero(found)}
+    return np.where((hashes[places] == valid) & (valid != 0), first[places], -1)
 
 
-def near(train: Sketches, valid: Sketches) -> dict[int, int]:
-    """For each validation row that is almost a training row, that row.
+def near(train: Sketches, valid: Sketches) -> Rows:
+    """For each validation row a training row that is almost the same; -1 if none is.
 
     Pairs are found and judged as near-duplicates are; only those across the files are looked at,
     so the cost does not grow with what is alike within the training file.
@@ -31,4 +30,4 @@ def near(train: Sketches, valid: Sketches) -> dict[int, int]:
         left, right = left[is_new], right[is_new]
         same = alike(train, valid, left, right)
         found[right[same]] = left[same]
-    return {int(row): int(found[row]) for row in np.flatnonzero(found >= 0)}
+    return found

@@ -10,7 +10,7 @@ MIN_ROWS = 20
 BIAS = 0.8
 
 
-def length_bias(columns: dict[str, NDArray[Any]]) -> str:
+def length_bias(columns: NDArray[Any]) -> str:
     """What is wrong in words; empty if neither the longer nor the shorter answer always wins."""
     good = columns["answer_chars"].astype(int)
     bad = columns["rejected_chars"].astype(int)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tunesmith.data.checks.view import view
+from tunesmith.data.formats import OUTPUTS, Place
 from tunesmith.data.messages import MessageError, normalise_messages, normalise_tools
+from tunesmith.data.pair_rows import checked
 
 Fault = tuple[str, str]
-INPUT_KEYS = {"messages", "tools", "parallel_tool_calls"}
-OUTPUTS = ("preferred_output", "non_preferred_output")
-PREFERENCE_ROW = {"input", *OUTPUTS}
+# Faults are told by themselves; whoever asks knows the row.
+ANYWHERE = Place("training_file", 1, 1, "")
 
 
 def faults(row: dict[str, Any], kind: str) -> list[Fault]:
@@ -31,47 +31,17 @@ def _completion(row: dict[str, Any]) -> Iterator[Fault]:
 
 
 def _preference(row: dict[str, Any]) -> Iterator[Fault]:
-    if row.keys() - PREFERENCE_ROW:
-        yield "unknown_key", ": a key that rows do not have"
-    source = row.get("input")
-    if isinstance(source, dict):
-        if source.keys() - INPUT_KEYS:
-            yield "unknown_key", ": a key that 'input' does not have"
-        yield from _input(source)
-    else:
-        yield "invalid_preference", ": 'input' must be an object {\"messages\": [...]}"
-    outputs = [row.get(key) for key in OUTPUTS]
-    for key, output in zip(OUTPUTS, outputs, strict=True):
-        yield from _output(key, output)
-    seen = view(row, "preference")
-    if seen is not None and seen.answer == seen.rejected and outputs[0] == outputs[1]:
+    faults, pair = checked(ANYWHERE, row)
+    for fault in faults:
+        yield fault.code, fault.text
+    if pair is None:
+        return
+    answers = [each.messages[-1] for each in (pair.preferred, pair.rejected)]
+    for key, answer in zip(OUTPUTS, answers, strict=True):
+        if not answer["content"].strip() and "tool_calls" not in answer:
+            yield "empty_content", f": '{key}' is empty"
+    if answers[0] == answers[1]:
         yield "equal_preference", ": both answers are the same"
-
-
-def _input(source: dict[str, Any]) -> Iterator[Fault]:
-    try:
-        messages = normalise_messages(source.get("messages"), training=True)
-        normalise_tools(source.get("tools"))
-    except MessageError as error:
-        yield "invalid_preference", f": 'input.{error.path}' {error.text}"
-        return
-    if messages[-1]["role"] == "assistant":
-        yield "invalid_preference", ": 'input.messages' must not end with the assistant"
-
-
-def _output(key: str, output: Any) -> Iterator[Fault]:
-    if not isinstance(output, list) or len(output) != 1:
-        yield "invalid_preference", f": '{key}' must be a list of one assistant message"
-        return
-    try:
-        [message] = normalise_messages(output, training=True)
-    except MessageError as error:
-        yield "invalid_preference", f": '{key}' {error.text}"
-        return
-    if message["role"] != "assistant":
-        yield "invalid_preference", f": '{key}' must be an assistant message"
-    elif not message["content"].strip() and "tool_calls" not in message:
-        yield "empty_content", f": '{key}' is empty"
 
 
 def _reinforcement(row: dict[str, Any]) -> Iterator[Fault]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,10 @@ from tunesmith.data.checks import (
     systems,
 )
 from tunesmith.data.findings import Finding, finding
-from tunesmith.data.scanned import Scan
+from tunesmith.data.scanned import Columns, Scan
 from tunesmith.data.scanner import Plan
 
 NO_ROWS = np.empty(0, np.int64)
-Columns = dict[str, NDArray[Any]]
 PLAIN_CHECKS: tuple[tuple[str, Callable[[Columns], NDArray[np.int64]], str], ...] = (
     ("mixed_json", answers.not_json, "answers do not parse as JSON, nearly all others do"),
     ("mixed_endings", answers.odd_endings, "answers differ in the white space around them"),
@@ -49,7 +48,8 @@ def row_findings(found: Scan) -> Iterator[Finding]:
     for code, fault in found.faults.items():
         num_rows = len(fault.rows)
         more = f" ({num_rows} rows have this)" if num_rows > 1 else ""
-        yield finding(code, f"{fault.text.rstrip('.')}{more}.", fault.rows, fault.lines)
+        text = f"Example {fault.rows[0]}{fault.text.rstrip('.')}{more}."
+        yield finding(code, text, fault.rows, fault.lines)
 
 
 def file_findings(found: Scan, plan: Plan, is_valid: bool) -> Iterator[Finding]:
@@ -84,15 +84,16 @@ def _found(found: Scan, code: str, places: NDArray[np.int64], text: str) -> Iter
         yield finding(code, f"{count}{text}; the first is example {rows[0]}.", rows, lines)
 
 
-def row_numbers(found: Scan, places: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+def row_numbers(found: Scan, places: NDArray[np.int64]) -> tuple[array[int], array[int]]:
     """(numbers, lines) of rows by their places in the columns."""
-    columns = found.columns
-    return columns["number"][places].tolist(), columns["line"][places].tolist()
+    number, line = (found.columns[name][places].tobytes() for name in ("number", "line"))
+    return array("I", number), array("I", line)
 
 
 def _system_findings(found: Scan) -> Iterator[Finding]:
     column = found.columns["system"]
-    hashes, counts = np.unique(column[column != 0], return_counts=True)
+    known = np.array(list(found.systems), np.uint64)
+    hashes, counts = np.unique(column[np.isin(column, known)], return_counts=True)
     of = systems.variants(
         found.systems, Counter(dict(zip(hashes.tolist(), counts.tolist(), strict=True)))
     )
@@ -105,32 +106,26 @@ def _system_findings(found: Scan) -> Iterator[Finding]:
 def _duplicate_findings(found: Scan) -> Iterator[Finding]:
     columns = found.columns
     used = np.flatnonzero(columns["whole"])
-    groups = duplicates.exact(columns["whole"][used])
-    copies = [int(used[row]) for rows in groups.values() for row in rows[1:]]
-    text = f"rows are copies of {'another' if len(groups) == 1 else f'{len(groups)} others'}"
-    yield from _found(found, "exact_duplicate", np.array(sorted(copies), np.int64), text)
-    left = np.ones(len(columns["whole"]), bool)
-    left[copies] = False
-    kept = np.flatnonzero(left & (columns["normal"] != 0))
-    near = duplicates.near(found.sketches, kept)
-    alike = [row for rows in near.values() for row in rows]
-    text = f"rows in {len(near)} groups are almost the same"
-    yield from _found(found, "near_duplicate", np.array(sorted(alike), np.int64), text)
+    copies, num = duplicates.copies(columns["whole"][used])
+    text = f"rows are copies of {'another' if num == 1 else f'{num} others'}"
+    yield from _found(found, "exact_duplicate", used[copies], text)
+    left = columns["normal"] != 0
+    left[used[copies]] = False
+    alike, num = duplicates.near(found.sketches, np.flatnonzero(left))
+    yield from _found(found, "near_duplicate", alike, f"rows in {num} groups are almost the same")
 
 
 def leak_findings(train: Scan, valid: Scan) -> Iterator[Finding]:
     """Validation rows that are trained on; the rows named are those of the validation file."""
     left, right = train.columns, valid.columns
-    found = leakage.same(left["normal"], right["normal"])
-    for row, other in leakage.same(left["prompt"], right["prompt"]).items():
-        found.setdefault(row, other)
-    near = leakage.near(train.sketches, valid.sketches)
-    close = {row: other for row, other in near.items() if row not in found}
-    for code, pairs, how in (("leakage", found, "also"), ("near_leakage", close, "almost")):
-        if pairs:
-            places = np.array(sorted(pairs), np.int64)
+    texts, prompts = (leakage.same(left[name], right[name]) for name in ("normal", "prompt"))
+    same = np.where(texts >= 0, texts, prompts)
+    near = np.where(same < 0, leakage.near(train.sketches, valid.sketches), -1)
+    for code, others, how in (("leakage", same, "also"), ("near_leakage", near, "almost")):
+        places = np.flatnonzero(others >= 0)
+        if len(places):
             rows, lines = row_numbers(valid, places)
-            first = int(left["number"][pairs[int(places[0])]])
+            first = int(left["number"][others[places[0]]])
             text = (
                 f"{len(rows)} of {valid.num_rows} validation rows are {how} in the training "
                 f"file; the first is example {rows[0]} (training example {first})."

@@ -74,6 +74,7 @@ def quoted(row: Row) -> bytes:
     return to_line(row).replace(b'"', "\u201c".encode(), 1).replace(b'"', "\u201d".encode(), 1)
 
 
+SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
 ARGUMENTS = ("", "{", "[1]", "{'a': 1}", "none")
 BAD_ROLES = ("bot", "human", "Assistant", "USER", 7)
 BAD_WEIGHTS = (2, -1, 0.5, "1", True)
@@ -156,9 +157,7 @@ CHAT: dict[str, tuple[Callable[[Row], Any], ...]] = {
         lambda row: {"conversations": [{"from": "human", "value": "x"}]},
     ),
     "empty_content": (message(-1, content=""), message(-2, content=" \n")),
-    "no_user_message": (
-        changed(lambda row: row.update(messages=[row["messages"][0], row["messages"][-1]])),
-    ),
+    "no_user_message": (changed(lambda row: row.update(messages=[SYSTEM, row["messages"][-1]])),),
     "special_tokens": tuple(map(text, ("<|im_end|>", "<|endoftext|>", "[INST]", "<|eot_id|>"))),
     "answer_copies_prompt": (
         changed(

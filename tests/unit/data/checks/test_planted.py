@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from tunesmith.bases import embedded_directory
 from tunesmith.data.codes import CODES
 from tunesmith.data.findings import Finding
 from tunesmith.data.formats import read_rows
+from tunesmith.data.pair_rows import read_pairs
 from tunesmith.data.render import Renderer
 from tunesmith.data.report import Report, report
 from tunesmith.errors import DataError
@@ -146,20 +148,21 @@ def test_every_plant_is_found_with_its_row(corpus: str, tmp_path: Path) -> None:
                 assert place + 1 in at(result, code), (code, plants.index(plant))
 
 
-@pytest.mark.parametrize("corpus", ["snips", "sgd", "bfcl"])
+@pytest.mark.parametrize("corpus", ["snips", "sgd", "bfcl", "preference"])
 def test_errors_are_those_of_a_job(corpus: str, tmp_path: Path) -> None:
     """A plant is an error in the report exactly where the job's reader refuses the file."""
-    make, table, _ = CORPORA[corpus]
+    make, table, method = CORPORA[corpus]
+    read = read_pairs if method == "dpo" else read_rows
     clean = make()[:60]
     for code, plants in table.items():
         for plant in plants:
             path = write(tmp_path / "a.jsonl", [*clean[:7], plant(clean[7]), *clean[8:]])
             try:
-                list(read_rows(path))
+                list(read(path))
                 refused = None
             except DataError as error:
                 refused = error.line
-            wrong = errors(report(path))
+            wrong = errors(report(path, method=method))
             assert (refused is not None) == bool(wrong), (code, plants.index(plant))
             if refused is not None:
                 assert refused in {line for each in wrong for line in each.lines}
@@ -215,7 +218,7 @@ def test_a_pretty_printed_object_is_one_finding(tmp_path: Path) -> None:
     rows[10] = json.dumps(rows[10], indent=2)
     result = report(write(tmp_path / "a.jsonl", rows))
     assert [(each.code, each.rows, each.lines) for each in errors(result)] == [
-        ("pretty_printed", (11,), (11,))
+        ("pretty_printed", array("I", [11]), array("I", [11]))
     ]
 
 

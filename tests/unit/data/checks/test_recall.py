@@ -18,7 +18,8 @@ def test_many_plants_of_one_code_are_found_with_row_and_line(corpus: str, tmp_pa
     rows = make()
     for code, plants in table.items():
         path = tmp_path / "a.jsonl"
-        assert list(missed(path, rows, plants, code, len(rows) // 7, method, seed=3)) == []
+        num = len(rows) // 7
+        assert list(missed(path, rows, {code: plants}, num, method, seed=3)) == []
 
 
 @pytest.mark.parametrize("name", ["sgd_chat.jsonl", "banking_labels.jsonl"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,18 @@ def test_pieces_read_by_several_processes_give_the_same_report(
     assert told[-1] == (size, size)
     assert len(told) > 5
     assert told == sorted(told)
+
+
+def test_a_process_that_is_killed_ends_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(scan, "scan_piece", killed)
+    monkeypatch.setattr(scan, "MIN_BYTES_FOR_PROCESSES", 0)
+    with pytest.raises(scan.ScanError, match="ended from outside"):
+        report(planted(tmp_path), processes=2)
 
 
 def test_the_most_serious_findings_come_first(tmp_path: Path) -> None:
