@@ -13,8 +13,8 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
 import traceback
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
