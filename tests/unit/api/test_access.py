@@ -122,6 +122,7 @@ def things(service: Service) -> dict[str, str]:
         "key_id": key.id,
         "endpoint_id": "whe_1",
         "project_id": "proj_default",
+        "row": "1",
     }
 
 
@@ -136,7 +137,22 @@ def bodies(things: dict[str, str]) -> dict[str, Any]:
         "/tokenize": {"model": TUNED, "prompt": "a"},
         "/detokenize": {"model": TUNED, "tokens": [1]},
         "/v1/tunesmith/data/report": {"file": things["file_id"]},
+        "/v1/tunesmith/data/stats": {"file": things["file_id"], "base": BASE},
+        "/v1/tunesmith/data/index": {"file": things["file_id"]},
+        "/v1/tunesmith/data/rows": {"file": things["file_id"], "offsets": [0]},
+        "/v1/tunesmith/data/tokens": {"file": things["file_id"], "base": BASE, "offset": 0},
+        "/v1/tunesmith/data/fix": {"file": things["file_id"]},
+        "/v1/tunesmith/data/split": {"file": things["file_id"]},
+        "/v1/tunesmith/jobs/estimate": {"model": BASE, "training_file": things["file_id"]},
         "/v1/webhook_endpoints/{endpoint_id}/test": {"event_type": "fine_tuning.job.succeeded"},
+    }
+
+
+def queries(things: dict[str, str]) -> dict[str, Any]:
+    """Queries that name another project's things."""
+    return {
+        "/tokenizer_info": {"model": TUNED},
+        "/v1/tunesmith/events": {"job": things["job_id"]},
     }
 
 
@@ -145,18 +161,18 @@ def test_what_belongs_to_others_is_not_there(service: Service, things: dict[str,
     other = with_key(service, org.create_key(org.create_project("B").id, "x", "owner")[1])
     asked = 0
     for (method, path), needed in sorted(ROUTES.items(), key=str):
-        named = "{" in path or path in bodies(things) or path == "/tokenizer_info"
+        query = queries(things).get(path)
+        named = "{" in path or path in bodies(things) or query
         if needed in ORGANIZATION or not named:
             continue
         place = re.sub(r"\{(.*?)\}", lambda found: things.get(found[1], "x"), path)
         body = bodies(things).get(path, {})
-        answer = other.request(method, place, json=body if method == "POST" else None)
+        answer = other.request(method, place, json=body if method == "POST" else None, params=query)
         if path == "/v1/fine_tuning/jobs" and method == "GET":
             assert answer.json()["data"] == []
             continue
-        if path == "/tokenizer_info":
-            answer = other.request(method, place, params={"model": TUNED})
-        expected = 400 if path == "/v1/fine_tuning/jobs" else 404
+        creates = path in ("/v1/fine_tuning/jobs", "/v1/tunesmith/jobs/estimate")
+        expected = 400 if creates else 404
         assert answer.status_code == expected, f"{method} {path}: {answer.text}"
         asked += 1
     assert asked >= 20
