@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 DATA ?= data
 
-.PHONY: help demo test fuzz recall lint types faults clients compatibility schemathesis moderation bench bench-data bench-engine bench-train data-sets engine-soak schemas clean
+.PHONY: help demo test fuzz recall lint types faults clients trackers compatibility schemathesis moderation bench bench-data bench-engine bench-train data-sets engine-soak schemas clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -56,6 +56,9 @@ schemathesis: .venv/.installed-dev ## MINUTES (30) of requests made from our own
 moderation: .venv/.installed-dev ## train the moderation classifier anew from the data sets in DATA
 	$(BIN)/python -m moderation.train --data $(DATA)
 
+trackers: .venv/.installed-dev ## jobs followed by the real wandb, MLflow and TensorBoard
+	$(BIN)/python -m tests.trackers
+
 bench: .venv/.installed-dev ## seconds from jobs.create to the tuned model's first answer
 	$(BIN)/python bench/job_latency.py
 
@@ -78,7 +81,7 @@ bench-train: .venv/.installed-dev ## training against other trainers; TRL=python
 	$(BIN)/python bench/train.py $(if $(TRL),--trl $(TRL))
 
 clean: ## remove what the targets made
-	rm -rf .venv .clients tunesmith-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .clients .trackers tunesmith-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # A stamp per stage: a second run is instant, a changed pyproject.toml installs again.
 .venv/.torch:
