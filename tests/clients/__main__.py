@@ -22,9 +22,12 @@ CLIENTS = HERE.parent.parent / ".clients"
 PYTHON_CLIENTS = (
     ("0.28.1", "walk_0_28.py"),
     ("0.28.1", "tutorial_001.py"),
+    ("0.28.1", "limits_0_28.py"),
     ("1.109.1", "walk.py"),
     ("2.54.0", "walk.py"),
     ("3.52.0", "walk.py"),
+    ("1.109.1", "limits.py"),
+    ("3.52.0", "limits.py"),
 )
 NODE_CLIENT = "7.55.0"
 

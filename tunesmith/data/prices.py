@@ -62,9 +62,5 @@ def training_cost(num_tokens: int, n_epochs: int, per_1k: Decimal) -> Decimal:
     return to_cents(per_1k * num_tokens * n_epochs / 1000)
 
 
-def machine_cost(seconds: float, per_hour: Decimal) -> Decimal:
-    return to_cents(per_hour * Decimal(str(seconds)) / 3600)
-
-
 def to_cents(dollars: Decimal) -> Decimal:
     return dollars.quantize(Decimal("0.01"), ROUND_HALF_UP)

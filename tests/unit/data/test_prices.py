@@ -8,7 +8,7 @@ import pytest
 
 from tunesmith.data.breakeven import Rate, break_even
 from tunesmith.data.openai_tokens import encoding_of
-from tunesmith.data.prices import PUBLISHED, machine_cost, published, training_cost
+from tunesmith.data.prices import PUBLISHED, published, training_cost
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,6 @@ def test_names_find_their_price_and_have_an_encoding() -> None:
     assert published("gpt-3.5-turbo-0613") == PUBLISHED["gpt-3.5-turbo-0613"]
     assert published("llama-3") is None
     assert all(map(encoding_of, PUBLISHED))
-
-
-def test_machine_hours() -> None:
-    assert machine_cost(1800, Decimal("3.50")) == Decimal("1.75")
 
 
 def test_a_shorter_prompt_pays_the_training_back() -> None:
