@@ -45,12 +45,12 @@ def followed_job(world: World, num_steps: int = 6, **fields: Any) -> str:
     steps(process, num_steps // 2, total_steps=num_steps)
     supervisor.tick()
     # Stops while the job runs, as a worker that is drained does.
-    follow(world, seconds=25)
+    follow(world, 200, until=lambda: rows(world, job.id)[0].sent_seq > 0)
     assert rows(world, job.id)[0].sent_seq > 0
     steps(process, num_steps - num_steps // 2, total_steps=num_steps)
     end(process, "succeeded", total_steps=num_steps)
     supervisor.tick()
-    follow(world, seconds=90)
+    follow(world, 300)
     warnings = [one.message for one in world.events(job.id) if one.level == "warn"]
     assert warnings == []
     assert [row.state for row in rows(world, job.id)] == ["done"]
@@ -256,7 +256,7 @@ def test_an_mlflow_that_is_down_is_trouble_and_no_failure(tmp_path: Path) -> Non
     steps(process, 1, total_steps=1)
     end(process, "succeeded", total_steps=1)
     supervisor.tick()
-    follow(world, seconds=120)
+    follow(world, 200)
     assert world.job(job.id).status == "succeeded"
     [row] = rows(world, job.id)
     assert (row.state, row.num_failures) == ("open", 1)

@@ -25,6 +25,7 @@ from tunesmith.cli.wakeups import Wait, wakeups
 from tunesmith.config import Settings, as_environment, without_secrets
 from tunesmith.errors import TunesmithError
 from tunesmith.ids import SystemClock, SystemRng
+from tunesmith.ops.tracing import require_library
 from tunesmith.store.db import Database, open_database
 from tunesmith.store.repo import bases, keys
 
@@ -44,6 +45,7 @@ def run(settings: Settings) -> int:
     """Serves until SIGINT or SIGTERM; the process's exit status. Raises ServeError."""
     os.umask(0o077)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
+    require_library(settings.otel_url)
     with only_instance(settings), listening(settings) as listener:
         db = open_database(settings.data_dir)
         try:

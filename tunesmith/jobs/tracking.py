@@ -39,6 +39,8 @@ LEASE_S = 30.0
 REAP_EVERY_S = 1.0
 # A tracker's own patience ends before these do.
 OPEN_LIMIT_S, SEND_LIMIT_S, CLOSE_LIMIT_S = 120.0, 120.0, 300.0
+# Where the worker itself is to end.
+LEAVE_LIMIT_S = 15.0
 BATCH = 500
 MAX_FAILURES = 6
 # What its environment does not tell it: all of ours, and keys that were not given for the job.
@@ -152,7 +154,9 @@ class Tracking:
                     break
                 self._renew(row)
                 await asyncio.sleep(POLL_S)
-            await process.close(None)
+            # A tracker that does not end in time is killed; the next process goes on with its run.
+            with contextlib.suppress(TrackingError):
+                await process.close(None)
             return "open"
 
     @asynccontextmanager
@@ -277,7 +281,8 @@ class _Feed:
 
     async def close(self, status: str | None) -> None:
         """Ends the run with the job's status, or leaves it to be gone on with."""
-        await self._ask({"close": status}, "closed", CLOSE_LIMIT_S)
+        limit_s = LEAVE_LIMIT_S if status is None else CLOSE_LIMIT_S
+        await self._ask({"close": status}, "closed", limit_s)
 
     async def _ask(self, line: dict[str, Any], answer: str, limit_s: float) -> Any:
         assert self._process.stdin is not None and self._process.stdout is not None
