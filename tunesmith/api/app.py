@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from anyio.to_thread import run_sync
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from tunesmith.access import Caller, Scope
 from tunesmith.api import (
     audit_logs,
     chat,
@@ -33,6 +32,7 @@ from tunesmith.api import (
     webhooks,
 )
 from tunesmith.api.gate import Frame, Gate
+from tunesmith.api.keyring import Keyring
 from tunesmith.api.meter import Meter
 from tunesmith.api.renderers import Renderers
 from tunesmith.api.services import Services
@@ -46,7 +46,7 @@ from tunesmith.ops.tracing import open_tracing
 from tunesmith.serve.client import EngineClient
 from tunesmith.store.blobs import LocalBlobs
 from tunesmith.store.db import open_database
-from tunesmith.store.repo import keys as stored_keys
+from tunesmith.store.repo import keys as keys_repo
 
 log = logging.getLogger("tunesmith.api")
 
@@ -88,7 +88,9 @@ def create_app(settings: Settings) -> ASGIApp:
         tracing=open_tracing("api", settings.otel_url),
     )
     metrics.registry.register(StoreMetrics(db, clock))
-    gate = Gate(routes(services), verifier(services))
+    pepper = keys_repo.load_pepper(settings.data_dir)
+    token = settings.metrics_token.get_secret_value() if settings.metrics_token else None
+    gate = Gate(routes(services), Keyring(db, pepper, clock, token), db.version)
     tracing = services.tracing
     return Frame(gate, services.rng, metrics, settings.organization, tracing)
 
@@ -129,33 +131,3 @@ def routes(services: Services) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     return app
-
-
-def verifier(services: Services) -> Callable[[str], Caller | None]:
-    """Names the caller whose key is valid at this moment."""
-    pepper = stored_keys.load_pepper(services.settings.data_dir)
-
-    token = services.settings.metrics_token
-
-    def verify(secret: str) -> Caller | None:
-        if token is not None and stored_keys.equal(secret, token.get_secret_value()):
-            return Caller("metrics_token", None, "reader", frozenset({Scope.METRICS_READ}))
-        now = int(services.clock.now())
-        with services.db.read() as conn:
-            row = stored_keys.verify(conn, pepper, secret, now)
-        if row is None:
-            return None
-        if stored_keys.needs_touch(row, now):
-            _touch(services, row.id, now)
-        return row.caller()
-
-    return verify
-
-
-def _touch(services: Services, key_id: str, now: int) -> None:
-    try:
-        with services.db.write() as conn:
-            stored_keys.touch(conn, key_id, now)
-    except TunesmithError as error:
-        # Worth no refusal: the next request notes it.
-        log.warning("the last use of a key was not noted: %s", error.message)

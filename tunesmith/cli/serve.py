@@ -117,16 +117,16 @@ def ensure_key(db: Database, settings: Settings) -> str:
     """Makes the first key of a data directory; what to print about keys."""
     pepper = keys.load_pepper(settings.data_dir)
     given = settings.api_key
+    now = int(SystemClock().now())
     with db.write() as conn:
         if not keys.list_all(conn):
-            now = int(SystemClock().now())
             row, secret = keys.create(
                 conn, pepper, SystemRng(), name="first", now=now, secret=given
             )
             if given is not None:
                 return f"{row.masked} (from TUNESMITH_API_KEY)"
             return f"{secret} (shown this once; only a hash of it is kept)"
-        if given is not None and keys.verify(conn, pepper, given, int(SystemClock().now())) is None:
+        if given is not None and keys.verify(conn, keys.digest_of(pepper, given), now) is None:
             say("TUNESMITH_API_KEY is ignored: it is read on the first start only.")
     return "as made before (`tunesmith keys create` makes another)"
 
