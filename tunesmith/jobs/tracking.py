@@ -120,6 +120,7 @@ class Tracking:
                 trackers.release(conn, owner)
 
     async def _guarded(self, row: TrackerRow, stopping: Callable[[], bool]) -> None:
+        keeper = asyncio.create_task(self._keep(row))
         try:
             state = await self._follow(row, stopping)
             self._update(row, state=state, lease_owner=None)
@@ -132,6 +133,16 @@ class Tracking:
         except Exception:
             log.exception("%s of %s ended unexpectedly", row.kind, row.job_id)
             self._failed(row, TrackingError("its process ended unexpectedly"))
+        finally:
+            keeper.cancel()
+
+    async def _keep(self, row: TrackerRow) -> None:
+        """Holds on to it while a slow tracker is waited for; its loss shows at the next update."""
+        while True:
+            await asyncio.sleep(LEASE_S / 3)
+            time = self._context.db.lease_clock()
+            with contextlib.suppress(_LeaseLost, Unavailable):
+                self._update(row, lease_epoch=time.epoch, lease_until=time.now_s + LEASE_S)
 
     async def _follow(self, row: TrackerRow, stopping: Callable[[], bool]) -> str:
         """Feeds the tracker as long as there is something; the state it is in then."""
@@ -152,7 +163,6 @@ class Tracking:
                     return "done"
                 elif job.status != Status.RUNNING:
                     break
-                self._renew(row)
                 await asyncio.sleep(POLL_S)
             # A tracker that does not end in time is killed; the next process goes on with its run.
             with contextlib.suppress(TrackingError):
@@ -231,14 +241,11 @@ class Tracking:
             if not trackers.update(conn, self._owner, row, **values):
                 raise _LeaseLost
 
-    def _renew(self, row: TrackerRow) -> None:
-        time = self._context.db.lease_clock()
-        self._update(row, lease_epoch=time.epoch, lease_until=time.now_s + LEASE_S)
-
     def _failed(self, row: TrackerRow, error: TrackingError) -> None:
         """Tries again later, or gives up; the job's events tell of the first and the last time."""
         context = self._context
-        num_failures = row.num_failures + 1
+        with context.db.read() as conn:
+            num_failures = trackers.num_failures(conn, row) + 1
         given_up = error.final or num_failures >= MAX_FAILURES
         log.warning("%s of %s: %s", row.kind, row.job_id, error.message)
         with contextlib.suppress(_LeaseLost):
