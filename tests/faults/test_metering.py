@@ -212,14 +212,17 @@ def another_api(data: Path, redis_url: str) -> Iterator[str]:
         "TUNESMITH_REQUESTS_PER_MINUTE": str(PER_MINUTE),
     }
     command = [sys.executable, "-m", "tunesmith.api"]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        line = next(line for line in process.stderr if "running on" in line)
-        port = line.partition("http://127.0.0.1:")[2].split()[0]
+    # A file: a pipe that nobody reads would stop the process.
+    log = data / "log" / f"another-{time.monotonic_ns()}.log"
+    with log.open("wb") as output, subprocess.Popen(command, env=environment, stderr=output) as api:
         try:
+            while "running on" not in log.read_text():
+                assert api.poll() is None, log.read_text()
+                time.sleep(0.05)
+            port = log.read_text().partition("running on http://127.0.0.1:")[2].split()[0]
             yield f"http://127.0.0.1:{port}"
         finally:
-            process.terminate()
+            api.terminate()
 
 
 def test_two_api_processes_share_one_limit_through_redis(place: Place) -> None:
