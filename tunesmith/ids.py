@@ -11,6 +11,9 @@ import time
 from typing import Protocol
 
 ALPHABET = string.ascii_letters + string.digits
+# A byte as one of the 62 characters; those past the last whole round would favour some of them.
+_LETTERS = bytes(ord(ALPHABET[byte % len(ALPHABET)]) for byte in range(256))
+_UNEVEN = bytes(range(256 - 256 % len(ALPHABET), 256))
 
 
 class Clock(Protocol):
@@ -38,7 +41,10 @@ class SystemRng:
     """Chance from the operating system; fit for keys."""
 
     def token(self, num_chars: int) -> str:
-        return "".join(secrets.choice(ALPHABET) for _ in range(num_chars))
+        text = b""
+        while len(text) < num_chars:
+            text += secrets.token_bytes(num_chars + 8).translate(_LETTERS, _UNEVEN)
+        return text[:num_chars].decode("ascii")
 
     def below(self, bound: int) -> int:
         return secrets.randbelow(bound)

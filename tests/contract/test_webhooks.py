@@ -12,7 +12,9 @@ import pytest
 
 from tests.receiver import Receiver
 from tests.service import BASE, ROW, Service, make_service
-from tunesmith.store.repo import keys, notices
+from tunesmith.ids import SystemRng
+from tunesmith.store.repo import keys, notices, projects
+from tunesmith.store.repo.projects import ProjectRow
 from tunesmith.store.seal import unseal
 
 SUCCEEDED: Any = "fine_tuning.job.succeeded"
@@ -192,3 +194,41 @@ def test_metrics_tell_of_the_whole_service_and_open_with_their_own_token(tmp_pat
         assert line in text.splitlines()
     assert scraper.get("/v1/files").status_code == 403
     assert service.anonymous().get("/metrics").status_code == 401
+
+
+def test_what_is_of_another_project_is_not_there(service: Service) -> None:
+    made = service.client.webhooks.create(name="ci", url=URL, event_types=[CANCELLED])
+    cancelled_job(service)
+    path = "/v1/tunesmith/webhook_deliveries"
+    [delivery] = service.http.get(path).json()["data"]
+    secret = "sk-proj-" + "o" * 43
+    rng = SystemRng()
+    with service.db.write() as conn:
+        projects.insert(conn, ProjectRow("proj_other", "other", 1))
+        keys.create(
+            conn,
+            keys.load_pepper(service.settings.data_dir),
+            rng,
+            name="other",
+            now=0,
+            project_id="proj_other",
+            role="owner",
+            secret=secret,
+        )
+    http = service.anonymous()
+    http.headers["authorization"] = f"Bearer {secret}"
+    assert http.get("/v1/webhook_endpoints").json()["data"] == []
+    assert http.get(path).json()["data"] == []
+    assert http.get("/v1/tunesmith/notifications").json()["emails"] == []
+    body: dict[str, Any] = {"event_type": FAILED}
+    for method, url, given in (
+        ("GET", f"/v1/webhook_endpoints/{made.id}", None),
+        ("POST", f"/v1/webhook_endpoints/{made.id}", {"name": "mine"}),
+        ("DELETE", f"/v1/webhook_endpoints/{made.id}", None),
+        ("POST", f"/v1/webhook_endpoints/{made.id}/rotate_secret", {}),
+        ("POST", f"/v1/webhook_endpoints/{made.id}/test", body),
+        ("POST", f"{path}/{delivery['id']}/redeliver", None),
+    ):
+        answer = http.request(method, url, json=given)
+        assert answer.status_code == 404, url
+    assert service.client.webhooks.retrieve(made.id).name == "ci"

@@ -73,6 +73,12 @@ def test_the_job_tells_what_it_did(job: Any) -> None:
     assert len(job["result_files"]) == 1
 
 
+def test_it_cost_what_was_foretold(server: Server, job: Any) -> None:
+    cost = call(server, "GET", f"/tunesmith/jobs/{job['id']}/cost")
+    assert cost["estimate"]["tokens"] == cost["actual"]["tokens"] == job["trained_tokens"]
+    assert cost["actual"]["machine_seconds"] >= 0
+
+
 def test_its_events_come_in_the_published_order(server: Server, job: Any) -> None:
     page = call(server, "GET", f"/fine_tuning/jobs/{job['id']}/events?limit=100")
     events = page["data"][::-1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from tunesmith.cli.background import Server, background_server
 from tunesmith.store.db import open_database
 from tunesmith.store.repo import outbox
 
+ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "canary-password-of-smtp"
 PROMPT = "canary prompt about zebras"
 ROW = "canary row about giraffes"
@@ -65,6 +67,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             "TUNESMITH_DELIVERY_RETRY_S": "0.2",
             "TUNESMITH_LOG_LEVEL": "debug",
             "TUNESMITH_METRICS_TOKEN": METRICS,
+            "TUNESMITH_TENSORBOARD": "true",
         }
         server = stack.enter_context(background_server(data, environment))
         client = OpenAI(base_url=server.base_url, api_key=server.api_key)
@@ -137,8 +140,36 @@ def holder(scene: Scene) -> int:
     return int(owner.split(".")[0])
 
 
+@contextlib.contextmanager
+def documented_receiver(scene: Scene) -> Iterator[subprocess.Popen[str]]:
+    """The program of docs/notifications.md, on a port of its own, with an endpoint for it."""
+    text = (ROOT / "docs" / "notifications.md").read_text()
+    program = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    with Receiver() as free:
+        pass
+    with endpoint(scene, free.url) as secret:
+        for written, ours in (
+            ("http://127.0.0.1:8000/v1", scene.server.base_url),
+            ("sk-...", scene.server.api_key),
+            ("whsec_...", secret),
+            ('("0.0.0.0", 8080)', f'("127.0.0.1", {free.port})'),
+        ):
+            assert written in program
+            program = program.replace(written, ours)
+        command = [sys.executable, "-u", "-c", program]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
+            yield process
+            process.kill()
+
+
 def test_a_job_tells_its_receiver_and_its_user(scene: Scene) -> None:
-    with Receiver() as receiver, endpoint(scene, receiver.url) as secret:
+    with (
+        documented_receiver(scene) as documented,
+        Receiver() as receiver,
+        endpoint(scene, receiver.url) as secret,
+    ):
         job = scene.client.fine_tuning.jobs.create(
             model=EMBEDDED_NAME,
             training_file=scene.file_id,
@@ -153,6 +184,10 @@ def test_a_job_tells_its_receiver_and_its_user(scene: Scene) -> None:
         model = scene.client.fine_tuning.jobs.retrieve(event.data.id).fine_tuned_model
         [mail] = scene.box.messages
         assert model is not None and model in mail.get_content()  # type: ignore[attr-defined]
+        tracked = scene.server.data / "jobs" / job.id / "trackers" / "0-tensorboard"
+        wait_for(lambda: any(b"train_loss" in one.read_bytes() for one in tracked.glob("events*")))
+        assert documented.stdout is not None
+        assert documented.stdout.readline() == f"{model}\n"
 
 
 def test_a_receiver_that_comes_back_gets_it_late(scene: Scene) -> None:
@@ -220,7 +255,7 @@ def test_no_log_tells_a_secret_or_a_prompt(scene: Scene) -> None:
         wait_for(lambda: receiver.requests)
     found = [path for path in scene.server.data.rglob("*") if path.suffix in (".log", ".txt")]
     names = {path.name for path in found}
-    assert {"api.log", "worker.log", "engine.log", "second.log", "trainer.log"} <= names
+    assert {"api.log", "worker.log", "engine.log", "second.log", "trainer.log", "log.txt"} <= names
     canaries = [scene.server.api_key, PASSWORD, PROMPT, ROW, METRICS, secret, secret[6:]]
     for path in found:
         text = path.read_text(errors="replace")

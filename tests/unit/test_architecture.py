@@ -96,6 +96,18 @@ def test_only_the_repositories_write_queries() -> None:
                 assert not (node.value.id == "sa" and node.attr in builders), path
 
 
+def test_the_outside_is_reached_by_one_way_only() -> None:
+    """The command line talks to endpoints that its user names; trackers use their own libraries."""
+    ours = [path for path in sources() if path not in sources("cli")]
+    allowed = {PACKAGE / "ops" / "outbound.py", PACKAGE / "ops" / "mail.py"}
+    clients = ("httpcore", "httpx", "requests", "aiohttp", "urllib.request", "http.client")
+    assert offenders([path for path in ours if path not in allowed], *clients, "aiosmtplib") == []
+    trackers = ("wandb", "mlflow", "tensorboardX")
+    outside = [path for path in ours if path not in sources("track")]
+    assert offenders(outside, *trackers) == []
+    assert offenders(sources("track"), "tunesmith.store", "tunesmith.jobs", "tunesmith.api") == []
+
+
 def test_dangerous_calls_are_not_made() -> None:
     """Pickles run code when they are opened, and so do a model repository's own modules."""
     banned = {"eval", "exec", "pickle.load", "pickle.loads", "torch.load", "yaml.load"}

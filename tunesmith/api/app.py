@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 from anyio.to_thread import run_sync
 from fastapi import FastAPI
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
-from tunesmith.access import Caller, Scope
 from tunesmith.api import (
     audit_logs,
     chat,
@@ -50,7 +48,7 @@ from tunesmith.api import (
 )
 from tunesmith.api.feed import Feed
 from tunesmith.api.gate import Frame, Gate
-from tunesmith.api.login import Signer, session_key
+from tunesmith.api.keyring import Keyring
 from tunesmith.api.meter import Meter
 from tunesmith.api.renderers import Renderers
 from tunesmith.api.services import Services
@@ -62,11 +60,9 @@ from tunesmith.limits.limiter import Limiter, LocalLimiter
 from tunesmith.ops.telemetry import Metrics
 from tunesmith.ops.tracing import open_tracing
 from tunesmith.serve.client import EngineClient
-from tunesmith.store import links
 from tunesmith.store.blobs import LocalBlobs
 from tunesmith.store.db import open_database
-from tunesmith.store.repo import keys as stored_keys
-from tunesmith.store.repo.keys import KeyRow
+from tunesmith.store.repo import keys as keys_repo
 
 log = logging.getLogger("tunesmith.api")
 
@@ -129,10 +125,13 @@ def open_services(settings: Settings) -> Services:
 
 def assemble(services: Services) -> ASGIApp:
     """The routes within the gate."""
-    gate = Gate(routes(services), verifier(services), session_reader(services))
+    settings, db = services.settings, services.db
+    pepper = keys_repo.load_pepper(settings.data_dir)
+    token = settings.metrics_token.get_secret_value() if settings.metrics_token else None
+    keyring = Keyring(db, pepper, services.clock, settings.run_dir, token)
+    gate = Gate(routes(services), keyring, db.version)
     app = ui.Ui(gate, ui.read_bundle(UI_DIR))
-    organization, tracing = services.settings.organization, services.tracing
-    return Frame(app, services.rng, services.metrics, organization, tracing)
+    return Frame(app, services.rng, services.metrics, settings.organization, services.tracing)
 
 
 def limiter(settings: Settings) -> Limiter:
@@ -171,57 +170,3 @@ def routes(services: Services) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     return app
-
-
-def verifier(services: Services) -> Callable[[str], Caller | None]:
-    """Names the caller of a key that is valid at this moment, or of an unused link."""
-    pepper = stored_keys.load_pepper(services.settings.data_dir)
-    token = services.settings.metrics_token
-
-    def verify(secret: str) -> Caller | None:
-        if token is not None and stored_keys.equal(secret, token.get_secret_value()):
-            return Caller("metrics_token", None, "reader", frozenset({Scope.METRICS_READ}))
-        now = int(services.clock.now())
-        if secret.startswith(links.PREFIX):
-            key_id = links.redeem(services.settings.run_dir, secret, now)
-            return None if key_id is None else _of_key(services, key_id, now)
-        with services.db.read() as conn:
-            row = stored_keys.verify(conn, pepper, secret, now)
-        return None if row is None else _used(services, row, now)
-
-    return verify
-
-
-def session_reader(services: Services) -> Callable[[Headers], Caller | None]:
-    """Names the caller whose key a request's session stands for, if that is in use."""
-    signer = Signer.load(services.settings.data_dir)
-
-    def read(headers: Headers) -> Caller | None:
-        now = int(services.clock.now())
-        key_id = session_key(signer, headers, now)
-        return None if key_id is None else _of_key(services, key_id, now)
-
-    return read
-
-
-def _of_key(services: Services, key_id: str, now: int) -> Caller | None:
-    """None if the key opens nothing any more."""
-    with services.db.read() as conn:
-        row = stored_keys.live(conn, key_id, now)
-    return None if row is None else _used(services, row, now)
-
-
-def _used(services: Services, row: KeyRow, now: int) -> Caller:
-    """Notes the use of a key."""
-    if stored_keys.needs_touch(row, now):
-        _touch(services, row.id, now)
-    return row.caller()
-
-
-def _touch(services: Services, key_id: str, now: int) -> None:
-    try:
-        with services.db.write() as conn:
-            stored_keys.touch(conn, key_id, now)
-    except TunesmithError as error:
-        # Worth no refusal: the next request notes it.
-        log.warning("the last use of a key was not noted: %s", error.message)

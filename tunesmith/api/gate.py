@@ -11,15 +11,16 @@ import time
 from collections.abc import Callable
 
 import anyio
-from anyio.to_thread import run_sync
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunesmith.access import Caller
-from tunesmith.api.failures import answer, invalid_url, unexpected
-from tunesmith.api.routes import PUBLIC, needed_scope
-from tunesmith.errors import ApiError, Forbidden, Unauthorized
+from tunesmith.api.failures import answer, invalid_url, translate, unexpected
+from tunesmith.api.kept import KEPT, KeptAnswers
+from tunesmith.api.keyring import Keyring
+from tunesmith.api.routes import PUBLIC, ROUTES, route_of
+from tunesmith.errors import Forbidden, TunesmithError, Unauthorized
 from tunesmith.ids import REQUEST, Rng, new_id
 from tunesmith.ops.telemetry import Metrics
 from tunesmith.ops.tracing import Tracing
@@ -37,18 +38,15 @@ def mask(key: str) -> str:
 
 
 class Gate:
-    """Lets a request pass to `app` only with a key that may make it; `verify` names its caller,
-    and `session` the caller of a cookie in the place of a key."""
+    """Lets a request pass to `app` only with a key that may make it.
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        verify: Callable[[str], Caller | None],
-        session: Callable[[Headers], Caller | None],
-    ) -> None:
+    `version` changes with the database; while it does not, light answers are given again.
+    """
+
+    def __init__(self, app: ASGIApp, keyring: Keyring, version: Callable[[], int]) -> None:
         self.app = app
-        self.verify = verify
-        self.session = session
+        self.keyring = keyring
+        self.kept = KeptAnswers(app, version)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in PUBLIC:
@@ -60,15 +58,16 @@ class Gate:
             try:
                 caller = await self._identify(Headers(scope=scope))
                 scope["state"]["caller"] = caller
-                permit(caller, scope["method"], scope["path"])
-            except ApiError as error:
-                await answer(error)(scope, receive, send)
+                path = permit(caller, scope["method"], scope["path"])
+            except TunesmithError as error:
+                await answer(translate(error))(scope, receive, send)
             else:
-                await self.app(scope, receive, send)
+                kept = scope["method"] == "GET" and path in KEPT
+                await (self.kept if kept else self.app)(scope, receive, send)
 
     async def _identify(self, headers: Headers) -> Caller:
         if "cookie" in headers and "authorization" not in headers:
-            of_session = await run_sync(self.session, headers)
+            of_session = await self.keyring.session_caller(headers)
             if of_session is not None:
                 return of_session
         scheme, _, key = headers.get("authorization", "").partition(" ")
@@ -80,7 +79,7 @@ class Gate:
                 "Authorization: Bearer YOUR_KEY. `tunesmith keys create` makes one.",
                 headers=challenge,
             )
-        caller = await run_sync(self.verify, key)
+        caller = await self.keyring.caller(key)
         if caller is None:
             raise Unauthorized(
                 f"Incorrect API key provided: {mask(key)}. "
@@ -98,11 +97,15 @@ class Gate:
         return caller
 
 
-def permit(caller: Caller, method: str, path: str) -> None:
-    """Raises Forbidden for what the caller may not do, NotFound for what is not there at all."""
-    needed = needed_scope(method, path)
-    if needed is None:
+def permit(caller: Caller, method: str, path: str) -> str:
+    """The route asked for, as routes.py has it.
+
+    Raises Forbidden for what the caller may not do, NotFound for what is not there at all.
+    """
+    route = route_of(method, path)
+    if route is None:
         raise invalid_url(method, path)
+    needed = ROUTES[method, route]
     if needed not in caller.scopes:
         raise Forbidden(
             "You have insufficient permissions for this operation. "
@@ -111,6 +114,7 @@ def permit(caller: Caller, method: str, path: str) -> None:
             + "; an owner can give it another, or make a key with this scope.",
             code="missing_scope",
         )
+    return route
 
 
 class Frame:

@@ -124,16 +124,17 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile("".join(sum(zip(texts, [*names, ""], strict=True), ())), re.DOTALL)
 
 
-_PATTERNS = [
-    (method, _pattern(path), scope) for (method, path), scope in ROUTES.items() if "{" in path
-]
+_PATTERNS: dict[str, list[tuple[re.Pattern[str], str]]] = {}
+for _method, _path in ROUTES:
+    if "{" in _path:
+        _PATTERNS.setdefault(_method, []).append((_pattern(_path), _path))
 
 
-def needed_scope(method: str, path: str) -> Scope | None:
-    """What a request needs; None where nothing is served. Public paths are not asked about."""
+def route_of(method: str, path: str) -> str | None:
+    """The route that a request asks for, as the table has it; None where nothing is served."""
     if (method, path) in ROUTES:
-        return ROUTES[method, path]
-    for known, pattern, scope in _PATTERNS:
-        if known == method and pattern.fullmatch(path):
-            return scope
+        return path
+    for pattern, route in _PATTERNS.get(method, ()):
+        if pattern.fullmatch(path):
+            return route
     return None

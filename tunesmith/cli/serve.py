@@ -25,6 +25,7 @@ from tunesmith.cli.wakeups import Wait, wakeups
 from tunesmith.config import Settings, as_environment, without_secrets
 from tunesmith.errors import TunesmithError
 from tunesmith.ids import SystemClock, SystemRng
+from tunesmith.ops.tracing import require_library
 from tunesmith.store import links
 from tunesmith.store.db import Database, open_database
 from tunesmith.store.repo import bases, keys
@@ -45,6 +46,7 @@ def run(settings: Settings) -> int:
     """Serves until SIGINT or SIGTERM; the process's exit status. Raises ServeError."""
     os.umask(0o077)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
+    require_library(settings.otel_url)
     with only_instance(settings), listening(settings) as listener:
         db = open_database(settings.data_dir)
         try:
@@ -119,16 +121,16 @@ def ensure_key(db: Database, settings: Settings) -> str:
     """Makes the first key of a data directory; what to print about keys."""
     pepper = keys.load_pepper(settings.data_dir)
     given = settings.api_key
+    now = int(SystemClock().now())
     with db.write() as conn:
         if not keys.list_all(conn):
-            now = int(SystemClock().now())
             row, secret = keys.create(
                 conn, pepper, SystemRng(), name="first", now=now, secret=given
             )
             if given is not None:
                 return f"{row.masked} (from TUNESMITH_API_KEY)"
             return f"{secret} (shown this once; only a hash of it is kept)"
-        if given is not None and keys.verify(conn, pepper, given, int(SystemClock().now())) is None:
+        if given is not None and keys.verify(conn, keys.digest_of(pepper, given), now) is None:
             say("TUNESMITH_API_KEY is ignored: it is read on the first start only.")
     return "as made before (`tunesmith keys create` makes another)"
 

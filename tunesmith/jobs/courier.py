@@ -99,6 +99,7 @@ class Courier:
             log.warning("%s: %s", row.id, error.message)
         except Exception:
             log.exception("%s: an attempt to deliver ended unexpectedly", row.id)
+            self._settle(row, Outcome(0, error="The server met an unexpected error; see its log."))
 
     def _settle(self, row: DeliveryRow, outcome: Outcome) -> None:
         context = self._context

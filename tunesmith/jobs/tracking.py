@@ -39,6 +39,8 @@ LEASE_S = 30.0
 REAP_EVERY_S = 1.0
 # A tracker's own patience ends before these do.
 OPEN_LIMIT_S, SEND_LIMIT_S, CLOSE_LIMIT_S = 120.0, 120.0, 300.0
+# Where the worker itself is to end.
+LEAVE_LIMIT_S = 15.0
 BATCH = 500
 MAX_FAILURES = 6
 # What its environment does not tell it: all of ours, and keys that were not given for the job.
@@ -118,6 +120,7 @@ class Tracking:
                 trackers.release(conn, owner)
 
     async def _guarded(self, row: TrackerRow, stopping: Callable[[], bool]) -> None:
+        keeper = asyncio.create_task(self._keep(row))
         try:
             state = await self._follow(row, stopping)
             self._update(row, state=state, lease_owner=None)
@@ -130,6 +133,16 @@ class Tracking:
         except Exception:
             log.exception("%s of %s ended unexpectedly", row.kind, row.job_id)
             self._failed(row, TrackingError("its process ended unexpectedly"))
+        finally:
+            keeper.cancel()
+
+    async def _keep(self, row: TrackerRow) -> None:
+        """Holds on to it while a slow tracker is waited for; its loss shows at the next update."""
+        while True:
+            await asyncio.sleep(LEASE_S / 3)
+            time = self._context.db.lease_clock()
+            with contextlib.suppress(_LeaseLost, Unavailable):
+                self._update(row, lease_epoch=time.epoch, lease_until=time.now_s + LEASE_S)
 
     async def _follow(self, row: TrackerRow, stopping: Callable[[], bool]) -> str:
         """Feeds the tracker as long as there is something; the state it is in then."""
@@ -150,9 +163,10 @@ class Tracking:
                     return "done"
                 elif job.status != Status.RUNNING:
                     break
-                self._renew(row)
                 await asyncio.sleep(POLL_S)
-            await process.close(None)
+            # A tracker that does not end in time is killed; the next process goes on with its run.
+            with contextlib.suppress(TrackingError):
+                await process.close(None)
             return "open"
 
     @asynccontextmanager
@@ -227,14 +241,11 @@ class Tracking:
             if not trackers.update(conn, self._owner, row, **values):
                 raise _LeaseLost
 
-    def _renew(self, row: TrackerRow) -> None:
-        time = self._context.db.lease_clock()
-        self._update(row, lease_epoch=time.epoch, lease_until=time.now_s + LEASE_S)
-
     def _failed(self, row: TrackerRow, error: TrackingError) -> None:
         """Tries again later, or gives up; the job's events tell of the first and the last time."""
         context = self._context
-        num_failures = row.num_failures + 1
+        with context.db.read() as conn:
+            num_failures = trackers.num_failures(conn, row) + 1
         given_up = error.final or num_failures >= MAX_FAILURES
         log.warning("%s of %s: %s", row.kind, row.job_id, error.message)
         with contextlib.suppress(_LeaseLost):
@@ -277,7 +288,8 @@ class _Feed:
 
     async def close(self, status: str | None) -> None:
         """Ends the run with the job's status, or leaves it to be gone on with."""
-        await self._ask({"close": status}, "closed", CLOSE_LIMIT_S)
+        limit_s = LEAVE_LIMIT_S if status is None else CLOSE_LIMIT_S
+        await self._ask({"close": status}, "closed", limit_s)
 
     async def _ask(self, line: dict[str, Any], answer: str, limit_s: float) -> Any:
         assert self._process.stdin is not None and self._process.stdout is not None

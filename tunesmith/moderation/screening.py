@@ -39,7 +39,7 @@ class Count:
 
     def add(self, flag: Flag) -> None:
         self.num_flagged += 1
-        self.categories.update(flag.scores)
+        self.categories.update(flag.scores.keys())
 
 
 def screen(

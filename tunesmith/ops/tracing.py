@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from tunesmith import __version__
@@ -91,20 +92,32 @@ class Tracing:
             self._provider.shutdown()
 
 
+def require_library(url: str | None) -> None:
+    """Raises TracingError where traces are asked for and OpenTelemetry is not installed."""
+    if url is not None and not _is_installed():
+        raise TracingError(
+            "TUNESMITH_OTEL_URL is set, but OpenTelemetry is not installed. Install it with "
+            "pip install 'tunesmith[otel]', or take the setting away."
+        )
+
+
+def _is_installed() -> bool:
+    try:
+        return find_spec("opentelemetry.sdk") is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def open_tracing(service: str, url: str | None) -> Tracing:
     """Sends to the collector at `url`, in the background. Raises TracingError."""
     if url is None:
         return Tracing()
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError:
-        raise TracingError(
-            "TUNESMITH_OTEL_URL is set, but OpenTelemetry is not installed. Install it with "
-            "pip install 'tunesmith[otel]', or take the setting away."
-        ) from None
+    require_library(url)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     provider = TracerProvider(resource=Resource({"service.name": f"tunesmith-{service}"}))
     exporter = OTLPSpanExporter(endpoint=f"{url.rstrip('/')}/v1/traces")
     provider.add_span_processor(BatchSpanProcessor(exporter))

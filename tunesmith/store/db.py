@@ -57,6 +57,8 @@ class Database:
         self._engine = engine
         self._writer = engine.execution_options(tunesmith_write=True)
         self._write_lock = threading.Lock()
+        self._watch_lock = threading.Lock()
+        self._watch: sqlite3.Connection | None = None
         self.lease_clock = lease_clock
 
     @contextmanager
@@ -74,7 +76,24 @@ class Database:
         with self._write_lock, _translated(), self._writer.begin() as conn:
             yield conn
 
+    def version(self) -> int:
+        """Another number than before if anybody, in any process, has committed meanwhile."""
+        with self._watch_lock:
+            if self._watch is None:
+                # Never writes: what it writes itself SQLite would not count.
+                self._watch = sqlite3.connect(
+                    str(self._engine.url.database),
+                    timeout=BUSY_TIMEOUT_S,
+                    isolation_level=None,
+                    check_same_thread=False,
+                )
+            return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
+
     def close(self) -> None:
+        with self._watch_lock:
+            if self._watch is not None:
+                self._watch.close()
+                self._watch = None
         self._engine.dispose()
 
 

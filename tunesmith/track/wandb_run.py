@@ -28,6 +28,8 @@ class WandbRun:
             "base_url": opening.url,
             "init_timeout": INIT_LIMIT_S,
             # Nothing of this process or machine but the figures.
+            "host": "tunesmith",
+            "program": "tunesmith",
             "console": "off",
             "disable_code": True,
             "disable_git": True,

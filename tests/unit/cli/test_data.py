@@ -322,8 +322,7 @@ def test_estimate_measures_time_memory_and_price_here(
 ) -> None:
     pytest.importorskip("torch")
     monkeypatch.setattr("tunesmith.jobs.rate.BUDGET_S", 0.1)
-    monkeypatch.setenv("TUNESMITH_PRICE_PER_1K_TOKENS", "0.001")
-    monkeypatch.setenv("TUNESMITH_PRICE_PER_HOUR", "36")
+    monkeypatch.setenv("TUNESMITH_PRICES", '{"*": {"training": 0.001, "machine_hour": 36}}')
     found = json.loads(run("data", "estimate", REAL, "--json", "--data", tmp_path).output)
     assert found["seconds"] == pytest.approx(found["trained_tokens"] / found["tokens_per_s"])
     assert found["peak_bytes"] > 1e6 and "measured just now" in found["rate_source"]

@@ -16,7 +16,7 @@ from tunesmith.store.repo.audit_log import Filter
 def opened(data: Path, secret: str, later_s: int = 0) -> Caller | None:
     now = int(SystemClock().now()) + later_s
     with open_database(data).read() as conn:
-        row = keys.verify(conn, keys.load_pepper(data), secret, now)
+        row = keys.verify(conn, keys.digest_of(keys.load_pepper(data), secret), now)
     return None if row is None else row.caller()
 
 

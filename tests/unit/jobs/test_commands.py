@@ -257,5 +257,5 @@ def test_requests_on_jobs_that_nobody_holds(world: World) -> None:
 def test_requests_on_no_job(world: World) -> None:
     for command in (cancel_job, pause_job, resume_job):
         with pytest.raises(NotFound) as caught:
-            command(world.db, world.clock, "ftjob-none")
+            command(world.db, world.clock, OWNER, "ftjob-none")
         assert caught.value.message == "Could not find fine tune: ftjob-none"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tests.callers import OWNER
 from tests.unit.jobs.world import FakeProcess, World, end, steps, validate
+from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.errors import BadRequest
 from tunesmith.jobs.commands import cancel_job, pause_job, resume_job
 from tunesmith.jobs.states import TERMINAL
 from tunesmith.jobs.supervisor import Supervisor
-from tunesmith.store.repo import models
+from tunesmith.store.repo import job_costs, models, usage
 from tunesmith.store.repo.jobs import JobRow
+from tunesmith.store.repo.usage import Counts
+from tunesmith.tariff import Rates
 from tunesmith.train import spec
 
 TOTAL = 4
@@ -32,7 +37,8 @@ class Jobs(RuleBasedStateMachine):
         super().__init__()
         shm = Path("/dev/shm")
         self.directory = Path(tempfile.mkdtemp(dir=shm if shm.is_dir() else None))
-        self.world = World(self.directory, train_slots=2)
+        prices = {"*": Rates(training=Decimal("0.003"))}
+        self.world = World(self.directory, train_slots=2, prices=prices)
         self.workers: list[Supervisor] = [self.world.supervisor()]
         self.ids: list[str] = []
         self.ended: dict[str, JobRow] = {}
@@ -61,7 +67,7 @@ class Jobs(RuleBasedStateMachine):
 
     def _request(self, job_id: str, command: Any) -> None:
         try:
-            command(self.world.db, self.world.clock, job_id)
+            command(self.world.db, self.world.clock, OWNER, job_id)
         except BadRequest as refused:
             assert "cannot be" in refused.message
 
@@ -210,6 +216,22 @@ class Jobs(RuleBasedStateMachine):
             assert done == list(range(1, len(done) + 1))
             if self.world.job(job_id).status == "succeeded":
                 assert len(done) == TOTAL
+
+    @invariant()
+    def every_trained_token_is_accounted_once(self) -> None:
+        with self.world.db.read() as conn:
+            found = usage.totals(conn, kinds=("training",), start=0, end=2**40, width=2**40)
+            costs = [job_costs.get(conn, job_id) for job_id in self.ids]
+            spent = usage.spent_in(conn, usage.month_of(int(self.world.clock.now())))
+        booked = found[0].counts if found else Counts()
+        assert booked.input_tokens == sum(cost.trained_tokens for cost in costs)
+        assert booked.nanos == spent.get(DEFAULT_PROJECT, 0) == booked.input_tokens * 3000
+        for job_id, cost in zip(self.ids, costs, strict=True):
+            job = self.world.job(job_id)
+            if job.status == "succeeded":
+                assert cost.trained_tokens == job.trained_tokens == 100 * TOTAL
+            elif job.trained_tokens is not None:
+                assert cost.trained_tokens >= job.trained_tokens
 
 
 class TestJobs(Jobs.TestCase):

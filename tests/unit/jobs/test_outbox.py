@@ -226,6 +226,26 @@ def test_an_outcome_of_one_who_lost_it_is_not_noted(world: World) -> None:
     assert deliveries(world) == [row]
 
 
+def test_an_error_of_ours_is_an_attempt_too(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or what cannot be sent would be tried for ever."""
+    subscribe(world, receiver.url)
+    run_job(world)
+
+    def broken(*_: object) -> bytes:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(signing, "event_body", broken)
+    deliver(Courier(world.context))
+    [row] = deliveries(world)
+    assert (row.state, row.num_attempts) == ("waiting", 1)
+    monkeypatch.undo()
+    world.clock.value = row.due_at
+    deliver(Courier(world.context))
+    assert deliveries(world)[0].state == "delivered"
+
+
 def test_a_deleted_endpoint_gets_nothing_more(world: World, receiver: Receiver) -> None:
     endpoint = subscribe(world, receiver.url)
     run_job(world)

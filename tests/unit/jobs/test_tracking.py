@@ -10,6 +10,7 @@ import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ def rows(world: World, job_id: str) -> list[TrackerRow]:
         return trackers.of_job(conn, job_id)
 
 
-def follow(world: World, seconds: float = 20.0) -> None:
-    """Tracks until nothing is open that is due."""
+def follow(world: World, seconds: float = 20.0, until: Callable[[], bool] | None = None) -> None:
+    """Tracks until nothing is open that is due, or until what is asked for."""
 
     async def work() -> None:
         tracking = Tracking(world.context)
@@ -40,7 +41,7 @@ def follow(world: World, seconds: float = 20.0) -> None:
         running = asyncio.create_task(tracking.run(lambda: done))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while due(world):
+                while not until() if until else due(world):
                     await asyncio.sleep(0.05)
         done = True
         await running

@@ -63,3 +63,24 @@ def test_the_level_holds_for_everything(capsys: pytest.CaptureFixture[str]) -> N
         root.handlers[:], root.level = before
     [line] = capsys.readouterr().err.splitlines()
     assert json.loads(line)["message"] == "loud 3"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("whsec_c2VjcmV0L3NlY3JldCtzZWNyZXQ=", "whsec_...ZXQ="),
+        ("smtp://ts:pass-w0rd@mail.example.com:587", "smtp://ts:***@mail.example.com:587"),
+        ("redis://:pass-w0rd@localhost/0", "redis://:***@localhost/0"),
+        ("https://example.com/a:b@c", "https://example.com/a:b@c"),
+    ],
+)
+def test_signing_secrets_and_passwords_are_cut_down(text: str, shown: str) -> None:
+    assert redact(f"before {text} after") == f"before {shown} after"
+
+
+def test_the_secrets_of_the_settings_are_not_written() -> None:
+    secrets = ['odd "secret"', "plain-secret"]
+    made = record("an error with plain-secret", fields={"said": 'odd "secret"'})
+    line = json.loads(JsonFormatter("worker", secrets).format(made))
+    assert line["message"] == "an error with ***"
+    assert line["said"] == "***"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -40,10 +41,8 @@ def test_many_threads_and_a_failing_disk(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for _ in range(10):
-        try:
+        with contextlib.suppress(OSError):
             recorder.flush()
-        except OSError:
-            pass
     for thread in threads:
         thread.join()
     recorder.close()

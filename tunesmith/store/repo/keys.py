@@ -121,18 +121,17 @@ def create(
         service_account_id=service_account_id,
         expires_at=expires_at,
     )
-    conn.execute(sa.insert(keys).values(**vars(row), digest=_digest(pepper, secret)))
+    conn.execute(sa.insert(keys).values(**vars(row), digest=digest_of(pepper, secret)))
     return row, secret
 
 
-def verify(conn: sa.Connection, pepper: bytes, secret: str, now: int) -> KeyRow | None:
-    """The key that a secret opens, or None; its role is the one that holds at this moment.
+def verify(conn: sa.Connection, digest: str, now: int) -> KeyRow | None:
+    """The key that a secret with this digest opens, or None; with the role that holds now.
 
     A key opens nothing once it is revoked or has run out, its project is archived, or whoever it
     belongs to has left. One hash and one indexed read.
     """
-    digest = _digest(pepper, secret)
-    row = conn.execute(_LIVE.where(keys.c.digest == digest)).first()
+    row = conn.execute(_LIVE, {"digest": digest}).first()
     if row is None or not hmac.compare_digest(row.digest, digest):
         return None
     return _as_it_holds(row._mapping, now)
@@ -140,7 +139,7 @@ def verify(conn: sa.Connection, pepper: bytes, secret: str, now: int) -> KeyRow 
 
 def live(conn: sa.Connection, key_id: str, now: int) -> KeyRow | None:
     """As verify, for a key that is known by its id: a browser's session stands for it."""
-    row = conn.execute(_LIVE.where(keys.c.id == key_id)).first()
+    row = conn.execute(_IN_FORCE.where(keys.c.id == key_id)).first()
     return None if row is None else _as_it_holds(row._mapping, now)
 
 
@@ -172,7 +171,7 @@ _ACCOUNT_ROLE = (
     )
     .scalar_subquery()
 )
-_LIVE = sa.select(
+_IN_FORCE = sa.select(
     keys.c.digest, *_COLUMNS, _USER_ROLE.label("user_role"), _ACCOUNT_ROLE.label("account_role")
 ).where(
     keys.c.revoked_at.is_(None),
@@ -183,6 +182,7 @@ _LIVE = sa.select(
     sa.or_(keys.c.project_id.is_(None), keys.c.user_id.is_(None), _USER_ROLE.is_not(None)),
     sa.or_(keys.c.service_account_id.is_(None), _ACCOUNT_ROLE.is_not(None)),
 )
+_LIVE = _IN_FORCE.where(keys.c.digest == sa.bindparam("digest"))
 
 
 def needs_touch(row: KeyRow, now: int) -> bool:
@@ -267,6 +267,6 @@ def equal(secret: str, known: str) -> bool:
     return hmac.compare_digest(secret.encode("utf-8", "surrogateescape"), known.encode())
 
 
-def _digest(pepper: bytes, secret: str) -> str:
+def digest_of(pepper: bytes, secret: str) -> str:
     # A header may hold what is no valid text; it is then simply a wrong key.
     return hmac.new(pepper, secret.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()

@@ -106,6 +106,14 @@ def of_job(conn: sa.Connection, job_id: str) -> list[TrackerRow]:
     return [build(TrackerRow, row) for row in conn.execute(query)]
 
 
+def num_failures(conn: sa.Connection, row: TrackerRow) -> int:
+    """As it is now."""
+    query = sa.select(trackers.c.num_failures).where(
+        trackers.c.job_id == row.job_id, trackers.c.number == row.number
+    )
+    return int(conn.execute(query).scalar_one())
+
+
 def num_open(conn: sa.Connection) -> int:
     query = sa.select(sa.func.count()).where(trackers.c.state == "open")
     return int(conn.execute(query).scalar_one())

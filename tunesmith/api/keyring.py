@@ -1,0 +1,103 @@
+"""Whose key a request came with: read once, and kept for as long as nobody writes anything.
+
+The database counts commits, those of other processes too. Any commit may be the one that revokes a
+key, so after each all keys are read anew; in between a key costs one hash. Keys that end by the
+clock are asked for their end every time.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from anyio.to_thread import run_sync
+from starlette.datastructures import Headers
+
+from tunesmith.access import Caller, Scope
+from tunesmith.api.login import Signer, session_key
+from tunesmith.errors import TunesmithError
+from tunesmith.ids import Clock
+from tunesmith.store import links
+from tunesmith.store.db import Database
+from tunesmith.store.repo import keys
+from tunesmith.store.repo.keys import KeyRow
+
+log = logging.getLogger("tunesmith.api")
+
+# Enough for every key in use on one server; beyond it keeping starts again.
+MAX_KEPT = 10_000
+
+
+class Keyring:
+    """Belongs to the event loop's thread."""
+
+    def __init__(
+        self,
+        db: Database,
+        pepper: bytes,
+        clock: Clock,
+        run_dir: Path,
+        metrics_token: str | None = None,
+    ) -> None:
+        self._db = db
+        self._pepper = pepper
+        self._clock = clock
+        self._run_dir = run_dir
+        self._signer = Signer(pepper)
+        self._metrics_token = metrics_token
+        self._kept: dict[str, tuple[KeyRow, Caller]] = {}
+        self._version = -1
+
+    async def caller(self, secret: str) -> Caller | None:
+        """Whose key it is at this moment; None: nobody's."""
+        if self._metrics_token is not None and keys.equal(secret, self._metrics_token):
+            return Caller("metrics_token", None, "reader", frozenset({Scope.METRICS_READ}))
+        now = int(self._clock.now())
+        if secret.startswith(links.PREFIX):
+            key_id = links.redeem(self._run_dir, secret, now)
+            return None if key_id is None else await self._of_key(key_id, now)
+        digest = keys.digest_of(self._pepper, secret)
+        row, caller = self._find(digest, now)
+        if row is None or (row.expires_at is not None and row.expires_at <= now):
+            return None
+        if keys.needs_touch(row, now):
+            await run_sync(self._touch, row.id, now)
+        return caller
+
+    async def session_caller(self, headers: Headers) -> Caller | None:
+        """Whose key a browser's session stands for at this moment."""
+        now = int(self._clock.now())
+        key_id = session_key(self._signer, headers, now)
+        return None if key_id is None else await self._of_key(key_id, now)
+
+    async def _of_key(self, key_id: str, now: int) -> Caller | None:
+        with self._db.read() as conn:
+            row = keys.live(conn, key_id, now)
+        if row is None:
+            return None
+        if keys.needs_touch(row, now):
+            await run_sync(self._touch, row.id, now)
+        return row.caller()
+
+    def _find(self, digest: str, now: int) -> tuple[KeyRow | None, Caller | None]:
+        version = self._db.version()
+        if version != self._version or len(self._kept) >= MAX_KEPT:
+            self._kept.clear()
+            self._version = version
+        kept = self._kept.get(digest)
+        if kept is not None:
+            return kept
+        with self._db.read() as conn:
+            row = keys.verify(conn, digest, now)
+        if row is None:
+            return None, None
+        self._kept[digest] = found = (row, row.caller())
+        return found
+
+    def _touch(self, key_id: str, now: int) -> None:
+        try:
+            with self._db.write() as conn:
+                keys.touch(conn, key_id, now)
+        except TunesmithError as error:
+            # Worth no refusal: the next request notes it.
+            log.warning("the last use of a key was not noted: %s", error.message)
