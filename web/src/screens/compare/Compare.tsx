@@ -183,7 +183,9 @@ function Results({ compared }: { compared: Compared[] }) {
     { label: "Memory at the peak", values: compared.map(({ recipe }) => (recipe.took["peak_bytes"] === undefined ? "–" : bytes(recipe.took["peak_bytes"]))) },
     {
       label: "Cost",
-      values: compared.map(({ recipe }) => recipe.prices.map((price) => `$${price.usd} ${price.basis}`).join("; ") || "no price is set"),
+      values: compared.map(({ now, recipe }) =>
+        now.job.finished_at === null ? "–" : recipe.prices.map((price) => `$${price.usd} ${price.basis}`).join("; ") || "no price is set",
+      ),
     },
   ];
   return (
@@ -200,8 +202,9 @@ const lastOf = (values: Values | undefined): string => {
 
 function smallest(values: (number | null)[]): number | null {
   const best = lowest(values);
-  const isAlone = best !== null && values.filter((value) => value === best.value).length === 1;
-  return isAlone ? best.index : null;
+  const known = values.filter((value) => value !== null);
+  const isAlone = known.length > 1 && known.filter((value) => value === best?.value).length === 1;
+  return isAlone && best !== null ? best.index : null;
 }
 
 function Configurations({ compared }: { compared: Compared[] }) {
