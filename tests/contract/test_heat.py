@@ -124,6 +124,7 @@ def test_the_recipe_makes_the_same_job_again(service: Service) -> None:
     (job_dir / "plan.json").write_text('{"device": "cpu", "total_steps": 24}')
     found = service.http.get(path).json()
     assert found["training_file"]["deleted"] is True
+    assert (found["took"], found["prices"]) == ({}, [])
     assert found["plan"]["total_steps"] == 24
 
 

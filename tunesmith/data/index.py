@@ -79,7 +79,7 @@ def _in_value(value: Any, wanted: str) -> bool:
 
 
 def _shape(row: RawRow) -> str:
-    if row.problem is not None or not isinstance(row.value, dict):
+    if not isinstance(row.value, dict):
         return UNREADABLE
     messages = row.value.get("messages")
     if not isinstance(messages, list):

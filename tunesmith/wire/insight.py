@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from tunesmith.wire.estimate import Price
 from tunesmith.wire.lists import Listed
 
 
@@ -100,6 +101,8 @@ class Recipe(BaseModel):
     """What the first start decided: device, type, threads, rate; null before that."""
     took: dict[str, float]
     """Seconds and bytes of a job that succeeded, beside what was expected."""
+    prices: list[Price]
+    """What the settings' prices make of its tokens and its time."""
     adapter_sha256: str | None
     version: str
     """Of this server."""

@@ -29,7 +29,7 @@ SERVED = {
     if isinstance(route, APIRoute)
     for method in route.methods
 }
-UNKNOWN = [("GET", "/docs"), ("GET", "/openapi.json"), ("POST", "/v1/nothing")]
+UNKNOWN = [("POST", "/"), ("GET", "/docs"), ("GET", "/openapi.json"), ("POST", "/v1/nothing")]
 TUNED = "ft:gpt-4o-mini:personal::AbCdEfGh"
 ORGANIZATION = {Scope.ORGANIZATION_READ, Scope.ORGANIZATION_WRITE}
 

@@ -1731,6 +1731,8 @@ export interface components {
             plan: {
                 [key: string]: unknown;
             } | null;
+            /** Prices */
+            prices: components["schemas"]["Price"][];
             /** Request */
             request: {
                 [key: string]: unknown;

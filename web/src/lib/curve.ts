@@ -47,3 +47,44 @@ export function rises(values: Values, patience = 2, notable = 0.01): boolean {
     recent.slice(1).every((value, index) => value > (recent[index] as number) * (1 + notable))
   );
 }
+
+/** Missing values are NaN here: such arrays are read many times faster. */
+export const packed = (values: Values): Float64Array => Float64Array.from(values, (value) => value ?? NaN);
+
+/**
+ * The indices from `from` to `to` (exclusive) that are enough to draw all series over `bins`
+ * columns: of each column and series the smallest and the largest value. Drawn, they look like all.
+ */
+export function thinned(series: Float64Array[], from: number, to: number, bins: number): number[] {
+  const kept: number[] = [];
+  const width = (to - from) / bins;
+  for (let bin = 0; bin < bins; bin += 1) {
+    const start = from + Math.floor(bin * width);
+    const end = bin === bins - 1 ? to : from + Math.floor((bin + 1) * width);
+    const own: number[] = [];
+    for (const values of series) {
+      let least = -1;
+      let most = -1;
+      let low = Infinity;
+      let high = -Infinity;
+      for (let index = start; index < end; index += 1) {
+        const value = values[index] as number;
+        if (value < low) {
+          low = value;
+          least = index;
+        }
+        if (value > high) {
+          high = value;
+          most = index;
+        }
+      }
+      if (least >= 0) own.push(least);
+      if (most >= 0 && most !== least) own.push(most);
+    }
+    own.sort((a, b) => a - b);
+    own.forEach((index, place) => {
+      if (index !== own[place - 1]) kept.push(index);
+    });
+  }
+  return kept;
+}

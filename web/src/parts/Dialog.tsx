@@ -19,7 +19,7 @@ export function Dialog({ open, onOpenChange, title, description, wide = false, f
   return (
     <Radix.Root open={open} onOpenChange={onOpenChange}>
       <Radix.Portal>
-        <Radix.Overlay className="fixed inset-0 z-40 bg-black/40 motion-safe:animate-[fade_0.15s]" />
+        <Radix.Overlay className="fixed inset-0 z-40 bg-veil motion-safe:animate-[fade_0.15s]" />
         <Radix.Content
           {...(description === undefined ? { "aria-describedby": undefined } : {})}
           className={clsx(

@@ -22,12 +22,12 @@ export function Histogram({ label, bins, limit = null }: HistogramProps) {
   const beyond = limit === null ? 0 : bins.filter((bin) => bin.low > limit).length;
   return (
     <figure aria-label={label}>
-      <div className="flex h-36 items-end gap-px border-b border-line-strong/50">
+      <div className="flex h-36 items-end justify-center gap-px border-b border-line-strong/50">
         {bins.map((bin, index) => (
           <div
             key={bin.low}
             title={`${count(bin.low)} to ${count(bin.high)}: ${count(bin.count)} rows`}
-            className={`flex-1 rounded-t-[3px] ${index >= bins.length - beyond ? "bg-bad" : "bg-accent"}`}
+            className={`max-w-24 flex-1 rounded-t-[3px] ${index >= bins.length - beyond ? "bg-bad" : "bg-accent"}`}
             style={{ height: bin.count === 0 ? 0 : `max(2px, ${(100 * bin.count) / most}%)` }}
           />
         ))}

@@ -4,7 +4,7 @@ import { useEffect, useRef } from "react";
 import uPlot from "uplot";
 
 import { useTheme } from "@/shell/theme";
-import type { Values } from "@/lib/curve";
+import { indexAt, packed, thinned, type Values } from "@/lib/curve";
 
 export interface Curve {
   label: string;
@@ -42,25 +42,77 @@ const colorOf = (name: string, alpha = 1): string => {
 };
 
 const ZOOM = 0.8;
+// Columns that a curve is thinned to: about the pixels of a wide screen.
+const BINS = 1500;
+const MAX_POINTS = 4 * BINS;
+
+/** All points of a plot, and as many of them as can be seen. */
+class Source {
+  private readonly series: Float64Array[] | null;
+  readonly low: number;
+  readonly high: number;
+
+  constructor(
+    private readonly x: number[],
+    private readonly values: Values[],
+  ) {
+    this.series = x.length > MAX_POINTS ? values.map(packed) : null;
+    this.low = x[0] ?? 0;
+    this.high = x[x.length - 1] ?? 1;
+  }
+
+  whole(): uPlot.AlignedData {
+    return this.between(this.low, this.high);
+  }
+
+  isPart(min: number, max: number): boolean {
+    return min > this.low || max < this.high;
+  }
+
+  /** The points to draw of this part, with one more at each end. */
+  between(min: number, max: number): uPlot.AlignedData {
+    if (this.series === null) return [this.x, ...this.values];
+    const from = Math.max(0, indexAt(this.x, min) - 1);
+    const to = Math.min(this.x.length, indexAt(this.x, max) + 2);
+    const kept = to - from > MAX_POINTS ? thinned(this.series, from, to, BINS) : null;
+    const part = <Value,>(all: Value[]): Value[] => (kept ? kept.map((index) => all[index] as Value) : all.slice(from, to));
+    return [part(this.x), ...this.values.map(part)];
+  }
+}
+
+const sources = new WeakMap<uPlot, Source>();
+
+/** A new one whenever an array is another; curves come and go, so no list of dependencies fits. */
+function useSource(x: number[], values: Values[]): Source {
+  const kept = useRef<{ arrays: unknown[]; source: Source } | null>(null);
+  const arrays = [x, ...values];
+  const last = kept.current;
+  if (last !== null && last.arrays.length === arrays.length && arrays.every((each, index) => each === last.arrays[index])) return last.source;
+  const source = new Source(x, values);
+  kept.current = { arrays, source };
+  return source;
+}
 
 export function Plot({ label, x, curves, height, log = false, sync, range, flags = [], format }: PlotProps) {
   const holder = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const { theme } = useTheme();
   const shape = JSON.stringify([curves.map(({ values: _, ...rest }) => rest), height, log, theme, sync, range]);
-  const data: uPlot.AlignedData = [x, ...curves.map((curve) => curve.values)];
-  const now = useRef({ data, curves, flags, format });
-  now.current = { data, curves, flags, format };
+  const values = curves.map((curve) => curve.values);
+  const source = useSource(x, values);
+  const now = useRef({ source, curves, flags, format });
+  now.current = { source, curves, flags, format };
 
   useEffect(() => {
     const element = holder.current;
     if (!element) return;
     const made = new uPlot(
       options(now.current.curves, element.clientWidth, height, log, sync, range, () => now.current.flags, format),
-      now.current.data,
+      now.current.source.whole(),
       element,
     );
     plot.current = made;
+    sources.set(made, now.current.source);
     showLast(made);
     const stop = wheel(made);
     const watcher = new ResizeObserver(() => made.setSize({ width: element.clientWidth, height }));
@@ -77,13 +129,17 @@ export function Plot({ label, x, curves, height, log = false, sync, range, flags
   useEffect(() => {
     const made = plot.current;
     if (!made) return;
-    if (made.data[0] === x && made.data.every((values, index) => values === data[index])) return;
-    const isZoomed = zoomed(made);
-    made.setData(data, !isZoomed);
-    if (isZoomed) made.redraw();
+    const before = sources.get(made);
+    if (before === source) return;
+    const { min, max } = made.scales["x"] ?? {};
+    sources.set(made, source);
+    if (before && typeof min === "number" && typeof max === "number" && before.isPart(min, max)) {
+      show(made, min, max);
+    } else {
+      made.setData(source.whole(), true);
+    }
     showLast(made);
-    // The arrays are new whenever a value is.
-  }, [x, ...curves.map((curve) => curve.values)]);
+  }, [source]);
 
   useEffect(() => plot.current?.redraw(false), [flags]);
 
@@ -128,8 +184,8 @@ function options(
       })),
     ],
     legend: { live: true, markers: { fill: (_, index) => colorOf(curves[index - 1]?.color ?? "--c-faint", curves[index - 1]?.faint ? 0.45 : 1) } },
-    cursor: { drag: { x: true, y: false }, sync: { key: sync, scales: ["x", null] }, points: { size: 7 }, focus: { prox: 24 } },
-    hooks: { draw: [(plot) => drawFlags(plot, flags())], setCursor: [showLast] },
+    cursor: { drag: { x: true, y: false, setScale: false }, bind: { dblclick: (plot) => () => (showAll(plot), null) }, y: false, sync: { key: sync, scales: ["x", null], filters: { pub: (type) => type === "mousemove" || type === "mouseleave" } }, points: { size: 7 }, focus: { prox: 24 } },
+    hooks: { draw: [(plot) => drawFlags(plot, flags())], setCursor: [showLast], setSelect: [select] },
   };
 }
 
@@ -161,12 +217,6 @@ function drawFlags(plot: uPlot, flags: Flag[]): void {
   ctx.restore();
 }
 
-function zoomed(plot: uPlot): boolean {
-  const { min, max } = plot.scales["x"] ?? {};
-  const xs = plot.data[0];
-  return typeof min === "number" && typeof max === "number" && (min > (xs[0] ?? min) || max < (xs[xs.length - 1] ?? max));
-}
-
 /** The newest values, where the pointer names no others. */
 function showLast(plot: uPlot): void {
   if (plot.cursor.idx !== null && plot.cursor.idx !== undefined) return;
@@ -178,6 +228,19 @@ function showLast(plot: uPlot): void {
   plot.setLegend({ idxs }, false);
 }
 
+/** Shows what was marked by dragging. */
+function select(plot: uPlot): void {
+  const { left, width } = plot.select;
+  if (width < 4) return;
+  show(plot, plot.posToVal(left, "x"), plot.posToVal(left + width, "x"));
+  plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+}
+
+function showAll(plot: uPlot): void {
+  const source = sources.get(plot);
+  if (source) show(plot, source.low, source.high);
+}
+
 /** Zooms around the pointer, or pans with shift or a sideways wheel. */
 function wheel(plot: uPlot): () => void {
   const over = plot.over;
@@ -186,9 +249,7 @@ function wheel(plot: uPlot): () => void {
     if (min === undefined || max === undefined || min === null || max === null) return;
     if (!event.ctrlKey && !event.shiftKey && Math.abs(event.deltaX) <= Math.abs(event.deltaY)) return;
     event.preventDefault();
-    const xs = plot.data[0];
-    const low = xs[0] ?? 0;
-    const high = xs[xs.length - 1] ?? 1;
+    const { low, high } = sources.get(plot) ?? { low: min, high: max };
     let from: number;
     let to: number;
     if (event.ctrlKey) {
@@ -212,14 +273,18 @@ function wheel(plot: uPlot): () => void {
     const { min, max } = plot.scales["x"] ?? {};
     if (min === undefined || max === undefined || min === null || max === null) return;
     const start = event.clientX;
-    const xs = plot.data[0];
-    const low = xs[0] ?? 0;
-    const high = xs[xs.length - 1] ?? 1;
+    const { low, high } = sources.get(plot) ?? { low: min, high: max };
     over.setPointerCapture(event.pointerId);
+    let frame = 0;
+    let at = start;
     const onMove = (move: PointerEvent) => {
-      const shift = ((start - move.clientX) / over.clientWidth) * (max - min);
-      const bounded = Math.min(Math.max(shift, low - min), high - max);
-      show(plot, min + bounded, max + bounded);
+      at = move.clientX;
+      frame ||= requestAnimationFrame(() => {
+        frame = 0;
+        const shift = ((start - at) / over.clientWidth) * (max - min);
+        const bounded = Math.min(Math.max(shift, low - min), high - max);
+        show(plot, min + bounded, max + bounded);
+      });
     };
     const onUp = () => {
       over.removeEventListener("pointermove", onMove);
@@ -247,5 +312,11 @@ function show(plot: uPlot, min: number, max: number): void {
   if (max - min < 1) return;
   const key = plot.cursor.sync?.key;
   const together = key === undefined ? [plot] : uPlot.sync(key).plots;
-  for (const each of together) each.setScale("x", { min, max });
+  for (const each of together) {
+    each.batch(() => {
+      const source = sources.get(each);
+      if (source) each.setData(source.between(min, max), false);
+      each.setScale("x", { min, max });
+    });
+  }
 }

@@ -4,7 +4,7 @@ import { Switch } from "radix-ui";
 import { useId, type InputHTMLAttributes, type ReactNode, type SelectHTMLAttributes, type TextareaHTMLAttributes } from "react";
 
 const CONTROL =
-  "w-full rounded-lg border border-line-strong/60 bg-surface px-3 text-sm text-ink placeholder:text-faint disabled:opacity-50 aria-[invalid=true]:border-bad";
+  "rounded-lg border border-line-strong/60 bg-surface px-3 text-sm text-ink placeholder:text-faint disabled:opacity-50 aria-[invalid=true]:border-bad";
 
 interface FieldProps {
   label: ReactNode;
@@ -52,7 +52,7 @@ export function TextField({ label, help, error, hint, className, ...rest }: Fiel
   const field = { label, help, error, hint };
   return (
     <Field id={id} {...field}>
-      <input className={clsx(CONTROL, "h-9", className)} {...wiring(id, field)} {...rest} />
+      <input className={clsx(CONTROL, "h-9 w-full", className)} {...wiring(id, field)} {...rest} />
     </Field>
   );
 }
@@ -62,7 +62,7 @@ export function TextArea({ label, help, error, hint, className, ...rest }: Field
   const field = { label, help, error, hint };
   return (
     <Field id={id} {...field}>
-      <textarea className={clsx(CONTROL, "min-h-20 py-2", className)} {...wiring(id, field)} {...rest} />
+      <textarea className={clsx(CONTROL, "min-h-20 w-full py-2", className)} {...wiring(id, field)} {...rest} />
     </Field>
   );
 }
@@ -95,7 +95,7 @@ export function Select({ options, className, ...rest }: { options: Option[] } & 
         </option>
       ));
   return (
-    <select className={clsx(CONTROL, "h-9 w-auto pr-8", className)} {...rest}>
+    <select className={clsx(CONTROL, "h-9", className)} {...rest}>
       {groups.map((group) =>
         group === undefined ? shown(group) : (
           <optgroup key={group} label={group}>

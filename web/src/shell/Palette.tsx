@@ -24,7 +24,7 @@ export default function Palette({ onClose }: { onClose: () => void }) {
   return (
     <Dialog.Root open onOpenChange={(open) => !open && onClose()}>
       <Dialog.Portal>
-        <Dialog.Overlay className="fixed inset-0 z-40 bg-black/40 motion-safe:animate-[fade_0.12s]" />
+        <Dialog.Overlay className="fixed inset-0 z-40 bg-veil motion-safe:animate-[fade_0.12s]" />
         <Dialog.Content aria-describedby={undefined} className="fixed top-[12dvh] left-1/2 z-50 w-[calc(100vw-2rem)] max-w-xl -translate-x-1/2 overflow-hidden rounded-2xl border border-line bg-surface shadow-float">
           <Dialog.Title className="sr-only">Search and commands</Dialog.Title>
           <Command label="Search and commands" loop>
@@ -59,21 +59,21 @@ export default function Palette({ onClose }: { onClose: () => void }) {
                 ))}
               </Group>
               <Group heading="Jobs">
-                {jobs.data?.data.map((job) => (
+                {(jobs.data?.data ?? []).map((job) => (
                   <Item key={job.id} value={`${job.id} ${job.model}`} onSelect={go(`/jobs/${job.id}`)} icon={<Activity size={15} />} hint={job.status}>
                     {job.id}
                   </Item>
                 ))}
               </Group>
               <Group heading="Data">
-                {files.data?.data.map((file) => (
+                {(files.data?.data ?? []).map((file) => (
                   <Item key={file.id} value={`${file.filename} ${file.id}`} onSelect={go(`/data/${file.id}`)} icon={<Database size={15} />} hint={file.id}>
                     {file.filename}
                   </Item>
                 ))}
               </Group>
               <Group heading="Models">
-                {models.data?.data.map((model) => (
+                {(models.data?.data ?? []).map((model) => (
                   <Item key={model.id} value={model.id} onSelect={go(`/playground?models=${encodeURIComponent(model.id)}`)} icon={<Boxes size={15} />} hint="open in playground">
                     {model.id}
                   </Item>
@@ -88,6 +88,7 @@ export default function Palette({ onClose }: { onClose: () => void }) {
 }
 
 function Group({ heading, children }: { heading: string; children: ReactNode }) {
+  if (Array.isArray(children) && children.length === 0) return null;
   return (
     <Command.Group
       heading={heading}

@@ -43,7 +43,7 @@ export function Shell() {
         </IconButton>
       </div>
       <Navigation isOpen={isOpen} onSearch={() => setPalette(true)} />
-      {isOpen && <div aria-hidden className="fixed inset-0 top-13 z-10 bg-black/40 lg:hidden" onClick={() => setOpen(false)} />}
+      {isOpen && <div aria-hidden className="fixed inset-0 top-13 z-10 bg-veil lg:hidden" onClick={() => setOpen(false)} />}
       <main id="main" tabIndex={-1} className="min-w-0 outline-none">
         <Outlet />
       </main>

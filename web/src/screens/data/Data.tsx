@@ -124,7 +124,7 @@ function FileTable({ files }: { files: FileObject[] }) {
             <Link to="/data/$fileId" params={{ fileId: row.original.id }} className="font-medium [overflow-wrap:anywhere] hover:text-accent">
               {row.original.filename}
             </Link>
-            <div className="font-mono text-xs text-faint">{row.original.id}</div>
+            <div className="font-mono text-xs text-faint max-md:hidden">{row.original.id}</div>
           </div>
         ),
       },
@@ -141,7 +141,7 @@ function FileTable({ files }: { files: FileObject[] }) {
         meta: { numeric: true, secondary: true },
         cell: ({ row }) => <Tokens file={row.original} />,
       },
-      { accessorKey: "bytes", header: "Size", meta: { numeric: true }, cell: ({ row }) => bytes(row.original.bytes) },
+      { accessorKey: "bytes", header: "Size", meta: { numeric: true, secondary: true }, cell: ({ row }) => bytes(row.original.bytes) },
       { id: "uses", header: "Jobs", accessorFn: (file) => uses.get(file.id) ?? 0, meta: { numeric: true, secondary: true }, cell: ({ row }) => uses.get(row.original.id) ?? "–" },
       {
         accessorKey: "created_at",

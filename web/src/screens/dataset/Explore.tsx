@@ -19,6 +19,8 @@ import { placeOf, useContents, useRows, type Filter } from "./rows";
 import { RowView } from "./RowView";
 
 const ROW_HEIGHT = 62;
+// About how lines are written, in every row alike.
+const OF_THE_FILE = ["crlf", "blank_lines", "byte_order_mark"];
 
 export function Explore() {
   const { fileId, search, go } = useDatasetPlace();
@@ -207,7 +209,7 @@ function Detail({ index, places, at, codes }: { index: Index; places: number[]; 
 function codesByRow(findings: Finding[]): Map<number, string[]> {
   const found = new Map<number, string[]>();
   for (const { code, rows, severity } of findings) {
-    if (severity === "info") continue;
+    if (severity === "info" || OF_THE_FILE.includes(code)) continue;
     for (const row of rows) found.set(row, [...(found.get(row) ?? []), code]);
   }
   return found;

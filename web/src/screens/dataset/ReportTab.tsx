@@ -7,6 +7,7 @@ import { fixPreviewQuery, reportQuery, type Finding, type Report } from "@/api/d
 import { Badge } from "@/parts/Badge";
 import { Button } from "@/parts/Button";
 import { Card } from "@/parts/Page";
+import { Prose } from "@/parts/Prose";
 import { Stat } from "@/parts/Stat";
 import { ErrorBox, Loading } from "@/parts/states";
 import { count, percent, plural } from "@/lib/format";
@@ -117,10 +118,12 @@ function FindingRow({ finding, onFix }: { finding: Finding; onFix: () => void })
           <p className="min-w-0 font-medium [overflow-wrap:anywhere]">{finding.message}</p>
           <Badge>{finding.code}</Badge>
         </div>
-        <p className="mt-1 text-sm text-soft">{finding.effect}</p>
+        <p className="mt-1 text-sm text-soft">
+          <Prose text={finding.effect} />
+        </p>
         <p className="mt-0.5 text-sm text-soft">
           <span className="text-faint">Fix: </span>
-          {finding.fix}
+          <Prose text={finding.fix} />
         </p>
         {finding.rows.length > 0 && (
           <div className="mt-2 flex flex-wrap items-center gap-1.5">

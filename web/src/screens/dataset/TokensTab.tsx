@@ -136,7 +136,7 @@ function TokenView({ token, shade }: { token: Schemas["ShownToken"]; shade: bool
       className={clsx(
         "rounded-[3px] py-0.5",
         token.beyond && "text-bad line-through",
-        !token.beyond && token.trained && (shade ? "bg-accent text-on-accent" : "bg-accent-strong text-on-accent"),
+        !token.beyond && token.trained && (shade ? "bg-accent text-on-accent" : "bg-accent/88 text-on-accent"),
         !token.beyond && !token.trained && (shade ? "bg-sunken text-faint" : "text-faint"),
         token.special && "outline outline-1 -outline-offset-1 outline-line-strong outline-dashed",
       )}

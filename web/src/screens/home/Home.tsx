@@ -79,7 +79,7 @@ function Connect({ model }: { model: string | null }) {
           <dt className="w-20 shrink-0 text-soft">API key</dt>
           <dd className="min-w-0 truncate text-xs">
             <span className="font-mono">{session.data?.key ?? "…"}</span>
-            <span className="text-faint"> · the one of this session; whole keys are shown only when they are made</span>
+            <span className="text-faint"> · this session's; shown whole only once</span>
           </dd>
         </div>
       </dl>

@@ -4,13 +4,16 @@ export function clientCode(baseUrl: string, model: string): Record<string, strin
     Python: `from openai import OpenAI
 
 client = OpenAI(base_url="${baseUrl}", api_key="YOUR_KEY")
-answer = client.chat.completions.create(model="${model}", messages=[{"role": "user", "content": "Hello"}])`,
+messages = [{"role": "user", "content": "Hello"}]
+answer = client.chat.completions.create(model="${model}", messages=messages)`,
     Node: `import OpenAI from "openai";
 
 const client = new OpenAI({ baseURL: "${baseUrl}", apiKey: "YOUR_KEY" });
-const answer = await client.chat.completions.create({ model: "${model}", messages: [{ role: "user", content: "Hello" }] });`,
+const messages = [{ role: "user", content: "Hello" }];
+const answer = await client.chat.completions.create({ model: "${model}", messages });`,
     curl: `curl ${baseUrl}/chat/completions \\
-  -H "Authorization: Bearer YOUR_KEY" -H "Content-Type: application/json" \\
+  -H "Authorization: Bearer YOUR_KEY" \\
+  -H "Content-Type: application/json" \\
   -d '{"model": "${model}", "messages": [{"role": "user", "content": "Hello"}]}'`,
   };
 }
