@@ -36,7 +36,7 @@ def show_recipe(job_id: str, svc: Svc, caller: CallerDep) -> Recipe:
         validation = _file(conn, job.validation_file) if job.validation_file else None
     job_dir = svc.settings.jobs_dir / job_id
     took = _took(job_dir)
-    costs = local_costs(svc.settings, job.trained_tokens or 0, took.get("seconds"))
+    costs = local_costs(svc.settings.prices, job.base, job.trained_tokens or 0, took.get("seconds"))
     return Recipe(
         fine_tuning_job_id=job_id,
         request=_request(job),
