@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
+from tests.callers import OWNER
 from tests.service import BASE, KEY, ROW, Checked, Service
 from tunesmith.api import feed, live, news
 from tunesmith.ids import SystemRng
 from tunesmith.jobs import commands
-from tunesmith.store.repo import events, jobs
+from tunesmith.store.repo import events, jobs, keys, projects
 from tunesmith.store.repo.events import NewEvent
+from tunesmith.store.repo.projects import ProjectRow
 
 PATH = "/v1/tunesmith/events"
 Message = dict[str, Any]
@@ -202,7 +204,7 @@ def test_what_was_missed_comes_in_parts_of_any_size(
         monkeypatch.setattr(news, "CHUNK", chunk)
         ids: list[str] = []
         number = numbers[after]
-        while (part := news.missed(service.db, job_id, number, end)) is not None:
+        while (part := news.missed(service.db, OWNER.project, job_id, number, end)) is not None:
             number = part[0]
             lines = part[1].decode().split("\n")
             ids += [line[4:] for line in lines if line.startswith("id: ")]
@@ -240,6 +242,28 @@ def test_a_silent_stream_beats_and_a_long_one_ends(
     run(test)
 
 
+def test_a_project_hears_of_its_own_jobs_only(service: Service) -> None:
+    theirs = make_job(service)
+    pepper = keys.load_pepper(service.settings.data_dir)
+    with service.db.write() as conn:
+        projects.insert(conn, ProjectRow("proj_b", "B", 1))
+        _, secret = keys.create(conn, pepper, SystemRng(), name="b", now=1, project_id="proj_b")
+    client = service.client.with_options(api_key=secret)
+    file = client.files.create(file=ROW * 12, purpose="fine-tune")
+    own = client.fine_tuning.jobs.create(model=BASE, training_file=file.id).id
+
+    async def test() -> None:
+        async with opened(service, authorization=f"Bearer {secret}") as stream:
+            assert (await stream.next_job())["id"] == own
+            happen(service, theirs, 1)
+            happen(service, own, 1)
+            assert (await stream.next_event())["fine_tuning_job_id"] == own
+        found = news.missed(service.db, "proj_b", None, 0, 1 << 60)
+        assert found is not None and own in found[1].decode() and theirs not in found[1].decode()
+
+    run(test)
+
+
 def test_the_places_of_those_that_wait_move_with_the_queue(service: Service) -> None:
     first, second = make_job(service), make_job(service)
 
@@ -247,7 +271,7 @@ def test_the_places_of_those_that_wait_move_with_the_queue(service: Service) -> 
         async with opened(service) as stream:
             ahead = [(await stream.next_job())["num_ahead"] for _ in "ab"]
             assert ahead == [0, 1]
-            commands.cancel_job(service.db, CLOCK, first)
+            commands.cancel_job(service.db, CLOCK, OWNER, first)
             states = {job["id"]: job for job in [await stream.next_job(), await stream.next_job()]}
             assert states[first]["job"]["status"] == "cancelled"
             assert states[first]["num_ahead"] is None
