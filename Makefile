@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 DATA ?= data
 
-.PHONY: help demo test fuzz recall lint types faults clients trackers compatibility schemathesis moderation bench bench-data bench-engine bench-train data-sets engine-soak schemas clean
+.PHONY: help demo test fuzz recall lint types faults clients trackers compatibility schemathesis moderation bench bench-data bench-engine bench-api bench-train data-sets engine-soak schemas clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -76,6 +76,9 @@ engine-soak: .venv/.installed-dev ## 1,000 adapters under traffic for six minute
 
 schemas: .venv/.installed-dev ## structured output: every answer fits its schema, over 250 schemas
 	$(BIN)/python -m bench.schemas
+
+bench-api: .venv/.installed-dev ## light requests a second that the API process answers (ARGS)
+	$(BIN)/python bench/api_load.py $(ARGS)
 
 bench-train: .venv/.installed-dev ## training against other trainers; TRL=python of its environment
 	$(BIN)/python bench/train.py $(if $(TRL),--trl $(TRL))
