@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.unit.jobs.world import BASE, World, base_info
 from tunesmith.access import DEFAULT_PROJECT
-from tunesmith.store.repo import bases, checkpoints, models
+from tunesmith.store.repo import bases, checkpoints, jobs, models
 from tunesmith.store.repo.checkpoints import CheckpointRow
 from tunesmith.store.repo.models import ModelRow
 
@@ -30,6 +30,7 @@ def publish(world: World, start: str, base: str) -> str:
         if bases.get(conn, base) is None:
             bases.insert(conn, replace(base_info(base), sha256=base * 8))
         models.insert(conn, row)
+        jobs.update(conn, job.id, finished_at=1)
         checkpoints.insert(conn, CheckpointRow(f"ckpt-{base}", job.id, 1, row.name, {}, 1))
     return row.name
 
