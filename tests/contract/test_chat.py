@@ -8,10 +8,13 @@ from typing import Any
 
 import openai
 import pytest
+from starlette.testclient import TestClient
 
 from tests.service import ROW, Service, make_service
 from tunesmith.access import DEFAULT_PROJECT
-from tunesmith.store.repo import models
+from tunesmith.ids import SystemClock, SystemRng
+from tunesmith.organization import Organization
+from tunesmith.store.repo import keys, models
 from tunesmith.store.repo.models import ModelRow
 
 CHAT = "/v1/chat/completions"
@@ -308,3 +311,21 @@ def test_readiness_and_metrics_see_the_engine(live: Service) -> None:
     assert ready.json()["checks"] == {"database": "ok", "engine": "ok"}
     text = live.http.get("/metrics").text
     assert 'tunesmith_chat_tokens_total{kind="completion"}' in text
+
+
+def test_what_one_project_has_asked_makes_no_prompt_of_another_faster(live: Service) -> None:
+    pepper = keys.load_pepper(live.settings.data_dir)
+    org = Organization(live.db, SystemClock(), SystemRng(), pepper)
+    _, secret = org.create_key(org.create_project("other").id, "x", "member")
+    other = TestClient(live.app, headers={"authorization": f"Bearer {secret}"})
+    message = {"role": "user", "content": "a secret that both of them know " * 8}
+    body = {"model": "tiny", "messages": [message], "max_tokens": 2}
+
+    def num_cached(http: TestClient) -> int:
+        usage = http.post(CHAT, json=body).json()["usage"]
+        return int(usage["prompt_tokens_details"]["cached_tokens"])
+
+    assert num_cached(live.http) == 0
+    assert num_cached(live.http) > 0
+    assert num_cached(other) == 0
+    assert num_cached(other) > 0

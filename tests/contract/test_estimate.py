@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.callers import OWNER
 from tests.service import BASE, ROW, Service
 from tunesmith.api import estimate
 from tunesmith.data.render import Renderer
@@ -31,7 +32,7 @@ def test_tokens_steps_and_hyperparameters_are_those_of_the_job(service: Service)
     found = asked(service)
     with service.db.read() as conn:
         base = estimate.bases.get(conn, BASE)
-        [file] = estimate.files.page(conn).rows
+        [file] = estimate.files.page(conn, OWNER.project).rows
     assert base is not None
     renderer = Renderer.load(base.path)
     rows = read_any(service.blobs.path(file.id))

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.callers import OWNER
 from tests.service import BASE, ROW, Service, make_service
 from tests.tiny_base import write_tiny_base
 from tunesmith.bases import describe
@@ -138,7 +139,7 @@ def test_the_files_of_a_tuned_model_come_as_one_archive(service: Service) -> Non
     (directory / "adapter_config.json").write_text("{}")
     name = f"ft:{BASE}:org:it/s:abc"
     with service.db.write() as conn:
-        row = ModelRow(name, "tuned", BASE, BASE, sha256, job_id, 1, "org")
+        row = ModelRow(name, OWNER.project, "tuned", BASE, BASE, sha256, job_id, 1, "org")
         models.insert(conn, row)
         jobs.update(conn, job_id, fine_tuned_model=name)
     answer = service.http.get(f"/v1/tunesmith/models/{name}/files")

@@ -20,7 +20,7 @@ from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.bases import describe
 from tunesmith.ids import SystemClock
 from tunesmith.limits.wording import UNLIMITED
-from tunesmith.store.repo import bases, keys, limits, models
+from tunesmith.store.repo import bases, keys, limits, models, usage
 from tunesmith.store.repo.models import ModelRow
 from tunesmith.tariff import NANOS, Rates
 
@@ -201,6 +201,21 @@ def test_budgets_stop_before_they_are_passed(live: Service) -> None:
     limited.http.get("/v1/organization/costs?start_time=0&limit=1")
     other = reopened(live, prices=prices, spend_per_month=Decimal("0.075"))
     assert [chat(other).status_code for _ in range(2)] == [200, 429]
+
+
+def test_many_at_once_do_not_pass_a_budget_together(live: Service) -> None:
+    key_id = own_key(live)
+    service = reopened(live, prices={"*": Rates(output=Decimal(10))})
+    service.http.get("/v1/organization/costs?start_time=0&limit=1")
+    with live.db.write() as conn:
+        spent = usage.spent_in(conn, usage.month_of(int(time.time()))).get(key_id, 0)
+        limits.set_budget(conn, key_id, spent + int(0.05 * NANOS))
+    service.http.get("/v1/organization/costs?start_time=0&limit=1")
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: chat(service), range(24)))
+    assert Counter(answer.status_code for answer in answers) == {200: 5, 429: 19}
+    with live.db.write() as conn:
+        limits.set_budget(conn, key_id, None)
 
 
 def test_jobs_of_a_day(live: Service, tmp_path: Path) -> None:

@@ -228,6 +228,23 @@ def test_every_change_is_in_the_audit_log(service: Service, admin: OpenAI) -> No
     assert logs.list(effective_at={"lte": 1}).data == []
 
 
+def test_the_audit_log_has_files_jobs_and_models(service: Service) -> None:
+    file = service.client.files.create(file=ROW * 12, purpose="fine-tune").id
+    job = service.client.fine_tuning.jobs.create(model=BASE, training_file=file).id
+    service.client.fine_tuning.jobs.cancel(job)
+    service.client.files.delete(file)
+    rows = service.http.get("/v1/organization/audit_logs").json()["data"]
+    [key] = service.http.get("/v1/tunesmith/keys").json()["data"]
+    assert {row["actor"]["api_key"]["id"] for row in rows} == {key["id"]}
+    assert {row["project"]["id"] for row in rows} == {"proj_default"}
+    assert [(row["type"], row[row["type"]]["id"]) for row in rows] == [
+        ("file.deleted", file),
+        ("job.cancelled", job),
+        ("job.created", job),
+        ("file.created", file),
+    ]
+
+
 def test_a_reserved_base_is_there_for_its_projects_only(service: Service, admin: OpenAI) -> None:
     other = admin.admin.organization.projects.create(name="A").id
     _, secret = organization(service).create_key(other, "x", "owner")

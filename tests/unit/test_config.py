@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tunesmith.config import Settings, as_environment, secrets_of, without_secrets
+from tunesmith.config import (
+    MODERATION_KEY,
+    Settings,
+    as_environment,
+    secrets_of,
+    without_secrets,
+)
 
 SMTP = "smtp://ts:pass%2Fw0rd@mail.example.com"
 
@@ -60,3 +66,17 @@ def test_what_would_fail_later_is_refused_at_the_start(
     with pytest.raises(ValidationError, match=next(iter(wrong))) as caught:
         Settings(data=tmp_path, **wrong)  # type: ignore[arg-type]
     assert caught.value.error_count() == 1
+
+
+def test_what_checks_files_may_keep_the_key_of_the_moderation_model() -> None:
+    given = {MODERATION_KEY: "sk-guard", "TUNESMITH_API_KEY": "sk-1", "PATH": "/bin"}
+    assert without_secrets(given, keep=MODERATION_KEY) == {
+        MODERATION_KEY: "sk-guard",
+        "PATH": "/bin",
+    }
+    assert without_secrets(given) == {"PATH": "/bin"}
+
+
+def test_a_model_that_moderates_needs_an_address() -> None:
+    with pytest.raises(ValueError, match="moderation_url and moderation_model"):
+        Settings(moderation="guard")

@@ -86,6 +86,8 @@ def prepare(svc: Services, project_id: str, body: CreateChatCompletion) -> Prepa
         n=body.n or 1,
         top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         grammar=grammar,
+        # How fast an answer comes must not tell one project what another has asked.
+        cache_salt=project_id,
         **sampling(body, renderer.vocab_size),
     )
     return Prepared(

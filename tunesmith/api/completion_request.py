@@ -98,6 +98,7 @@ def prepare(svc: Services, project_id: str, body: CreateCompletion) -> PreparedC
                 stop_ids=renderer.stop_ids,
                 n=num_drawn,
                 top_logprobs=num_top,
+                cache_salt=project_id,
                 **chosen,
             )
             text = AnswerText(request, stop, renderer.tokenizer, token_bytes)

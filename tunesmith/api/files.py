@@ -10,12 +10,14 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
+from tunesmith.access import Caller
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.multipart import Form, read_form
 from tunesmith.api.services import MAX_PAGE, After, Limit, Services, Svc
 from tunesmith.errors import BadRequest, NotFound
 from tunesmith.ids import FILE, new_id
+from tunesmith.store.repo import audit_log
 from tunesmith.store.repo import files as repo
 from tunesmith.store.repo.files import FileRow
 from tunesmith.wire.files import RESULTS_PURPOSE, UPLOAD_PURPOSES, FileDeleted, FileObject
@@ -71,7 +73,7 @@ async def create_file(request: Request, svc: Svc, caller: CallerDep) -> FileObje
         created_at=now,
         expires_at=None if expires_in_s is None else now + expires_in_s,
     )
-    await run_sync(_insert, svc, row)
+    await run_sync(_insert, svc, caller, row)
     svc.metrics.uploaded_bytes.inc(num_bytes)
     return shape(row)
 
@@ -147,9 +149,11 @@ def _expiry(fields: dict[str, str]) -> int | None:
     return int(seconds or "")
 
 
-def _insert(svc: Services, row: FileRow) -> None:
+def _insert(svc: Services, caller: Caller, row: FileRow) -> None:
     with svc.db.write() as conn:
         repo.insert(conn, row)
+        detail = {"purpose": row.purpose, "bytes": row.num_bytes}
+        audit_log.record(conn, svc.rng, row.created_at, caller, "file.created", row.id, detail)
 
 
 @router.get("")
@@ -177,8 +181,10 @@ def retrieve_file(file_id: str, svc: Svc, caller: CallerDep) -> FileObject:
 def delete_file(file_id: str, svc: Svc, caller: CallerDep) -> FileDeleted:
     """Hides the file at once; a job that is using it keeps its bytes until it has ended."""
     find(svc, caller.project, file_id)
+    now = int(svc.clock.now())
     with svc.db.write() as conn:
-        repo.mark_deleted(conn, caller.project, file_id, int(svc.clock.now()))
+        if repo.mark_deleted(conn, caller.project, file_id, now):
+            audit_log.record(conn, svc.rng, now, caller, "file.deleted", file_id)
     return FileDeleted(id=file_id)
 
 

@@ -11,7 +11,7 @@ from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import Services, Svc
 from tunesmith.bases import BaseInfo
 from tunesmith.errors import EngineError, Forbidden, NotFound
-from tunesmith.store.repo import base_grants, bases, models
+from tunesmith.store.repo import audit_log, base_grants, bases, models
 from tunesmith.store.repo.models import ModelRow
 from tunesmith.wire.lists import Listing
 from tunesmith.wire.models import Model, ModelDeleted
@@ -85,6 +85,9 @@ def delete_model(name: str, svc: Svc, caller: CallerDep, tasks: BackgroundTasks)
     """Forgets a tuned model at once; its files go when no other name needs them."""
     with svc.db.write() as conn:
         deleted = models.delete(conn, caller.project, name)
+        if deleted:
+            now = int(svc.clock.now())
+            audit_log.record(conn, svc.rng, now, caller, "model.deleted", name)
         unused = bases.drop_unused(conn)
         base = None if deleted else base_grants.resolve(conn, caller.project, name)
     for published in unused:

@@ -13,7 +13,7 @@ from tunesmith.cli.options import DataDir, existing_store, require_torch, settin
 from tunesmith.cli.people import organization
 from tunesmith.cli.problem import CommandFailed
 from tunesmith.cli.screen import screen
-from tunesmith.ids import SystemClock
+from tunesmith.ids import SystemClock, SystemRng
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -65,6 +65,7 @@ def add(
         for other in alias or []:
             refuse_taken(conn, require_name(other), chosen)
         bases.insert(conn, report.info)
+        note(conn, "base.added", chosen)
         for other in alias or []:
             bases.set_alias(conn, other, chosen, int(SystemClock().now()))
     names = [chosen, *(alias or [])]
@@ -106,6 +107,7 @@ def remove(name: Annotated[str, typer.Argument()], data: DataDir = None) -> None
             raise CommandFailed(f"{name} is in use by {some}. Delete or cancel these first.")
         if not bases.remove(conn, name):
             raise CommandFailed(f"No base {name}. `tunesmith base list` shows all.")
+        note(conn, "base.removed", name)
     shutil.rmtree(fetched_directory(found, name), ignore_errors=True)
     print(f"{name} is removed.")
 
@@ -126,6 +128,7 @@ def add_alias(
             raise CommandFailed(f"No base {base}. `tunesmith base list` shows all.")
         refuse_taken(conn, require_name(name), target.name)
         bases.set_alias(conn, name, target.name, int(SystemClock().now()))
+        note(conn, "alias.set", name, {"base": target.name})
     print(f"{name} now means {target.name}.")
 
 
@@ -138,6 +141,7 @@ def unalias(name: Annotated[str, typer.Argument()], data: DataDir = None) -> Non
     with db.write() as conn:
         if not bases.remove_alias(conn, name):
             raise CommandFailed(f"No alias {name}. `tunesmith base list` shows all.")
+        note(conn, "alias.removed", name)
     print(f"{name} is forgotten.")
 
 
@@ -166,6 +170,14 @@ def revoke(
     with org.db.read() as conn:
         left = base_grants.holders(conn, base)
     print(f"{base} is taken from {project}; " + (f"left: {', '.join(left)}." if left else "open."))
+
+
+def note(conn: sa.Connection, action: str, name: str, detail: dict[str, str] | None = None) -> None:
+    """In the audit log, as the command line's doing."""
+    from tunesmith.store.repo import audit_log
+
+    now = int(SystemClock().now())
+    audit_log.record(conn, SystemRng(), now, None, action, name, detail)
 
 
 def require_name(name: str) -> str:

@@ -72,9 +72,8 @@ def list_keys(data: DataDir = None) -> None:
         role = row.role if row.scopes is None else f"{row.role}, {len(row.scopes)} scopes"
         used = when(row.last_used_at) or "never"
         project = row.project_id or "organisation"
-        made = when(row.created_at)
-        shown.append((row.id, row.name, row.masked, project, role, made, used, state))
-    show(("id", "name", "key", "project", "role", "created", "last used", "state"), shown)
+        shown.append((row.id, row.name, row.masked, project, role, used, state))
+    show(("id", "name", "key", "project", "role", "last used", "state"), shown)
 
 
 @app.command()

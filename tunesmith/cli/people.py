@@ -30,7 +30,10 @@ def show(columns: tuple[str, ...], rows: Sequence[Sequence[str | None]]) -> None
 
     from tunesmith.cli.screen import screen
 
-    table = Table(*columns, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for place, column in enumerate(columns):
+        # The first is what other commands want to be given: whole, on any screen.
+        table.add_column(column, no_wrap=place == 0, overflow="fold")
     for row in rows:
         table.add_row(*row)
     screen().print(table)

@@ -107,15 +107,19 @@ def _show(rows: list[list[str]], groups: list[str], days: int) -> None:
     if not rows:
         print(f"Nothing was used in the last {days} days.")
         return
+    num = len(groups)
+    # What nobody used takes no room.
+    shown = [
+        place for place in range(len(COUNTS)) if any(Decimal(row[num + place]) for row in rows)
+    ]
     table = Table(box=None, pad_edge=False)
     for name in groups:
-        table.add_column(name)
-    for name in COUNTS:
-        table.add_column(name.replace("_", " "), justify="right")
-    num = len(groups)
+        table.add_column(name, overflow="fold")
+    for place in shown:
+        table.add_column(COUNTS[place].replace("_", " "), justify="right", no_wrap=True)
     for row in rows:
-        counts = [f"{int(cell):,}" for cell in row[num : num + 5]]
-        table.add_row(*row[:num], *counts, row[-2], f"{Decimal(row[-1]):,.4f}")
+        counts = [f"{Decimal(cell):,}" for cell in row[num:-1]] + [f"{Decimal(row[-1]):,.4f}"]
+        table.add_row(*row[:num], *(counts[place] for place in shown))
     screen().print(table)
     total = sum((Decimal(row[-1]) for row in rows), Decimal(0))
     print(f"\n{days} days, USD {total:,.4f}")

@@ -20,6 +20,7 @@ from tunesmith.jobs.states import Event, Refused, Status
 from tunesmith.model.adapter_files import CONFIG, continued
 from tunesmith.store.db import Database
 from tunesmith.store.repo import (
+    audit_log,
     base_grants,
     bases,
     events,
@@ -71,6 +72,8 @@ def create_job(
         if outbox.job_emails(job.metadata) and settings.smtp_url is None:
             notes.append(messages.no_mail_server(now))
         events.append(conn, rng, job.id, notes)
+        detail = {"model": job.model, "training_file": job.training_file}
+        audit_log.record(conn, rng, now, caller, "job.created", job.id, detail)
     return job
 
 
@@ -133,6 +136,7 @@ def _request(
             raise BadRequest(f"Job {job_id} cannot be {done}: {reason}.") from reason
         if after.status != job.status:
             events.append(conn, rng, job_id, [_note(after.status, rng, now)])
+        audit_log.record(conn, rng, now, caller, f"job.{done}", job_id)
         return get_job(conn, caller.project, job_id)
 
 

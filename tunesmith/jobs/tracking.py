@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from tunesmith.config import Settings
-from tunesmith.errors import TunesmithError, Unavailable
+from tunesmith.errors import Unavailable
 from tunesmith.jobs import lease, messages
 from tunesmith.jobs.context import Context
+from tunesmith.jobs.feed import Feed, TrackingError
 from tunesmith.jobs.outbox import pause_s
 from tunesmith.jobs.states import TERMINAL, Status
 from tunesmith.store.repo import events, jobs, keys, notices, trackers
@@ -37,10 +37,6 @@ POLL_S = 0.5
 NUM_AT_ONCE = 8
 LEASE_S = 30.0
 REAP_EVERY_S = 1.0
-# A tracker's own patience ends before these do.
-OPEN_LIMIT_S, SEND_LIMIT_S, CLOSE_LIMIT_S = 120.0, 120.0, 300.0
-# Where the worker itself is to end.
-LEAVE_LIMIT_S = 15.0
 BATCH = 500
 MAX_FAILURES = 6
 # What its environment does not tell it: all of ours, and keys that were not given for the job.
@@ -64,12 +60,6 @@ def of_new_job(settings: Settings, job: JobRow) -> list[TrackerRow]:
     return [
         TrackerRow(job.id, number, kind, config) for number, (kind, config) in enumerate(wanted)
     ]
-
-
-class TrackingError(TunesmithError):
-    def __init__(self, message: str, *, final: bool = False) -> None:
-        super().__init__(message)
-        self.final = final
 
 
 class Tracking:
@@ -170,7 +160,7 @@ class Tracking:
             return "open"
 
     @asynccontextmanager
-    async def _process(self, row: TrackerRow, job: JobRow) -> AsyncIterator[_Feed]:
+    async def _process(self, row: TrackerRow, job: JobRow) -> AsyncIterator[Feed]:
         directory = self._context.job_dir(job.id) / "trackers" / f"{row.number}-{row.kind}"
         directory.mkdir(parents=True, exist_ok=True)
         with (directory / "log.txt").open("ab") as errors:
@@ -182,7 +172,7 @@ class Tracking:
                 env={k: v for k, v in os.environ.items() if not k.startswith(WITHHELD)},
                 start_new_session=True,
             )
-        feed = _Feed(process)
+        feed = Feed(process)
         try:
             opened = await feed.open(self._opening(row, job, directory))
             self._update(row, run_id=opened["run_id"])
@@ -268,43 +258,3 @@ class Tracking:
 
 class _LeaseLost(Exception):
     pass
-
-
-class _Feed:
-    """The worker's end of the lines that track/protocol.py describes."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-
-    async def open(self, opening: dict[str, Any]) -> dict[str, Any]:
-        answer = await self._ask({"open": opening}, "opened", OPEN_LIMIT_S)
-        assert isinstance(answer, dict)
-        return answer
-
-    async def send(self, found: list[EventRow]) -> int:
-        """The number of the last event that the tracker has now."""
-        lines = [{"seq": one.seq, "at": one.created_at, "data": one.data} for one in found]
-        return int(await self._ask({"events": lines}, "sent", SEND_LIMIT_S))
-
-    async def close(self, status: str | None) -> None:
-        """Ends the run with the job's status, or leaves it to be gone on with."""
-        limit_s = LEAVE_LIMIT_S if status is None else CLOSE_LIMIT_S
-        await self._ask({"close": status}, "closed", limit_s)
-
-    async def _ask(self, line: dict[str, Any], answer: str, limit_s: float) -> Any:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            async with asyncio.timeout(limit_s):
-                self._process.stdin.write(json.dumps(line).encode() + b"\n")
-                await self._process.stdin.drain()
-                told = await self._process.stdout.readline()
-        except TimeoutError:
-            raise TrackingError(f"no answer within {limit_s:g} seconds") from None
-        except (BrokenPipeError, ConnectionResetError):
-            told = b""
-        if not told:
-            raise TrackingError("its process ended unexpectedly; see its log.txt")
-        said: dict[str, Any] = json.loads(told)
-        if "failed" in said:
-            raise TrackingError(said["failed"], final=said["final"])
-        return said[answer]

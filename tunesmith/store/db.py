@@ -59,6 +59,7 @@ class Database:
         self._write_lock = threading.Lock()
         self._watch_lock = threading.Lock()
         self._watch: sqlite3.Connection | None = None
+        self._num_unknown = 0
         self.lease_clock = lease_clock
 
     @contextmanager
@@ -77,17 +78,23 @@ class Database:
             yield conn
 
     def version(self) -> int:
-        """Another number than before if anybody, in any process, has committed meanwhile."""
+        """Another number than before if anybody, in any process, has committed meanwhile.
+
+        Where that cannot be told, because the file is locked or failing, always another one.
+        """
         with self._watch_lock:
-            if self._watch is None:
-                # Never writes: what it writes itself SQLite would not count.
-                self._watch = sqlite3.connect(
-                    str(self._engine.url.database),
-                    timeout=BUSY_TIMEOUT_S,
-                    isolation_level=None,
-                    check_same_thread=False,
-                )
-            return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
+            try:
+                if self._watch is None:
+                    self._watch = self._open_watch()
+                return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
+            except sqlite3.Error:
+                self._num_unknown += 1
+                return -self._num_unknown
+
+    def _open_watch(self) -> sqlite3.Connection:
+        """A connection that never writes: what it wrote itself SQLite would not count."""
+        path = str(self._engine.url.database)
+        return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
 
     def close(self) -> None:
         with self._watch_lock:

@@ -5,17 +5,26 @@ python litellm_walk.py BASE_URL API_KEY MODEL TRAINING_FILE
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from pathlib import Path
 
 import litellm
+from litellm.types.utils import LiteLLMFineTuningJob
 
 BASE_URL, API_KEY, MODEL, TRAINING_FILE = sys.argv[1:]
 HERE = {"api_base": BASE_URL, "api_key": API_KEY, "custom_llm_provider": "openai"}
 ASKED = {"api_base": BASE_URL, "api_key": API_KEY}
 MESSAGES = [{"role": "user", "content": "What comes after Friday?"}]
+
+
+def ended(job_id: str) -> LiteLLMFineTuningJob:
+    while True:
+        found = litellm.retrieve_fine_tuning_job(fine_tuning_job_id=job_id, **HERE)
+        if found.status in ("succeeded", "failed", "cancelled"):
+            return found
+        time.sleep(0.5)
+
 
 file = litellm.create_file(file=Path(TRAINING_FILE).open("rb"), purpose="fine-tune", **HERE)  # noqa: SIM115
 assert litellm.file_retrieve(file_id=file.id, **HERE).status == "processed"
@@ -26,12 +35,11 @@ job = litellm.create_fine_tuning_job(
     model=MODEL, training_file=file.id, hyperparameters={"n_epochs": 1}, suffix="lite", **HERE
 )
 assert job.id in [each.id for each in litellm.list_fine_tuning_jobs(limit=5, **HERE)]
-while job.status not in ("succeeded", "failed", "cancelled"):
-    time.sleep(0.5)
-    job = asyncio.run(litellm.aretrieve_fine_tuning_job(fine_tuning_job_id=job.id, **HERE))
-assert job.status == "succeeded", job
+assert ended(job.id).status == "succeeded"
+job = litellm.retrieve_fine_tuning_job(fine_tuning_job_id=job.id, **HERE)
 second = litellm.create_fine_tuning_job(model=MODEL, training_file=file.id, **HERE)
-assert litellm.cancel_fine_tuning_job(fine_tuning_job_id=second.id, **HERE).status == "cancelled"
+litellm.cancel_fine_tuning_job(fine_tuning_job_id=second.id, **HERE)
+assert ended(second.id).status == "cancelled"
 
 tuned = f"openai/{job.fine_tuned_model}"
 answer = litellm.completion(model=tuned, messages=MESSAGES, max_tokens=8, **ASKED)

@@ -5,11 +5,21 @@ python llama_index_walk.py BASE_URL API_KEY MODEL TRAINING_FILE
 
 from __future__ import annotations
 
+import lzma
 import os
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 BASE_URL, API_KEY, MODEL, TRAINING_FILE = sys.argv[1:]
+# Its own check of the file counts with OpenAI's encoding, which would be a download.
+ranks = Path(__file__).parents[3] / "tunesmith" / "assets" / "openai" / "cl100k_base.tiktoken.xz"
+cache = Path(tempfile.mkdtemp(prefix="tiktoken-"))
+(cache / "9b5ad71b2ce5302211f9c61530b329a4922fc6a4").write_bytes(
+    lzma.decompress(ranks.read_bytes())
+)
+os.environ["TIKTOKEN_CACHE_DIR"] = str(cache)
 os.environ.update(OPENAI_BASE_URL=BASE_URL, OPENAI_API_KEY=API_KEY, OPENAI_API_BASE=BASE_URL)
 
 from llama_index.finetuning import OpenAIFinetuneEngine  # noqa: E402

@@ -40,7 +40,9 @@ doc_to_text: "{{{{question}}}}"
     "metric_list: [{metric: exact_match}]\n"
 )
 tasks = TaskManager(include_path=str(place), include_defaults=False)
-COMPLETIONS = f"model={MODEL},base_url={BASE_URL}/completions,tokenizer_backend=remote"
+COMPLETIONS = (
+    f"model={MODEL},base_url={BASE_URL}/completions,tokenizer_backend=remote,auth_token={API_KEY}"
+)
 CHAT = f"model={MODEL},base_url={BASE_URL}/chat/completions"
 
 for model, arguments, names, is_chat in (

@@ -89,3 +89,12 @@ def test_harmless_and_absent_findings_are_no_events(world: World) -> None:
     short = [line for line in clean if len(line) < 1200]
     told = validated(world, b"".join(short).replace(b"\n", b"\r\n"))
     assert [text for level, text in told if level == "warn"] == []
+
+
+def test_flagged_rows_are_one_event_with_their_categories(world: World) -> None:
+    content = rows(10)
+    content[3]["messages"][1]["content"] = "How can I launder money without getting caught?"
+    told = [each for each in validated(world, lines(content)) if "oderation" in each[1]]
+    [(level, message)] = told
+    assert level == "warn"
+    assert message.startswith("Moderation flagged 1 of 10 examples (illicit 1); /v1/tunesmith/jobs")

@@ -6,6 +6,7 @@ import gzip
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -13,6 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from tests.service import make_service
 from tests.unit.jobs.test_outbox import run_job
 from tests.unit.jobs.world import World
 from tunesmith.jobs.context import Context
@@ -123,6 +125,22 @@ def test_a_collector_gets_them_by_otlp(
     [span] = resource.scope_spans[0].spans
     assert span.name == "train"
     assert span.start_time_unix_nano == 1_800_000_000 * 10**9
+
+
+def test_a_request_to_the_service_is_a_span_with_its_route(
+    collector: tuple[str, list[ExportTraceServiceRequest]], tmp_path: Path
+) -> None:
+    url, got = collector
+    service = make_service(tmp_path / "data", otel_url=url)
+    with service.http as http:
+        http.get("/v1/files/file-none", headers={"traceparent": CALLER})
+    [resource] = got[0].resource_spans
+    [span] = resource.scope_spans[0].spans
+    assert span.name == "GET /v1/files/{file_id}"
+    assert span.trace_id.hex() == CALLER.split("-")[1]
+    told = {one.key: one.value for one in span.attributes}
+    assert told["http.response.status_code"].int_value == 404
+    assert "file-none" not in str(span)
 
 
 def test_without_a_collector_nothing_is_made() -> None:

@@ -253,3 +253,31 @@ def test_what_the_first_schema_held_is_kept_and_belongs_to_the_default_project(
         assert conn.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
         assert [each.step for each in checkpoints.page(conn, "j").rows] == [1]
     db.close()
+
+
+def test_the_version_counts_what_anybody_has_committed(tmp_path: Path) -> None:
+    db, other = open_database(tmp_path), open_database(tmp_path)
+    seen = [db.version(), db.version()]
+    for each in (db, other):
+        with each.write() as conn:
+            keys.create(conn, b"pepper", SystemRng(), name="new", now=1)
+        seen += [db.version(), db.version()]
+        with each.read() as conn:
+            keys.list_all(conn)
+        seen.append(db.version())
+    assert [seen.count(each) for each in dict.fromkeys(seen)] == [2, 3, 3]
+    db.close()
+    other.close()
+
+
+def test_a_version_that_cannot_be_told_is_never_an_old_one(tmp_path: Path) -> None:
+    db = open_database(tmp_path)
+    assert db.version() == db.version()
+    locked = sqlite3.connect(tmp_path / "tunesmith.db", isolation_level=None)
+    db.close()
+    locked.execute("PRAGMA journal_mode=DELETE")
+    locked.execute("BEGIN EXCLUSIVE")
+    assert db.version() != db.version()
+    locked.execute("ROLLBACK")
+    locked.close()
+    db.close()

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from tunesmith.bases import BaseInfo
 from tunesmith.store.repo.rows import columns_of
-from tunesmith.store.tables import aliases, base_grants, bases, jobs, models
+from tunesmith.store.tables import aliases, base_grants, bases, checkpoints, jobs, models
 
 _COLUMNS = columns_of(BaseInfo, bases)
 
@@ -85,18 +85,25 @@ def list_aliases(conn: sa.Connection) -> dict[str, str]:
 def root_of(conn: sa.Connection, name: str) -> str:
     """The registered base that a published one was trained from; of a registered one, itself.
 
-    Where the models in between are gone, as far back as can be told.
+    Goes back from job to job: jobs and their checkpoints stay when the models are deleted.
     """
-    trained_from = sa.select(jobs.c.base).join(models, models.c.job_id == jobs.c.id)
-    while True:
+    info = get(conn, name)
+    if info is None or info.sha256 is None:
+        return name
+    job = sa.select(jobs.c.base, jobs.c.model)
+    of_model = job.join(models, models.c.job_id == jobs.c.id).where(models.c.base == name)
+    found = (
+        conn.execute(of_model.limit(1)).first()
+        or conn.execute(job.where(jobs.c.base == name).limit(1)).first()
+    )
+    while found is not None:
+        name = found.base
         info = get(conn, name)
-        if info is None or info.sha256 is None:
+        if info is not None and info.sha256 is None:
             return name
-        query = trained_from.where(models.c.base == name, jobs.c.base != name)
-        before = conn.execute(query.limit(1)).scalar()
-        if before is None:
-            return name
-        name = before
+        made = job.join(checkpoints, checkpoints.c.job_id == jobs.c.id)
+        found = conn.execute(made.where(checkpoints.c.model_name == found.model)).first()
+    return name
 
 
 def resolve(conn: sa.Connection, name: str) -> BaseInfo | None:
