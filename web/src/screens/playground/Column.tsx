@@ -71,7 +71,8 @@ export function Column(props: ColumnProps) {
           />
         </div>
       )}
-      <div className="min-h-40 flex-1 px-4 py-3" aria-busy={isOpen(answer)}>
+      <p className="border-b border-line px-4 py-1.5 font-mono text-xs text-faint [overflow-wrap:anywhere]">{model}</p>
+      <div className="min-h-28 flex-1 px-4 py-3" aria-busy={isOpen(answer)}>
         {answer === undefined ? (
           <Cold model={model} />
         ) : (
@@ -85,7 +86,7 @@ export function Column(props: ColumnProps) {
           </>
         )}
       </div>
-      {answer && answer.state !== "waiting" && <Figures answer={answer} />}
+      {answer && answer.state !== "waiting" && <Figures answer={answer} number={number} />}
     </section>
   );
 }
@@ -122,12 +123,16 @@ function Waiting() {
 
 const FINISHES: Record<string, string> = { length: "cut off: longest answer reached", content_filter: "stopped by a filter" };
 
+// Of what came at once no speed can be told.
+const MIN_WRITING_MS = 200;
+
 const inTime = (ms: number): string => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`);
 
-function Figures({ answer }: { answer: Answer }) {
+function Figures({ answer, number }: { answer: Answer; number: number }) {
   const { usage, firstMs, totalMs, finish, state } = answer;
   const cached = usage?.prompt_tokens_details?.cached_tokens ?? 0;
-  const perS = usage && firstMs !== null && totalMs !== null && usage.completion_tokens > 1 ? ((usage.completion_tokens - 1) * 1000) / (totalMs - firstMs) : null;
+  const writingMs = firstMs === null || totalMs === null ? 0 : totalMs - firstMs;
+  const perS = usage && writingMs > MIN_WRITING_MS ? ((usage.completion_tokens - 1) * 1000) / writingMs : null;
   return (
     <div className="num flex min-h-9 flex-wrap items-center gap-x-4 gap-y-1 border-t border-line px-4 py-2 text-xs text-soft">
       {firstMs !== null && <span title="From the request to the first token">first token {inTime(firstMs)}</span>}
@@ -137,9 +142,14 @@ function Figures({ answer }: { answer: Answer }) {
           {count(usage.prompt_tokens)} → {count(usage.completion_tokens)} tokens
         </span>
       )}
-      {perS !== null && Number.isFinite(perS) && <span>{perS.toFixed(perS < 10 ? 1 : 0)} tokens/s</span>}
+      {perS !== null && <span>{perS.toFixed(perS < 10 ? 1 : 0)} tokens/s</span>}
       {finish !== null && FINISHES[finish] !== undefined && <Badge tone="warn">{FINISHES[finish]}</Badge>}
       {state === "stopped" && <Badge>stopped</Badge>}
+      {answer.text !== "" && (
+        <span className="-my-1.5 ml-auto">
+          <CopyButton text={answer.text} label={`Copy the answer of column ${number}`} />
+        </span>
+      )}
     </div>
   );
 }
@@ -148,26 +158,23 @@ function Actions({ number, answer, onCode, onSave, onExample }: ColumnProps) {
   const prompt = answer?.turns[answer.turns.length - 1]?.content ?? "";
   const isThere = answer !== undefined && !isOpen(answer) && answer.text !== "";
   return (
-    <>
-      {isThere && <CopyButton text={answer.text} label={`Copy the answer of column ${number}`} />}
-      <Menu
-        trigger={
-          <IconButton label={`More for column ${number}`}>
-            <Ellipsis size={16} />
-          </IconButton>
-        }
-      >
-        <MenuItem onSelect={onCode}>View code</MenuItem>
-        <MenuItem disabled={!isThere} onSelect={() => answer && onSave({ kind: "test", answer })}>
-          Save as test case
-        </MenuItem>
-        <MenuItem disabled={!isThere} onSelect={() => answer && onSave({ kind: "row", answer })}>
-          Add corrected answer to data
-        </MenuItem>
-        <MenuItem disabled={!isThere} onSelect={() => answer && onExample({ user: prompt, assistant: answer.text })}>
-          Use as an example
-        </MenuItem>
-      </Menu>
-    </>
+    <Menu
+      trigger={
+        <IconButton label={`More for column ${number}`}>
+          <Ellipsis size={16} />
+        </IconButton>
+      }
+    >
+      <MenuItem onSelect={onCode}>View code</MenuItem>
+      <MenuItem disabled={!isThere} onSelect={() => answer && onSave({ kind: "test", answer })}>
+        Save as test case
+      </MenuItem>
+      <MenuItem disabled={!isThere} onSelect={() => answer && onSave({ kind: "row", answer })}>
+        Add corrected answer to data
+      </MenuItem>
+      <MenuItem disabled={!isThere} onSelect={() => answer && onExample({ user: prompt, assistant: answer.text })}>
+        Use as an example
+      </MenuItem>
+    </Menu>
   );
 }

@@ -95,7 +95,7 @@ function Desk({ models }: { models: Schemas["Model"][] }) {
         </>
       }
     >
-      <div className="grid gap-6 xl:grid-cols-[minmax(0,1fr)_20rem]">
+      <div className="grid gap-6 xl:grid-cols-[minmax(0,1fr)_19rem]">
         <div className="min-w-0">
           <Composer
             draft={draft}
@@ -125,7 +125,7 @@ function Desk({ models }: { models: Schemas["Model"][] }) {
             />
           </div>
           {columns.length === 0 && <Empty title="No column">Add one to ask a model.</Empty>}
-          <div className="grid gap-4 [grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr))]">
+          <div className="grid gap-4 [grid-template-columns:repeat(auto-fit,minmax(min(100%,14.5rem),1fr))]">
             {columns.map((model, index) => (
               <Column
                 key={index}
