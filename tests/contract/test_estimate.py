@@ -91,7 +91,9 @@ def test_the_speed_is_measured_where_that_is_asked_for(
 def test_what_the_validation_would_refuse_is_told(
     content: bytes, problem: str, service: Service
 ) -> None:
-    assert problem in asked(service, content)["problem"]
+    told = asked(service, content)["problem"]
+    assert problem in told
+    assert "The job failed" not in told
 
 
 def test_what_creating_the_job_would_refuse_is_refused(service: Service) -> None:

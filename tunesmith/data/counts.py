@@ -43,7 +43,9 @@ def count(request: Request) -> Counts:
             Path(request.path), Renderer.load(base), request.max_tokens, {}, method=request.method
         )
     except DataError as error:
-        return Counts("unknown", fault=error.message, code=error.code)
+        # Told before there is a job: none has failed.
+        _, _, fault = error.message.rpartition("The job failed due to ")
+        return Counts("unknown", fault=fault[:1].upper() + fault[1:], code=error.code)
     except RenderError as error:
         return Counts("unknown", fault=str(error), code="invalid_training_file")
     return Counts(

@@ -92,10 +92,26 @@ const models = createRoute({
   validateSearch: (search: Record<string, unknown>): { model?: string } => text(search, "model"),
   component: lazyRouteComponent(() => import("@/screens/models/Models"), "Models"),
 });
+export interface PlaygroundSearch {
+  /** Names with commas between: a column each. */
+  models?: string;
+  view?: string;
+  separate?: string;
+  temperature?: string;
+  top_p?: string;
+  max?: string;
+  seed?: string;
+  stop?: string;
+  frequency?: string;
+  presence?: string;
+}
 const playground = createRoute({
   getParentRoute: () => shell,
   path: "/playground",
-  validateSearch: (search: Record<string, unknown>): { models?: string } => text(search, "models"),
+  validateSearch: (search: Record<string, unknown>): PlaygroundSearch => ({
+    ...text(search, "models", "view", "separate", "temperature", "top_p", "max", "seed", "stop", "frequency", "presence"),
+    ...(typeof search["model"] === "string" && search["models"] === undefined ? { models: search["model"] } : {}),
+  }),
   component: lazyRouteComponent(() => import("@/screens/playground/Playground"), "Playground"),
 });
 const settings = createRoute({

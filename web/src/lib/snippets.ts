@@ -4,21 +4,55 @@ type Body = Record<string, unknown>;
 
 const base = (): string => `${window.location.origin}/v1`;
 
-/** The call that creates a job. */
-export function createCodes(body: Body): Record<string, string> {
-  return { Python: python(body), Node: node(body), curl: curl(body) };
+/** What differs between calls: where it goes, and what is done with the answer. */
+interface Call {
+  path: string;
+  python: { call: string; name: string; then: string[] };
+  node: { call: string; name: string; then: string[] };
 }
 
-function python(body: Body): string {
-  const lines = Object.entries(body).map(([name, value]) => `    ${name}=${pythonValue(value, 1)},`);
+const CREATE_JOB: Call = {
+  path: "/fine_tuning/jobs",
+  python: { call: "client.fine_tuning.jobs.create", name: "job", then: ["print(job.id)"] },
+  node: { call: "client.fineTuning.jobs.create", name: "job", then: ["console.log(job.id);"] },
+};
+
+const CHAT: Call = {
+  path: "/chat/completions",
+  python: {
+    call: "client.chat.completions.create",
+    name: "stream",
+    then: ["for chunk in stream:", "    for choice in chunk.choices:", '        print(choice.delta.content or "", end="", flush=True)'],
+  },
+  node: {
+    call: "client.chat.completions.create",
+    name: "stream",
+    then: ["for await (const chunk of stream) {", '  process.stdout.write(chunk.choices[0]?.delta.content ?? "");', "}"],
+  },
+};
+
+/** The call that creates a job. */
+export const createCodes = (body: Body): Record<string, string> => codes(CREATE_JOB, body);
+
+/** The call that asks a model, and shows its answer as it comes. */
+export const chatCodes = (body: Body): Record<string, string> => codes(CHAT, body);
+
+const codes = (call: Call, body: Body): Record<string, string> => ({
+  Python: python(call, body),
+  Node: node(call, body),
+  curl: curl(call, body),
+});
+
+function python({ python: { call, name, then } }: Call, body: Body): string {
+  const lines = Object.entries(body).map(([key, value]) => `    ${key}=${pythonValue(value, 1)},`);
   return [
     "from openai import OpenAI",
     "",
     `client = OpenAI(base_url="${base()}", api_key="YOUR_KEY")`,
-    "job = client.fine_tuning.jobs.create(",
+    `${name} = ${call}(`,
     ...lines,
     ")",
-    "print(job.id)",
+    ...then,
   ].join("\n");
 }
 
@@ -34,16 +68,16 @@ function pythonValue(value: unknown, depth: number): string {
   return JSON.stringify(value);
 }
 
-function node(body: Body): string {
-  const lines = Object.entries(body).map(([name, value]) => `  ${name}: ${nodeValue(value)},`);
+function node({ node: { call, name, then } }: Call, body: Body): string {
+  const lines = Object.entries(body).map(([key, value]) => `  ${key}: ${nodeValue(value)},`);
   return [
     'import OpenAI from "openai";',
     "",
     `const client = new OpenAI({ baseURL: "${base()}", apiKey: "YOUR_KEY" });`,
-    "const job = await client.fineTuning.jobs.create({",
+    `const ${name} = await ${call}({`,
     ...lines,
     "});",
-    "console.log(job.id);",
+    ...then,
   ].join("\n");
 }
 
@@ -57,11 +91,11 @@ function nodeValue(value: unknown): string {
   return JSON.stringify(value);
 }
 
-function curl(body: Body): string {
+function curl({ path }: Call, body: Body): string {
   // Within single quotes a shell takes everything but a single quote as it stands.
   const text = JSON.stringify(body, null, 2).replaceAll("'", `'\\''`);
   return [
-    `curl ${base()}/fine_tuning/jobs \\`,
+    `curl ${base()}${path} \\`,
     '  -H "Authorization: Bearer $OPENAI_API_KEY" \\',
     '  -H "Content-Type: application/json" \\',
     `  -d '${text}'`,

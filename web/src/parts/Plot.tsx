@@ -15,6 +15,8 @@ export interface Curve {
   points?: boolean;
   dash?: number[];
   width?: number;
+  /** Lies within another curve, whose points are enough for it where there are many. */
+  follows?: boolean;
 }
 
 export interface Flag {
@@ -45,6 +47,10 @@ const ZOOM = 0.8;
 // Columns that a curve is thinned to: about the pixels of a wide screen.
 const BINS = 1500;
 const MAX_POINTS = 4 * BINS;
+// While it moves a large plot is drawn coarser: most of a frame's time goes into painting lines.
+const MOVING_BINS = 300;
+const MOVING_WIDTH = 1;
+const SETTLED_MS = 120;
 
 /** All points of a plot, and as many of them as can be seen. */
 class Source {
@@ -55,8 +61,10 @@ class Source {
   constructor(
     private readonly x: number[],
     private readonly values: Values[],
+    /** Curves that need no points of their own. */
+    follows: boolean[],
   ) {
-    this.series = x.length > MAX_POINTS ? values.map(packed) : null;
+    this.series = x.length > MAX_POINTS ? values.filter((_, index) => !follows[index]).map(packed) : null;
     this.low = x[0] ?? 0;
     this.high = x[x.length - 1] ?? 1;
   }
@@ -69,12 +77,16 @@ class Source {
     return min > this.low || max < this.high;
   }
 
+  get isLarge(): boolean {
+    return this.series !== null;
+  }
+
   /** The points to draw of this part, with one more at each end. */
-  between(min: number, max: number): uPlot.AlignedData {
+  between(min: number, max: number, bins = BINS): uPlot.AlignedData {
     if (this.series === null) return [this.x, ...this.values];
     const from = Math.max(0, indexAt(this.x, min) - 1);
     const to = Math.min(this.x.length, indexAt(this.x, max) + 2);
-    const kept = to - from > MAX_POINTS ? thinned(this.series, from, to, BINS) : null;
+    const kept = to - from > 4 * bins ? thinned(this.series, from, to, bins) : null;
     const part = <Value,>(all: Value[]): Value[] => (kept ? kept.map((index) => all[index] as Value) : all.slice(from, to));
     return [part(this.x), ...this.values.map(part)];
   }
@@ -83,12 +95,13 @@ class Source {
 const sources = new WeakMap<uPlot, Source>();
 
 /** A new one whenever an array is another; curves come and go, so no list of dependencies fits. */
-function useSource(x: number[], values: Values[]): Source {
+function useSource(x: number[], curves: Curve[]): Source {
   const kept = useRef<{ arrays: unknown[]; source: Source } | null>(null);
+  const values = curves.map((curve) => curve.values);
   const arrays = [x, ...values];
   const last = kept.current;
   if (last !== null && last.arrays.length === arrays.length && arrays.every((each, index) => each === last.arrays[index])) return last.source;
-  const source = new Source(x, values);
+  const source = new Source(x, values, curves.map((curve) => curve.follows ?? false));
   kept.current = { arrays, source };
   return source;
 }
@@ -98,8 +111,7 @@ export function Plot({ label, x, curves, height, log = false, sync, range, flags
   const plot = useRef<uPlot | null>(null);
   const { theme } = useTheme();
   const shape = JSON.stringify([curves.map(({ values: _, ...rest }) => rest), height, log, theme, sync, range]);
-  const values = curves.map((curve) => curve.values);
-  const source = useSource(x, values);
+  const source = useSource(x, curves);
   const now = useRef({ source, curves, flags, format });
   now.current = { source, curves, flags, format };
 
@@ -264,7 +276,7 @@ function wheel(plot: uPlot): () => void {
       if (from < low) [from, to] = [low, low + max - min];
       if (to > high) [from, to] = [high - (max - min), high];
     }
-    show(plot, Math.max(from, low), Math.min(to, high));
+    glide(plot, Math.max(from, low), Math.min(to, high));
   };
   const onDown = (event: PointerEvent) => {
     if (!event.shiftKey && event.button !== 1) return;
@@ -283,7 +295,7 @@ function wheel(plot: uPlot): () => void {
         frame = 0;
         const shift = ((start - at) / over.clientWidth) * (max - min);
         const bounded = Math.min(Math.max(shift, low - min), high - max);
-        show(plot, min + bounded, max + bounded);
+        glide(plot, min + bounded, max + bounded);
       });
     };
     const onUp = () => {
@@ -307,16 +319,39 @@ function wheel(plot: uPlot): () => void {
   };
 }
 
+const settling = new WeakMap<uPlot, ReturnType<typeof setTimeout>>();
+
+/** Shows a part of x that will be another in a moment; in full detail once it rests. */
+function glide(plot: uPlot, min: number, max: number): void {
+  clearTimeout(settling.get(plot));
+  if (!sources.get(plot)?.isLarge) {
+    show(plot, min, max);
+    return;
+  }
+  show(plot, min, max, true);
+  settling.set(
+    plot,
+    setTimeout(() => show(plot, min, max), SETTLED_MS),
+  );
+}
+
 /** Shows a part of x, also in the charts that move with this one. */
-function show(plot: uPlot, min: number, max: number): void {
+function show(plot: uPlot, min: number, max: number, isMoving = false): void {
   if (max - min < 1) return;
   const key = plot.cursor.sync?.key;
   const together = key === undefined ? [plot] : uPlot.sync(key).plots;
   for (const each of together) {
+    const source = sources.get(each);
+    each.series.forEach((series) => {
+      const own = widths.get(series) ?? series.width ?? 1;
+      widths.set(series, own);
+      series.width = isMoving ? Math.min(own, MOVING_WIDTH) : own;
+    });
     each.batch(() => {
-      const source = sources.get(each);
-      if (source) each.setData(source.between(min, max), false);
+      if (source) each.setData(source.between(min, max, isMoving ? MOVING_BINS : BINS), false);
       each.setScale("x", { min, max });
     });
   }
 }
+
+const widths = new WeakMap<uPlot.Series, number>();

@@ -74,7 +74,7 @@ export function Guide({ jobs }: { jobs: Job[] }) {
   const model = job.fine_tuned_model;
   return (
     <section aria-label="The demo, step by step" className="grid gap-px overflow-hidden rounded-xl border border-line bg-line md:grid-cols-3">
-      <Step number={1} done title="Look at the data" text="1,204 requests, each with the name of its intent.">
+      <Step number={1} done={false} title="Look at the data" text="1,204 requests, each with the name of its intent.">
         <Link to="/data/$fileId" params={{ fileId: job.training_file }} search={{ tab: "tokens" }} className={buttonClass("plain", "sm")}>
           Open the file
         </Link>

@@ -179,7 +179,7 @@ function curvesOf(figures: JobMetrics["figures"], name: string, weight: number):
   const valid = figures[`valid_${name}`];
   const full = figures[`full_valid_${name}`];
   if (train && weight > 0) curves.push({ label: "training, each step", color: "--c-accent", values: train, faint: true });
-  if (train) curves.push({ label: weight > 0 ? "training, smoothed" : "training", color: "--c-accent", values: smoothed(train, weight) });
+  if (train) curves.push({ label: weight > 0 ? "training, smoothed" : "training", color: "--c-accent", values: smoothed(train, weight), follows: weight > 0 });
   if (valid) curves.push({ label: "validation, a batch", color: "--c-warn", values: valid, width: 1.25 });
   if (full) curves.push({ label: "validation, all", color: "--c-good", values: full, points: true, dash: [5, 4] });
   return curves;

@@ -63,7 +63,7 @@ export function Examples({ now }: { now: JobNow }) {
             ]}
           />
         </div>
-        <div className="num grid grid-cols-[1fr_5rem_5rem_5.5rem] gap-2 border-b border-line px-4 py-2 text-xs text-faint">
+        <div className="num grid grid-cols-[minmax(0,1fr)_4.5rem_4.5rem_5.25rem] gap-2 border-b border-line px-4 py-2 text-xs text-faint">
           <span>Row</span>
           <span className="text-right">First</span>
           <span className="text-right">Last</span>
@@ -100,7 +100,7 @@ function Line({ row, isChosen, onOpen }: { row: JobRow; isChosen: boolean; onOpe
       aria-current={isChosen || undefined}
       onClick={onOpen}
       className={clsx(
-        "num grid h-full w-full grid-cols-[1fr_5rem_5rem_5.5rem] items-center gap-2 border-b border-line px-4 text-left text-sm focus-visible:-outline-offset-2",
+        "num grid h-full w-full grid-cols-[minmax(0,1fr)_4.5rem_4.5rem_5.25rem] items-center gap-2 border-b border-line px-4 text-left text-sm focus-visible:-outline-offset-2",
         isChosen ? "bg-accent-wash" : "hover:bg-hover/60",
       )}
     >

@@ -171,7 +171,7 @@ function Progress({ now, stream }: { now: JobNow; stream: StreamState }) {
   if (job.status === "running" && left !== null) facts.push(left > 1 ? `about ${duration(left)} left` : "about to end");
   if (now.num_ahead !== null) facts.push(now.num_ahead === 0 ? "next in the queue" : `${count(now.num_ahead)} ahead in the queue`);
   if (job.trained_tokens !== null) facts.push(`${count(job.trained_tokens)} tokens trained`);
-  facts.push(job.finished_at === null ? `began ${when(job.created_at)}` : `took ${duration(end - job.created_at)}, ended ${when(job.finished_at)}`);
+  facts.push(job.finished_at === null ? `created ${when(job.created_at)}` : `took ${duration(end - job.created_at)}, ended ${when(job.finished_at)}`);
   return (
     <div className="mb-6">
       <div

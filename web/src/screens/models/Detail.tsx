@@ -142,14 +142,23 @@ function Deletion({ node, model, open, onOpenChange }: { node: Node; model: Mode
   );
 }
 
+const FIGURES: [string, string][] = [
+  ["train_loss", "Training loss"],
+  ["full_valid_loss", "Validation loss"],
+  ["full_valid_mean_token_accuracy", "Validation accuracy"],
+];
+
 function Figures({ checkpoint }: { checkpoint: NonNullable<Node["checkpoint"]> }) {
-  return Object.entries(checkpoint.metrics)
-    .filter(([name]) => name !== "step")
-    .map(([name, value]) => (
-      <Pair key={name} label={name.replaceAll("_", " ")}>
-        {value.toFixed(4)}
-      </Pair>
-    ));
+  return FIGURES.map(([name, label]) => {
+    const value = checkpoint.metrics[name];
+    return (
+      value !== undefined && (
+        <Pair key={name} label={label}>
+          {value.toFixed(4)}
+        </Pair>
+      )
+    );
+  });
 }
 
 function Training({ job }: { job: Job }) {

@@ -12,7 +12,6 @@ import { Badge } from "@/parts/Badge";
 import { buttonClass } from "@/parts/Button";
 import { Page } from "@/parts/Page";
 import { TextField } from "@/parts/fields";
-import { Tip } from "@/parts/Tip";
 import { Empty, ErrorBox, Loading } from "@/parts/states";
 import { ago, count, plural, when } from "@/lib/format";
 
@@ -159,10 +158,8 @@ function Presence({ node }: { node: Node }) {
       loaded
     </Badge>
   ) : (
-    <Tip text="It is loaded when it is asked the first time.">
-      <span>
-        <Badge>cold</Badge>
-      </span>
-    </Tip>
+    <span title="It is loaded when it is asked the first time.">
+      <Badge>cold</Badge>
+    </span>
   );
 }

@@ -77,6 +77,14 @@ export function Outlook({ estimate, body, isSettled, action }: OutlookProps) {
 
 function Figures({ found, measuring }: { found: Estimate; measuring: boolean }) {
   const epochs = Number(found.hyperparameters["n_epochs"]);
+  if (found.code !== null) {
+    return (
+      <>
+        <p className="pt-1 text-lg font-semibold">A job on this file would fail</p>
+        <Note tone="bad">{found.problem}</Note>
+      </>
+    );
+  }
   return (
     <>
       <div className="mb-3 rounded-lg bg-sunken px-4 py-3">

@@ -3,10 +3,13 @@ import { useQueryClient } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import { useEffect, useRef, useState, type FormEvent } from "react";
 
+import { ApiError } from "@/api/client";
 import { signIn } from "@/api/session";
 import { Button } from "@/parts/Button";
 import { TextField } from "@/parts/fields";
 import { Loading } from "@/parts/states";
+
+const USED = "This link was used already, or is too old. Sign in with a key, or start the server again for a new link.";
 
 export function SignIn() {
   const { back } = useSearch({ from: "/signin" });
@@ -27,7 +30,8 @@ export function SignIn() {
       queries.clear();
       await navigate({ href: back?.startsWith("/") && !back.startsWith("//") ? back : "/", replace: true });
     } catch (refused) {
-      setError(refused instanceof Error ? refused.message : String(refused));
+      const isUsed = secret === link && refused instanceof ApiError && refused.status === 401;
+      setError(isUsed ? USED : refused instanceof Error ? refused.message : String(refused));
       setBusy(false);
     }
   };
