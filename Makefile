@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 DATA ?= data
 
-.PHONY: help demo test fuzz recall lint types faults clients bench bench-data bench-engine bench-train data-sets engine-soak schemas clean
+.PHONY: help demo test fuzz recall lint types faults clients bench bench-data bench-engine bench-train data-sets engine-soak conformance-vllm schemas clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -61,6 +61,9 @@ bench-engine: .venv/.installed-dev ## the engine against this machine's limits a
 
 engine-soak: .venv/.installed-dev ## 1,000 adapters under traffic for six minutes, every answer compared
 	$(BIN)/python -m tests.soak_engine
+
+conformance-vllm: .venv/.installed-dev ## the suite of all engines on a real vLLM (VLLM=python of its environment)
+	CONFORMANCE_VLLM=$(VLLM) $(BIN)/python -m pytest tests/conformance -k vllm
 
 schemas: .venv/.installed-dev ## structured output: every answer fits its schema, over 250 schemas
 	$(BIN)/python -m bench.schemas

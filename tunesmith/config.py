@@ -9,9 +9,9 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -57,6 +57,17 @@ class Settings(BaseSettings):
     )
     engine_max_batch: int = Field(32, ge=1, description="Answers generated at the same time.")
     engine_max_queue: int = Field(256, ge=1, description="Requests that may wait before 503.")
+    engine: Literal["local", "vllm"] = Field(
+        "local", description="What answers: the engine of this package, or vLLM."
+    )
+    vllm_python: Path | None = Field(
+        None, description="Python of an environment with vLLM, which is then started as needed."
+    )
+    vllm_url: str | None = Field(
+        None, description="vLLM servers that run already: their URLs, separated by commas."
+    )
+    vllm_api_key: str | None = Field(None, description="What those servers ask for as a key.")
+    vllm_arguments: str = Field("", description="More arguments for `vllm serve`.")
     drain_s: float = Field(30.0, gt=0, description="Seconds that open requests get on shutdown.")
     price_per_1k_tokens: float | None = Field(
         None, ge=0, description="What 1,000 trained tokens cost here, US dollars; for estimates."
@@ -66,6 +77,15 @@ class Settings(BaseSettings):
     )
     device: str = Field("auto", description="Where models run: auto, cpu or cuda.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Log level.")
+
+    @model_validator(mode="after")
+    def _vllm_is_somewhere(self) -> Self:
+        if self.engine == "vllm" and not self.vllm_url and not self.vllm_python:
+            raise ValueError(
+                "The engine vllm needs vllm_python, the Python of an environment with vLLM, or "
+                "vllm_url, where one runs."
+            )
+        return self
 
     @property
     def data_dir(self) -> Path:
