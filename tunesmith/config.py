@@ -26,6 +26,7 @@ from pydantic_settings import (
 from tunesmith.tariff import Rates
 
 MODERATION_KEY = "TUNESMITH_MODERATION_API_KEY"
+VLLM_KEY = "TUNESMITH_VLLM_API_KEY"
 # sun_path holds 108 bytes on Linux, one of them the closing NUL.
 MAX_SOCKET_PATH = 100
 
@@ -66,6 +67,17 @@ class Settings(BaseSettings):
     )
     engine_max_batch: int = Field(32, ge=1, description="Answers generated at the same time.")
     engine_max_queue: int = Field(256, ge=1, description="Requests that may wait before 503.")
+    engine: Literal["local", "vllm"] = Field(
+        "local", description="What answers: the engine of this package, or vLLM."
+    )
+    vllm_python: Path | None = Field(
+        None, description="Python of an environment with vLLM, which is then started as needed."
+    )
+    vllm_url: str | None = Field(
+        None, description="vLLM servers that run already: their URLs, separated by commas."
+    )
+    vllm_api_key: SecretStr | None = Field(None, description="What those servers ask for as a key.")
+    vllm_arguments: str = Field("", description="More arguments for `vllm serve`.")
     drain_s: float = Field(30.0, gt=0, description="Seconds that open requests get on shutdown.")
     prices: dict[str, Rates] = Field(
         {},
@@ -180,6 +192,15 @@ class Settings(BaseSettings):
     def moderation_key(self) -> str | None:
         key = self.moderation_api_key
         return None if key is None else key.get_secret_value()
+
+    @model_validator(mode="after")
+    def _vllm_is_somewhere(self) -> Self:
+        if self.engine == "vllm" and not self.vllm_url and not self.vllm_python:
+            raise ValueError(
+                "The engine vllm needs vllm_python, the Python of an environment with vLLM, or "
+                "vllm_url, where one runs."
+            )
+        return self
 
     @property
     def data_dir(self) -> Path:

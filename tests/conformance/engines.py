@@ -30,8 +30,8 @@ from tunesmith.serve.protocol import (
     TokenLogprob,
 )
 
-# Engine -> the name of its base. Both run in one engine process here, on different paths.
-ENGINES = {"local": "tiny", "transformers": "slow"}
+# Engine -> the name of its base. The first two run in one engine process, on different paths.
+ENGINES = {"local": "tiny", "transformers": "slow", "vllm": "wide"}
 END = SPECIAL.index("<|end|>")
 
 
@@ -50,6 +50,8 @@ class Answered:
 class Engine:
     client: EngineClient
     base: Path
+    generates_only: bool = False
+    """It gives no embeddings, and says so."""
 
     def request(
         self, prompt: str | list[int] = "the quick brown fox", **given: object
@@ -101,8 +103,9 @@ def write_slow_base(directory: Path) -> Path:
 
 
 @contextmanager
-def engine_process(data: Path) -> Iterator[None]:
-    environment = {**os.environ, "TUNESMITH_DATA": str(data), "TUNESMITH_ENGINE_THREADS": "1"}
+def engine_process(data: Path, **settings: str) -> Iterator[None]:
+    given = {"TUNESMITH_DATA": str(data), "TUNESMITH_ENGINE_THREADS": "1"}
+    environment = os.environ | given | {f"TUNESMITH_{k.upper()}": v for k, v in settings.items()}
     command = [sys.executable, "-m", "tunesmith.serve"]
     log = (data / "engine.log").open("wb")
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log) as process:

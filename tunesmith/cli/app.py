@@ -7,6 +7,7 @@ it needs when it runs. Errors end as one line on stderr and exit code 1.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -67,12 +68,25 @@ def serve(
         int | None,
         typer.Option(help="Port; 0 picks a free one (default 8000).", show_default=False),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="What answers: local (default) or vllm.", show_default=False),
+    ] = None,
+    vllm_python: Annotated[
+        Path | None,
+        typer.Option(help="Python of an environment with vLLM, to start it.", show_default=False),
+    ] = None,
+    vllm_url: Annotated[
+        str | None,
+        typer.Option(help="vLLM that runs already; several with commas.", show_default=False),
+    ] = None,
 ) -> None:
     """Start everything on this machine: API, worker and engine."""
     require_torch()
     from tunesmith.cli.serve import run
 
-    raise typer.Exit(run(settings(data=data, host=host, port=port)))
+    vllm = {"vllm_python": vllm_python, "vllm_url": vllm_url}
+    raise typer.Exit(run(settings(data=data, host=host, port=port, engine=engine, **vllm)))
 
 
 app.command(name="worker")(worker.work)

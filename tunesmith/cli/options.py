@@ -57,6 +57,8 @@ def settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        if not name:  # several settings that do not go together
+            raise CommandFailed(first["msg"].removeprefix("Value error, ")) from None
         raise CommandFailed(
             f"Setting {name} (TUNESMITH_{name.upper()}): {first['msg']}. See docs/settings.md."
         ) from None

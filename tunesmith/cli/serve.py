@@ -22,7 +22,7 @@ from tunesmith import __version__
 from tunesmith.bases import EMBEDDED_NAME, describe, embedded_directory
 from tunesmith.cli.children import Child, say
 from tunesmith.cli.wakeups import Wait, wakeups
-from tunesmith.config import Settings, as_environment, without_secrets
+from tunesmith.config import VLLM_KEY, Settings, as_environment, without_secrets
 from tunesmith.errors import TunesmithError
 from tunesmith.ids import SystemClock, SystemRng
 from tunesmith.ops.tracing import require_library
@@ -178,7 +178,10 @@ class Launcher:
         )
         self.worker = Child("worker", "tunesmith.jobs", logs / "worker.log", environment)
         self.engine = Child(
-            "engine", "tunesmith.serve", logs / "engine.log", without_secrets(environment)
+            "engine",
+            "tunesmith.serve",
+            logs / "engine.log",
+            without_secrets(environment, keep=VLLM_KEY),
         )
 
     @property

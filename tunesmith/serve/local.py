@@ -27,7 +27,6 @@ from tunesmith.serve.lane import Lane, Outcome
 from tunesmith.serve.loading import device_for, memory_budget
 from tunesmith.serve.protocol import (
     DeadlineExceeded,
-    Delta,
     Done,
     Draining,
     GenRequest,
@@ -36,12 +35,10 @@ from tunesmith.serve.protocol import (
     PassRequest,
 )
 from tunesmith.serve.residents import BaseEntry, Lease, Residents
+from tunesmith.serve.server import Deliver, Message
 from tunesmith.serve.ticket import Ticket, choices_of, misfit
 
 log = logging.getLogger(__name__)
-
-Message = Delta | Done | TunesmithError
-Deliver = Callable[[list[tuple[Ticket, Message]]], None]
 
 
 @dataclass(frozen=True)
@@ -68,12 +65,14 @@ class Counters:
 
 
 class LocalEngine:
-    """Answers requests with the bases and adapters on this machine.
+    """The `Engine` of the bases and adapters on this machine.
 
     `deliver` gets what each pass brought, on the engine's thread: for every ticket deltas, then
     `Done` or an error, then nothing more. All public methods may be called from any thread;
     callbacks they take are called on the engine's.
     """
+
+    state = "ready"
 
     def __init__(self, limits: Limits, deliver: Deliver) -> None:
         self._limits = limits
@@ -116,28 +115,21 @@ class LocalEngine:
         return ticket
 
     def compute(self, request: PassRequest, done: Callable[[Any], object]) -> None:
-        """Scores or embeds; `done` gets the result or a TunesmithError."""
         self._inbox.put(lambda: self._take_pass(request, done))
 
     def cancel(self, ticket: Ticket) -> None:
-        """Ends a request; no message follows."""
         self._inbox.put(lambda: self._end(ticket))
 
     def stop(self, ticket: Ticket, index: int) -> None:
-        """Ends one choice of a request; the others go on."""
         self._inbox.put(lambda: self._stop(ticket, index))
 
     def drain(self, on_idle: Callable[[], object]) -> None:
-        """Refuses new requests from now on; calls `on_idle` once none is open."""
-
         def drain() -> None:
             self._draining, self._on_idle = True, on_idle
 
         self._inbox.put(drain)
 
     def preload(self, base: Path, done: Callable[[TunesmithError | None], object]) -> None:
-        """Loads a base that nobody has asked for yet."""
-
         def loaded(result: Lease | TunesmithError) -> None:
             if isinstance(result, Lease):
                 self._residents.release(result)
@@ -148,8 +140,6 @@ class LocalEngine:
     def unload(
         self, base: Path | None, adapter: str | None, done: Callable[[bool], object]
     ) -> None:
-        """Forgets a base or an adapter (by sha256); tells whether there was one."""
-
         def unload() -> None:
             unloaded = base is not None and self._residents.unload_base(base)
             if adapter is not None:

@@ -27,6 +27,7 @@ from tunesmith.errors import (
 # A prompt of a million ids fits; anything longer is not a request of ours.
 MAX_LINE_BYTES = 16 << 20
 MAX_TOP_LOGPROBS = 20
+MAX_PENALTY = 2.0
 MIN_LOGPROB = -9999.0
 
 FinishReason = Literal["stop", "length"]
@@ -101,6 +102,10 @@ class GenRequest:
             (not 0 <= self.top_p <= 1, "top_p must be between 0 and 1"),
             (not 0 <= self.min_p <= 1, "min_p must be between 0 and 1"),
             (self.top_k < 0, "top_k must not be negative"),
+            (
+                max(abs(self.presence_penalty), abs(self.frequency_penalty)) > MAX_PENALTY,
+                f"penalties must be between -{MAX_PENALTY:g} and {MAX_PENALTY:g}",
+            ),
             (
                 self.top_logprobs is not None and not 0 <= self.top_logprobs <= MAX_TOP_LOGPROBS,
                 f"top_logprobs must be between 0 and {MAX_TOP_LOGPROBS}",

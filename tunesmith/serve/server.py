@@ -9,23 +9,23 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tunesmith.errors import TunesmithError
-from tunesmith.serve.local import Limits, LocalEngine, Message
 from tunesmith.serve.protocol import (
     MAX_LINE_BYTES,
     PASSES,
     Delta,
+    Done,
     Draining,
     GenRequest,
     InvalidRequest,
+    PassRequest,
     decode_line,
     encode_line,
     error_to_wire,
     pass_from_wire,
 )
-from tunesmith.serve.ticket import Ticket
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +35,66 @@ MAX_UNSENT_BYTES = 4 << 20
 FLUSH_S = 10.0
 
 
-class EngineServer:
-    """Serves a `LocalEngine` at `path` until it is drained."""
+Message = Delta | Done | TunesmithError
+Deliver = Callable[[list[tuple[Any, Message]]], None]
 
-    def __init__(self, path: Path, limits: Limits, *, drain_s: float) -> None:
+
+class Engine(Protocol):
+    """What computes. A ticket is the engine's name for a request; of each it delivers deltas, then
+    `Done` or an error, then nothing more. Callbacks may come on any thread."""
+
+    @property
+    def state(self) -> str:
+        """ "ready" where requests can be answered."""
+        ...
+
+    def start(self) -> None: ...
+    def close(self) -> None: ...
+
+    def submit(self, request: GenRequest) -> Any:
+        """The request's ticket."""
+        ...
+
+    def cancel(self, ticket: Any) -> None:
+        """Ends a request; no message follows."""
+        ...
+
+    def stop(self, ticket: Any, index: int) -> None:
+        """Ends one choice of a request; the others go on."""
+        ...
+
+    def compute(self, request: PassRequest, done: Callable[[Any], object]) -> None:
+        """Scores or embeds; `done` gets the result or a TunesmithError."""
+        ...
+
+    def preload(self, base: Path, done: Callable[[TunesmithError | None], object]) -> None:
+        """Loads a base that nobody has asked for yet."""
+        ...
+
+    def unload(
+        self, base: Path | None, adapter: str | None, done: Callable[[bool], object]
+    ) -> None:
+        """Forgets a base or an adapter (by sha256); tells whether there was one."""
+        ...
+
+    def stats(self, done: Callable[[dict[str, Any]], object]) -> None: ...
+
+    def drain(self, on_idle: Callable[[], object]) -> None:
+        """Refuses new requests from now on; calls `on_idle` once none is open."""
+        ...
+
+
+class EngineServer:
+    """Serves an engine, made by `engine_of` to deliver to it, at `path` until it is drained."""
+
+    def __init__(
+        self, path: Path, engine_of: Callable[[Deliver], Engine], *, drain_s: float
+    ) -> None:
         self._path = path
         self._drain_s = drain_s
         self._loop = asyncio.get_running_loop()
-        self._engine = LocalEngine(limits, self._deliver)
-        self._streams: dict[Ticket, Stream] = {}
+        self._engine = engine_of(self._deliver)
+        self._streams: dict[Any, Stream] = {}
         self._connections: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
         self._idle = asyncio.Event()
@@ -99,6 +150,7 @@ class EngineServer:
         except (OSError, EOFError, ValueError):
             stream.abort()  # gone, or a line without end
         finally:
+            stream.close()
             self._connections.discard(task)
 
     async def _serve(self, reader: asyncio.StreamReader, stream: Stream) -> None:
@@ -122,7 +174,7 @@ class EngineServer:
             await self.preload(Path(text_in(wire, "base_path") or ""))
             stream.finish({"loaded": True})
         elif verb == "ping":
-            state = "draining" if self._draining.is_set() else "ready"
+            state = "draining" if self._draining.is_set() else self._engine.state
             stream.finish({"pid": os.getpid(), "state": state})
         elif verb == "drain":
             self.drain()
@@ -136,7 +188,7 @@ class EngineServer:
         ticket = self._engine.submit(request)
         self._streams[ticket] = stream
         try:
-            # Until the client hangs up, or `finish` has closed the connection.
+            # Until the client hangs up.
             while line := await reader.readline():
                 self._engine.stop(ticket, int(decode_line(line)["stop"]))
         except (OSError, KeyError, ValueError, TypeError, TunesmithError):
@@ -145,11 +197,11 @@ class EngineServer:
             if self._streams.pop(ticket, None) is not None and not stream.finished:
                 self._engine.cancel(ticket)
 
-    def _deliver(self, messages: list[tuple[Ticket, Message]]) -> None:
+    def _deliver(self, messages: list[tuple[Any, Message]]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
             self._loop.call_soon_threadsafe(self._send, messages)
 
-    def _send(self, messages: list[tuple[Ticket, Message]]) -> None:
+    def _send(self, messages: list[tuple[Any, Message]]) -> None:
         for ticket, message in messages:
             stream = self._streams.get(ticket)
             if stream is None:
@@ -185,6 +237,8 @@ class Stream:
 
     def write(self, wire: dict[str, Any]) -> bool:
         """False if the reader is too far behind; the connection is then cut."""
+        if self.finished:
+            return True
         transport = self._writer.transport
         if transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             transport.abort()
@@ -193,13 +247,19 @@ class Stream:
         return True
 
     def finish(self, wire: dict[str, Any]) -> None:
-        """The last line; the connection closes once it is sent."""
+        """The last line; the client hangs up when it has read it, or we do after a while."""
         if self.finished:
             return
         self.finished = True
         self._writer.write(encode_line(wire))
-        self._writer.close()
+        with contextlib.suppress(OSError):
+            self._writer.write_eof()
         asyncio.get_running_loop().call_later(FLUSH_S, self._writer.transport.abort)
+
+    def close(self) -> None:
+        """Once the client has hung up. Sooner, with a line of it unread, as where it ends a choice
+        that has just ended, the socket would take our last line from it."""
+        self._writer.close()
 
     def abort(self) -> None:
         self._writer.transport.abort()

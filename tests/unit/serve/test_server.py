@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.engine_harness import greedy, reference
 from tunesmith.errors import BaseModelError, EngineUnavailable
 from tunesmith.serve import server as server_module
 from tunesmith.serve.client import EngineClient
-from tunesmith.serve.local import Limits
+from tunesmith.serve.local import Limits, LocalEngine
 from tunesmith.serve.protocol import (
     Draining,
     GenRequest,
@@ -31,7 +32,8 @@ TIMEOUT_S = 60
 
 @asynccontextmanager
 async def serving(path: Path, drain_s: float = 5, **limits: Any) -> AsyncIterator[EngineClient]:
-    server = EngineServer(path, Limits(**{"device": "cpu", **limits}), drain_s=drain_s)
+    chosen = Limits(**{"device": "cpu", **limits})
+    server = EngineServer(path, partial(LocalEngine, chosen), drain_s=drain_s)
     await server.start()
     run = asyncio.create_task(server.run())
     try:
@@ -216,7 +218,7 @@ def test_a_client_that_does_not_read_stops_nobody(
 
 def test_draining_finishes_refuses_and_gives_up_in_time(base: Path, tmp_path: Path) -> None:
     async def test() -> None:
-        async with serving(tmp_path / "e.sock", drain_s=0.3) as client:
+        async with serving(tmp_path / "e.sock", drain_s=1.5) as client:
             endless = client.generate(greedy(base, "hello", 2000, temperature=1.0, n=8))
             short = client.generate(greedy(base, "hello", 20))
             await anext(endless)

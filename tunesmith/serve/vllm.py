@@ -1,0 +1,419 @@
+"""The engine that has vLLM compute: the same requests and answers as `LocalEngine`.
+
+Lives on the server's event loop. What vLLM does itself (batching, cache, sampling) is left to it;
+here are the bases and adapters it needs, its restarts, deadlines, and the length of the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from tunesmith.errors import BaseModelError, EngineError, TunesmithError
+from tunesmith.model.adapter_files import read_spec
+from tunesmith.serve import vllm_server, vllm_wire
+from tunesmith.serve.protocol import (
+    AdapterRef,
+    DeadlineExceeded,
+    Done,
+    Draining,
+    GenRequest,
+    InvalidRequest,
+    Overloaded,
+    PassRequest,
+    ScoreRequest,
+)
+from tunesmith.serve.vllm_server import Room, VllmServer
+
+log = logging.getLogger(__name__)
+
+Deliver = Callable[[list[tuple[Any, Any]]], None]
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+# A server that did not start is not tried again for every request that waits for it.
+REMEMBER_S = 20.0
+CONNECT_S, WATCH_S = 5.0, 5.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where vLLM is: servers that run elsewhere (`urls`), or the `python` of its environment."""
+
+    run_dir: Path
+    log_dir: Path
+    adapters_dir: Path
+    urls: tuple[str, ...] = ()
+    api_key: str | None = None
+    python: Path | None = None
+    arguments: str = ""
+    max_queue: int = 256
+
+
+@dataclass(eq=False)
+class Run:
+    """A request on its way; times are of the monotonic clock, seconds."""
+
+    request: GenRequest
+    arrived_s: float
+    task: asyncio.Task[None] | None = None
+    choices: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    started_s: float | None = None
+    first_token_s: float | None = None
+    num_generated: int = 0
+    num_cached: int = 0
+
+
+@dataclass
+class Counters:
+    num_requests: int = 0
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_completion_tokens: int = 0
+
+
+class VllmEngine:
+    """Answers requests with vLLM. Methods and callbacks are those of `LocalEngine`."""
+
+    def __init__(self, options: Options, deliver: Deliver) -> None:
+        self._options = options
+        self._deliver = deliver
+        self._clients = [self._client(url) for url in options.urls]
+        self._servers: dict[Path, VllmServer] = {}
+        self._failed: dict[Path, tuple[float, TunesmithError]] = {}
+        self._choosing = asyncio.Lock()
+        self._open: set[Run] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._counters = Counters()
+        self._on_idle: Callable[[], object] | None = None
+        self._draining = False
+        self._reached = 0
+
+    def start(self) -> None:
+        logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each request
+        if self._clients:
+            self._spawn(self._watch_remote())
+
+    def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def end_servers(self) -> None:
+        """Those that are ours."""
+        servers, self._servers = list(self._servers.values()), {}
+        await asyncio.gather(*(each.close() for each in servers))
+
+    @property
+    def state(self) -> str:
+        """ "starting" while a server elsewhere does not answer; ours start when they are needed."""
+        return "ready" if self._reached == len(self._clients) else "starting"
+
+    def submit(self, request: GenRequest) -> Run:
+        run = Run(request, time.monotonic())
+        run.task = self._spawn(self._answer(run))
+        return run
+
+    def cancel(self, run: Run) -> None:
+        if run.task is not None:
+            run.task.cancel()
+
+    def stop(self, run: Run, index: int) -> None:
+        if choice := run.choices.get(index):
+            choice.cancel()
+
+    def drain(self, on_idle: Callable[[], object]) -> None:
+        self._draining, self._on_idle = True, on_idle
+        self._tell_idle()
+
+    def compute(self, request: PassRequest, done: Callable[[Any], object]) -> None:
+        self._reply(self._score(request), done)
+
+    def preload(self, base: Path, done: Callable[[TunesmithError | None], object]) -> None:
+        async def load() -> None:
+            await self._server(base, 0)
+
+        self._reply(load(), done)
+
+    def unload(
+        self, base: Path | None, adapter: str | None, done: Callable[[bool], object]
+    ) -> None:
+        async def unload() -> bool:
+            found = [await each.unload(adapter) for each in self._servers.values() if adapter]
+            server = self._servers.pop(base, None) if base else None
+            if server is not None:
+                await server.close()
+            return any(found) or server is not None
+
+        self._reply(unload(), done)
+
+    def stats(self, done: Callable[[dict[str, Any]], object]) -> None:
+        waiting = sum(1 for run in self._open if run.first_token_s is None)
+        servers = self._servers.items()
+        bases = [
+            {
+                "path": str(path),
+                "loaded": True,
+                "leases": server.leases,
+                "adapters": [
+                    {"sha256": held.ref.sha256, "leases": held.leases} for held in server.adapters
+                ],
+            }
+            for path, server in servers
+        ]
+        state = "draining" if self._draining else "ready"
+        counts = {"num_running": len(self._open) - waiting, "num_waiting": waiting}
+        done({"state": state, **counts, "bases": bases, **asdict(self._counters)})
+
+    # What follows is the way of one request.
+
+    async def _answer(self, run: Run) -> None:
+        request = run.request
+        try:
+            self._admit(run)
+            async with asyncio.timeout(request.deadline_s):
+                try:
+                    await self._generate(run)
+                except vllm_wire.NotLoaded:
+                    if run.num_generated or not request.adapter or not await self._forget(request):
+                        raise
+                    await self._generate(run)
+            self._deliver([(run, self._done(run))])
+        except TimeoutError:
+            began = "ended" if run.num_generated else "begun"
+            text = f"The answer had not {began} after {request.deadline_s:g} seconds, the "
+            text += "request's deadline. Try again later, or allow it more time."
+            self._deliver([(run, DeadlineExceeded(text))])
+        except TunesmithError as error:
+            self._deliver([(run, error)])
+        except Exception as error:
+            log.exception("an answer from vLLM")
+            text = f"The engine failed while computing: {type(error).__name__}."
+            self._deliver([(run, EngineError(text))])
+        finally:
+            self._open.discard(run)
+            self._counters.num_completion_tokens += run.num_generated
+            self._counters.num_cached_tokens += run.num_cached
+            self._tell_idle()
+
+    def _admit(self, run: Run) -> None:
+        if self._draining:
+            raise Draining("The engine is shutting down. Try again soon.")
+        if sum(1 for other in self._open if not other.num_generated) >= self._options.max_queue:
+            raise Overloaded("Too many requests are waiting. Try again soon.")
+        self._open.add(run)
+        self._counters.num_requests += 1
+        self._counters.num_prompt_tokens += len(run.request.prompt_ids)
+
+    async def _generate(self, run: Run) -> None:
+        """Every choice as a request of its own; the prompt is shared by vLLM's cache."""
+        request = run.request
+        async with self._lease(request.base_path, request.adapter) as (server, model):
+            run.started_s = time.monotonic()
+            run.choices = {
+                index: self._spawn(self._choose(run, index, server, model))
+                for index in range(request.n)
+            }
+            try:
+                when = asyncio.FIRST_EXCEPTION
+                ended, _ = await asyncio.wait(run.choices.values(), return_when=when)
+            finally:
+                for choice in run.choices.values():
+                    choice.cancel()
+            for choice in ended:
+                if not choice.cancelled() and (error := choice.exception()):
+                    raise error
+
+    async def _choose(self, run: Run, index: int, server: VllmServer, model: str) -> None:
+        body = vllm_wire.completion(run.request, index, model, server.max_positions)
+        try:
+            async with server.client.stream("POST", "/v1/completions", json=body) as answer:
+                if answer.status_code != 200:
+                    raise vllm_wire.error_of(answer.status_code, await answer.aread())
+                async for chunk in vllm_wire.events(answer.aiter_bytes()):
+                    self._tell(run, index, chunk)
+        except httpx2.HTTPError as error:
+            raise vllm_server.gone(error) from error
+
+    def _tell(self, run: Run, index: int, chunk: dict[str, Any]) -> None:
+        details = (chunk.get("usage") or {}).get("prompt_tokens_details") or {}
+        run.num_cached = max(run.num_cached, details.get("cached_tokens") or 0)
+        delta = vllm_wire.delta_of(chunk, index, run.request.top_logprobs)
+        if delta is None:
+            return
+        if run.first_token_s is None:
+            run.first_token_s = time.monotonic()
+        run.num_generated += len(delta.token_ids)
+        self._deliver([(run, delta)])
+
+    def _done(self, run: Run) -> Done:
+        now = time.monotonic()
+        return Done(
+            prompt_tokens=len(run.request.prompt_ids),
+            completion_tokens=run.num_generated,
+            queue_s=(run.started_s or now) - run.arrived_s,
+            first_token_s=(run.first_token_s or now) - run.arrived_s,
+            cached_tokens=run.num_cached,
+        )
+
+    async def _score(self, request: PassRequest) -> Any:
+        if not isinstance(request, ScoreRequest):
+            raise InvalidRequest(
+                "vLLM was started to generate text, so it gives no embeddings. Serve them with "
+                "`--engine local`."
+            )
+        if self._draining:
+            raise Draining("The engine is shutting down. Try again soon.")
+        async with self._lease(request.base_path, request.adapter) as (server, model):
+            body = vllm_wire.score(request, model)
+            answer = json.loads(await server.post("/v1/completions", body))
+        return vllm_wire.scores_of(answer, request)
+
+    # And this is about servers.
+
+    @asynccontextmanager
+    async def _lease(
+        self, base: Path, adapter: AdapterRef | None
+    ) -> AsyncIterator[tuple[VllmServer, str]]:
+        rank = (await asyncio.to_thread(read_spec, adapter.path)).rank if adapter else 0
+        server = await self._server(base, rank)
+        async with server.lease(adapter) as model:
+            yield server, model
+
+    async def _forget(self, request: GenRequest) -> bool:
+        """Has an adapter loaded again that a server elsewhere lost, as it does when it restarts."""
+        server = self._servers.get(request.base_path)
+        assert request.adapter is not None
+        return server is not None and server.forget(request.adapter.sha256)
+
+    async def _server(self, base: Path, rank: int) -> VllmServer:
+        """The server of a base, with room for adapters of a rank; found or started if need be."""
+        async with self._choosing:
+            server = self._servers.get(base)
+            if server is not None and (server.room is None or rank <= server.room.rank):
+                return server
+            if self._clients:
+                server = await self._find(base)
+            else:
+                server = await self._launch(base, rank)
+            self._servers[base] = server
+            return server
+
+    async def _find(self, base: Path) -> VllmServer:
+        for client in self._clients:
+            if server := await vllm_server.find(client, base):
+                return server
+        raise BaseModelError(
+            f"No vLLM at {', '.join(self._options.urls)} serves {base.name}. Start one with "
+            f"`vllm serve {base}`, or serve with `--engine local`."
+        )
+
+    async def _launch(self, base: Path, rank: int) -> VllmServer:
+        """Starts a server in the place of the one that runs: each takes the GPU for itself."""
+        at, error = self._failed.get(base, (0.0, None))
+        if error is not None and time.monotonic() - at < REMEMBER_S:
+            raise error
+        refs = []
+        for path, other in list(self._servers.items()):
+            if path != base and other.leases:
+                raise Overloaded(f"vLLM is busy with {path.name}. Try again soon.")
+            while other.leases:  # those of this base go on first
+                await asyncio.sleep(vllm_server.POLL_S)
+            del self._servers[path]
+            refs = [held.ref for held in other.adapters if path == base]
+            await other.close()
+        options = self._options
+        assert options.python is not None
+        try:
+            server = await vllm_server.start(
+                options.python,
+                base,
+                Room.of([*await asyncio.to_thread(self._ranks), rank]),
+                options.run_dir,
+                extra=options.arguments,
+                log_path=options.log_dir / "vllm.log",
+            )
+        except (TunesmithError, OSError, TimeoutError) as problem:
+            error = BaseModelError(
+                f"vLLM cannot serve {base.name}: {problem or 'it took too long'}"
+            )
+            self._failed[base] = time.monotonic(), error
+            raise error from problem
+        server.reload(refs)
+        self._spawn(self._revive(base, server))
+        return server
+
+    async def _revive(self, base: Path, server: VllmServer) -> None:
+        """Starts a server again that ended by itself, with the adapters that it had."""
+        assert server.process is not None
+        code = await server.process.wait()
+        if self._servers.get(base) is not server:
+            return
+        log.error("vLLM ended (status %s) and is started again", code)
+        del self._servers[base]
+        await server.close()
+        pause_s, refs = FIRST_PAUSE_S, [held.ref for held in server.adapters]
+        while not self._draining and not self._servers:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            try:
+                (await self._server(base, 0)).reload(refs)
+            except TunesmithError as error:
+                log.error("%s", error.message)
+
+    def _ranks(self) -> list[int]:
+        """Of the adapters that are published here."""
+        found = []
+        for directory in self._options.adapters_dir.glob("*"):
+            with contextlib.suppress(TunesmithError):
+                spec = read_spec(directory)
+                found += [] if spec.dora else [spec.rank]
+        return found
+
+    async def _watch_remote(self) -> None:
+        while True:
+            reached = 0
+            for client in self._clients:
+                with contextlib.suppress(httpx2.HTTPError):
+                    reached += (await client.get("/health")).status_code == 200
+            if reached != self._reached:
+                log.warning("%d of %d vLLM servers answer", reached, len(self._clients))
+            self._reached = reached
+            await asyncio.sleep(WATCH_S)
+
+    def _client(self, url: str) -> httpx2.AsyncClient:
+        key = self._options.api_key
+        return httpx2.AsyncClient(
+            base_url=url.removesuffix("/").removesuffix("/v1"),
+            headers={"authorization": f"Bearer {key}"} if key else None,
+            timeout=httpx2.Timeout(None, connect=CONNECT_S),
+            limits=httpx2.Limits(),
+        )
+
+    def _reply(self, work: Coroutine[Any, Any, Any], done: Callable[[Any], object]) -> None:
+        async def answer() -> None:
+            try:
+                result = await work
+            except TunesmithError as error:
+                result = error
+            done(result)
+
+        self._spawn(answer())
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _tell_idle(self) -> None:
+        if self._on_idle is not None and not self._open:
+            tell, self._on_idle = self._on_idle, None
+            tell()
