@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.cli.problem import CommandFailed
 from tunesmith.cli.screen import say
+from tunesmith.cli.wakeups import Wait, wakeups
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -47,17 +52,41 @@ class Feed:
 def follow(client: OpenAI, job_id: str, console: Console) -> FineTuningJob:
     """Shows a job until it ends or pauses, and returns it as it then is."""
     feed = Feed(client, job_id)
-    with job_progress(console) as progress:
+    with interruptible_waits() as wait, job_progress(console) as progress:
         show = Shower(progress)
         while True:
-            job, events = look_patiently(feed)
+            job, events = look_patiently(feed, wait)
             show.update(job, events)
             if job.status in ENDED:
                 return job
-            time.sleep(POLL_S)
+            wait(POLL_S)
 
 
-def look_patiently(feed: Feed) -> tuple[FineTuningJob, list[FineTuningJobEvent]]:
+@contextmanager
+def interruptible_waits() -> Iterator[Wait]:
+    """Gives `wait(seconds)`, where alone a first Ctrl-C raises KeyboardInterrupt.
+
+    Raised anywhere, it can leave the bar's or the connection pool's lock taken for ever.
+    """
+    interrupted = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted = True
+
+    with wakeups(note, (signal.SIGINT,)) as sleep:
+
+        def wait(seconds: float) -> None:
+            sleep(seconds)
+            if interrupted:
+                raise KeyboardInterrupt
+
+        yield wait
+
+
+def look_patiently(feed: Feed, wait: Wait) -> tuple[FineTuningJob, list[FineTuningJobEvent]]:
     import openai
 
     give_up = time.monotonic() + OUTAGE_S
@@ -67,7 +96,7 @@ def look_patiently(feed: Feed) -> tuple[FineTuningJob, list[FineTuningJobEvent]]
         except (openai.APIConnectionError, openai.InternalServerError):
             if time.monotonic() > give_up:
                 raise
-            time.sleep(2.0)
+            wait(2.0)
 
 
 def job_progress(console: Console) -> Progress:

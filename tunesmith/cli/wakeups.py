@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 Wait = Callable[[float], None]
-HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
 
 
 @contextmanager
-def wakeups(on_signal: Callable[[int, FrameType | None], None]) -> Iterator[Wait]:
-    """Calls `on_signal` for SIGINT, SIGTERM and SIGCHLD; gives `wait(seconds)`, which ends early
-    when one of them comes, also if it came just before the wait."""
+def wakeups(
+    on_signal: Callable[[int, FrameType | None], None],
+    handled: Iterable[signal.Signals] = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD),
+) -> Iterator[Wait]:
+    """Calls `on_signal` for the `handled` signals; gives `wait(seconds)`, which ends early when one
+    of them comes, also if it came just before the wait."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
-    before = {number: signal.signal(number, on_signal) for number in HANDLED}
+    before = {number: signal.signal(number, on_signal) for number in handled}
     wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
     def wait(seconds: float) -> None:
