@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 
 from fastapi import APIRouter
 
+from tunesmith.access import Caller
 from tunesmith.api import files
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
@@ -41,7 +42,7 @@ def fix_file(body: FixRequest, svc: Svc, caller: CallerDep) -> Fixed:
         path = str(svc.blobs.path(file.id))
         request = changed.FixRequest(path, codes, str(target) if target else None)
         found = work(request, file, file.num_bytes, "repair of", "fix")
-        new = target and _keep(svc, file, target, "fixed")
+        new = target and _keep(svc, caller, file, target, "fixed")
     return Fixed.model_validate({"file": file.id, "fixed_file": new, **found})
 
 
@@ -55,8 +56,8 @@ def split_file(body: SplitRequest, svc: Svc, caller: CallerDep) -> Parted:
         request = changed.SplitRequest(path, body.ratio, body.seed, str(train), str(valid))
         found = work(request, file, file.num_bytes, "split of", "split")
         if not body.dry_run:
-            found["training_file"] = _keep(svc, file, train, "train")
-            found["validation_file"] = _keep(svc, file, valid, "valid")
+            found["training_file"] = _keep(svc, caller, file, train, "train")
+            found["validation_file"] = _keep(svc, caller, file, valid, "valid")
     nothing = {"training_file": None, "validation_file": None}
     return Parted.model_validate({"file": file.id, **nothing, **found})
 
@@ -69,10 +70,8 @@ def _workplace(svc: Services) -> Iterator[Path]:
         yield Path(directory)
 
 
-def _keep(svc: Services, source: FileRow, path: Path, part: str) -> FileObject:
+def _keep(svc: Services, caller: Caller, source: FileRow, path: Path, part: str) -> FileObject:
     """Stores a new file, called after its source: "train.jsonl" -> "train-fixed.jsonl"."""
     name = PurePath(source.filename)
     with path.open("rb") as content:
-        return files.keep(
-            svc, source.project_id, content, f"{name.stem}-{part}.jsonl", source.purpose
-        )
+        return files.keep(svc, caller, content, f"{name.stem}-{part}.jsonl", source.purpose)

@@ -8,6 +8,7 @@ from pathlib import Path
 from fastapi import APIRouter
 
 from tunesmith import shipped
+from tunesmith.access import Caller
 from tunesmith.api import files
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
@@ -24,8 +25,8 @@ PURPOSE = "fine-tune"
 @router.post("")
 def prepare_demo(svc: Svc, caller: CallerDep) -> Demo:
     """Stores the two files, unless they are here, and says which job to create with them."""
-    train = _stored(svc, caller.project, shipped.TRAINING_FILE)
-    held_out = _stored(svc, caller.project, shipped.HELD_OUT_FILE)
+    train = _stored(svc, caller, shipped.TRAINING_FILE)
+    held_out = _stored(svc, caller, shipped.HELD_OUT_FILE)
     return Demo(
         training_file=train,
         validation_file=held_out,
@@ -43,12 +44,12 @@ def prepare_demo(svc: Svc, caller: CallerDep) -> Demo:
     )
 
 
-def _stored(svc: Services, project_id: str, path: Path) -> FileObject:
+def _stored(svc: Services, caller: Caller, path: Path) -> FileObject:
     digest = sha256(path.read_bytes()).hexdigest()
     with svc.db.read() as conn:
-        known = repo.page(conn, project_id, purpose=PURPOSE).rows
+        known = repo.page(conn, caller.project, purpose=PURPOSE).rows
     for row in known:
         if (row.sha256, row.filename) == (digest, path.name):
             return files.shape(row)
     with path.open("rb") as content:
-        return files.keep(svc, project_id, content, path.name, PURPOSE)
+        return files.keep(svc, caller, content, path.name, PURPOSE)

@@ -79,7 +79,7 @@ async def create_file(request: Request, svc: Svc, caller: CallerDep) -> FileObje
 
 
 def keep(
-    svc: Services, project_id: str, content: BinaryIO, filename: str, purpose: str
+    svc: Services, caller: Caller, content: BinaryIO, filename: str, purpose: str
 ) -> FileObject:
     """Stores what was made here like an upload."""
     file_id = new_id(FILE, svc.rng)
@@ -93,7 +93,7 @@ def keep(
         raise
     row = FileRow(
         id=file_id,
-        project_id=project_id,
+        project_id=caller.project,
         filename=filename,
         num_bytes=num_bytes,
         purpose=purpose,
@@ -101,7 +101,7 @@ def keep(
         created_at=int(svc.clock.now()),
         expires_at=None,
     )
-    _insert(svc, row)
+    _insert(svc, caller, row)
     return shape(row)
 
 
