@@ -5,7 +5,6 @@ The API and the command line both come here. `by` is who does it; None is the co
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,19 +12,28 @@ from typing import Any, get_args
 
 import sqlalchemy as sa
 
-from tunesmith.access import DEFAULT_PROJECT, ROLE_SCOPES, Caller, Role, Scope, scopes_of
+from tunesmith.access import DEFAULT_PROJECT, Caller, Role, scopes_of
 from tunesmith.errors import BadRequest, Forbidden, NotFound
 from tunesmith.ids import PROJECT, SERVICE_ACCOUNT, USER, Clock, Rng, new_id
+from tunesmith.roster import (
+    checked_email,
+    checked_name,
+    checked_role,
+    checked_scopes,
+    find_account,
+    find_base,
+    find_key,
+    find_member,
+    find_project,
+    find_user,
+)
 from tunesmith.store.db import Database
-from tunesmith.store.repo import audit_log, base_grants, bases, keys, projects, service_accounts
+from tunesmith.store.repo import audit_log, base_grants, keys, projects, service_accounts
 from tunesmith.store.repo import users as people
 from tunesmith.store.repo.keys import KeyRow
 from tunesmith.store.repo.projects import ProjectRow
 from tunesmith.store.repo.service_accounts import ServiceAccountRow
 from tunesmith.store.repo.users import MemberRow, OrganizationRole, UserRow
-
-EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,190}")
-MAX_NAME = 256
 
 
 @dataclass(frozen=True)
@@ -77,10 +85,14 @@ class Organization:
     # People
 
     def add_user(self, email: str, name: str, role: OrganizationRole) -> UserRow:
-        if EMAIL.fullmatch(email) is None:
-            raise BadRequest(f"{email:.80} is no e-mail address.", param="email")
         checked_role(role, get_args(OrganizationRole))
-        row = UserRow(new_id(USER, self.rng), email, checked_name(name or email), role, self.now)
+        row = UserRow(
+            new_id(USER, self.rng),
+            checked_email(email),
+            checked_name(name or email),
+            role,
+            self.now,
+        )
         with self._changing() as change:
             if people.by_email(change.conn, email) is not None:
                 raise BadRequest(f"{email} is a user already.", param="email")
@@ -294,75 +306,3 @@ class _Change:
         detail = {"role": row.role, "scopes": row.scopes, "expires_at": row.expires_at}
         self.note("api_key.created", row.id, detail, project_id)
         return row, secret
-
-
-def checked_name(name: str) -> str:
-    if not 1 <= len(name.strip()) <= MAX_NAME:
-        raise BadRequest(f"A name has 1 to {MAX_NAME} characters.", param="name")
-    return name.strip()
-
-
-def checked_role(role: str, known: Sequence[str] = get_args(Role)) -> Role:
-    if role not in known:
-        raise BadRequest(f"'{role:.40}' is not one of {list(known)} - 'role'", param="role")
-    return next(each for each in get_args(Role) if each == role)
-
-
-def checked_scopes(scopes: Sequence[str] | None) -> list[str] | None:
-    """The scopes to narrow a key to; None: all that its role has."""
-    if scopes is None:
-        return None
-    known = {str(scope) for scope in ROLE_SCOPES["owner"] | {Scope.METRICS_READ}}
-    unknown = sorted(set(scopes) - known)
-    if unknown or not scopes:
-        named = f"'{unknown[0]:.60}' is no scope" if unknown else "No scope is named"
-        raise BadRequest(f"{named}. There are: {', '.join(sorted(known))}.", param="scopes")
-    return sorted(set(scopes))
-
-
-def find_project(conn: sa.Connection, project_id: str, *, active: bool = False) -> ProjectRow:
-    row = projects.get(conn, project_id)
-    if row is None:
-        raise NotFound(f"No such project: {project_id:.80}", param="project_id")
-    if active and row.archived_at is not None:
-        raise BadRequest(f"The project {project_id} is archived.", param="project_id")
-    return row
-
-
-def find_user(conn: sa.Connection, user_id: str) -> UserRow:
-    row = people.get(conn, user_id)
-    if row is None:
-        raise NotFound(
-            f"No such user: {user_id:.80}. `tunesmith users add EMAIL` on the server adds one.",
-            param="user_id",
-        )
-    return row
-
-
-def find_member(conn: sa.Connection, project_id: str, user_id: str) -> MemberRow:
-    find_project(conn, project_id)
-    row = people.member(conn, project_id, user_id)
-    if row is None:
-        raise NotFound(f"No such user in {project_id}: {user_id:.80}", param="user_id")
-    return row
-
-
-def find_account(conn: sa.Connection, project_id: str, account_id: str) -> ServiceAccountRow:
-    row = service_accounts.get(conn, project_id, account_id)
-    if row is None:
-        raise NotFound(f"No such service account: {account_id:.80}", param="service_account_id")
-    return row
-
-
-def find_key(conn: sa.Connection, project_id: str | None, key_id: str) -> KeyRow:
-    row = keys.get(conn, project_id, key_id)
-    if row is None:
-        raise NotFound(f"No such API key: {key_id:.80}", param="key_id")
-    return row
-
-
-def find_base(conn: sa.Connection, name: str) -> str:
-    info = bases.resolve(conn, name)
-    if info is None:
-        raise NotFound(f"No base {name:.80}. `tunesmith base list` shows all.", param="base")
-    return info.name

@@ -156,7 +156,9 @@ def test_results_come_as_base64_and_plain_on_request(service: Service, num_rows:
 
 
 @given(st.text(min_size=1, max_size=60))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_no_id_leads_out_of_the_store(service: Service, file_id: str) -> None:
     quoted = "".join(f"%{byte:02x}" for byte in file_id.encode())
     for path in (f"/v1/files/{quoted}", f"/v1/files/{quoted}/content"):

@@ -58,7 +58,7 @@ def main() -> int:
             for share, kind in ((0.9, "exclude"), (0.1, "include")):
                 ran = [*command(tool, server, schema, given.seed), *only(kind)]
                 ran += ["--max-time", str(max(1, int(share * seconds)))]
-                status |= subprocess.run(ran).returncode
+                status |= subprocess.run(ran, cwd=scratch).returncode
             alive = server.process.poll() is None
         if status or not alive:
             log = (Path(scratch) / "data" / "log" / "serve.log").read_text(errors="replace")

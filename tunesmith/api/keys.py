@@ -7,11 +7,12 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from fastapi import APIRouter
 
+from tunesmith.access import scopes_of
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.organization import PROJECT, Limit, Org
 from tunesmith.api.services import After, Svc
-from tunesmith.organization import find_key, find_project
+from tunesmith.roster import find_key, find_project
 from tunesmith.store.repo import keys, service_accounts, users
 from tunesmith.store.repo.keys import KeyRow
 from tunesmith.wire import organization as wire
@@ -30,6 +31,8 @@ def shape_key(conn: sa.Connection, row: KeyRow) -> wire.ProjectKey:
 
 
 def _key_fields(row: KeyRow, owner: wire.KeyOwner, active: bool) -> dict[str, Any]:
+    people = [each.role for each in (owner.user, owner.service_account) if each is not None]
+    role = keys.lowest(row.role, *people)
     return {
         "id": row.id,
         "redacted_value": row.masked,
@@ -37,8 +40,8 @@ def _key_fields(row: KeyRow, owner: wire.KeyOwner, active: bool) -> dict[str, An
         "created_at": row.created_at,
         "last_used_at": row.last_used_at,
         "expires_at": row.expires_at,
-        "role": row.role,
-        "scopes": sorted(row.caller().scopes),
+        "role": role,
+        "scopes": sorted(scopes_of(role, row.project_id, row.scopes)),
         "owner_project_access": "active" if active else "inactive",
         "owner": owner,
     }

@@ -10,7 +10,7 @@ from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import After, Svc
 from tunesmith.errors import BadRequest, NotFound
-from tunesmith.organization import find_project
+from tunesmith.roster import find_project
 from tunesmith.store.repo import audit_log, base_grants, bases, limits
 from tunesmith.store.repo.limits import NO_LIMIT, RateLimit
 from tunesmith.wire.limits import ProjectRateLimit, UpdateRateLimit

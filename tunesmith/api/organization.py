@@ -9,13 +9,8 @@ from fastapi import APIRouter, Depends, Query
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import After, Svc
-from tunesmith.organization import (
-    Organization,
-    find_account,
-    find_member,
-    find_project,
-    find_user,
-)
+from tunesmith.organization import Organization
+from tunesmith.roster import find_account, find_member, find_project, find_user
 from tunesmith.store.repo import keys, projects, service_accounts, users
 from tunesmith.store.repo.keys import KeyRow
 from tunesmith.store.repo.projects import ProjectRow

@@ -169,7 +169,8 @@ def revoke(
     base = org.revoke_base(name, project)
     with org.db.read() as conn:
         left = base_grants.holders(conn, base)
-    print(f"{base} is taken from {project}; " + (f"left: {', '.join(left)}." if left else "open."))
+    rest = f"it is left to {', '.join(left)}." if left else "it is open to all again."
+    print(f"{base} is taken from {project}; {rest}")
 
 
 def note(conn: sa.Connection, action: str, name: str, detail: dict[str, str] | None = None) -> None:

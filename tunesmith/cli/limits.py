@@ -70,7 +70,7 @@ def set_(
     """Change limits of a project on a base; models tuned on it draw on the same."""
     from dataclasses import replace
 
-    from tunesmith.organization import find_project
+    from tunesmith.roster import find_project
     from tunesmith.store.repo import bases, limits
 
     given = {
@@ -102,7 +102,7 @@ def spend(
     data: DataDir = None,
 ) -> None:
     """Set what a project or a key may spend in a calendar month (UTC)."""
-    from tunesmith.organization import find_project
+    from tunesmith.roster import find_project
     from tunesmith.store.repo import keys, limits
     from tunesmith.tariff import to_nanos
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tunesmith.access import Role
 from tunesmith.wire.lists import Listed
 
 # A year, as the public API has it.
@@ -108,14 +109,14 @@ class OwnerUser(BaseModel):
     email: str
     name: str
     created_at: int
-    role: str
+    role: Role
 
 
 class OwnerServiceAccount(BaseModel):
     id: str
     name: str
     created_at: int
-    role: str
+    role: Role
 
 
 class KeyOwner(BaseModel):

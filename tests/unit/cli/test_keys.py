@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.conftest import Run, problem
+from tests.unit.jobs.world import base_info
 from tunesmith.access import Caller
 from tunesmith.ids import SystemClock
 from tunesmith.store.db import open_database
-from tunesmith.store.repo import audit_log, keys
+from tunesmith.store.repo import audit_log, base_grants, bases, keys
 from tunesmith.store.repo.audit_log import Filter
 
 
@@ -110,3 +111,18 @@ def test_projects_are_renamed(run: Run, data: Path) -> None:
     renamed = run("projects", "rename", "proj_default", "Main", "--data", data).output
     assert "now called Main" in renamed
     assert "Main" in run("projects", "list", "--data", data).output
+
+
+def test_a_base_is_reserved_and_open_again(run: Run, data: Path) -> None:
+    with open_database(data).write() as conn:
+        bases.insert(conn, base_info("tiny"))
+    granted = run("base", "grant", "tiny", "proj_default", "--data", data)
+    assert "there for proj_default" in granted.output
+    with open_database(data).read() as conn:
+        assert base_grants.resolve(conn, "proj_other", "tiny") is None
+        assert base_grants.resolve(conn, "proj_default", "tiny") is not None
+    taken = run("base", "revoke", "tiny", "proj_default", "--data", data)
+    assert "open to all again" in taken.output
+    again = run("base", "revoke", "tiny", "proj_default", "--data", data)
+    assert "is not reserved" in problem(again)
+    assert "No base" in problem(run("base", "grant", "none", "proj_default", "--data", data))
