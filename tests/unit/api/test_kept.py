@@ -202,7 +202,7 @@ def test_a_kept_key_ends_by_the_clock(tmp_path: Path) -> None:
     db, clock = open_database(tmp_path), Standing()
     with db.write() as conn:
         _, secret = keys.create(conn, b"p", SystemRng(), name="x", now=1000, expires_at=1010)
-    ring = Keyring(db, b"p", clock)
+    ring = Keyring(db, b"p", clock, tmp_path)
     assert asyncio.run(ring.caller(secret)) is not None
     clock.value = 1009.9
     assert asyncio.run(ring.caller(secret)) is not None
