@@ -63,7 +63,7 @@ ui-check: .venv/.installed-dev ui ## the web app's types, and its size
 	$(BIN)/python web/check.py
 
 browser: .venv/.installed-dev ui ## the web app in Chromium, against a real server (SHOTS=DIR keeps pictures)
-	@test -f web/node_modules/axe-core/axe.min.js || (cd web && npm ci --ignore-scripts --no-audit --no-fund)
+	@$(BIN)/python web/check.py --install
 	$(if $(SHOTS),mkdir -p $(SHOTS) && SHOTS=$(SHOTS)) $(BIN)/python -m pytest tests/browser
 
 clients: .venv/.installed-dev ## every supported client version, against a real server

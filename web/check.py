@@ -1,7 +1,7 @@
 """What must hold of the web app: `python web/check.py`. Needs Node, and the built files.
 
 The API's types are those of its document, the sources pass the strict compiler, the built files
-keep within their budgets and hold no source maps.
+keep within their budgets and hold no source maps. `--install` only gets what checks and tests need.
 """
 
 from __future__ import annotations
@@ -61,20 +61,28 @@ def check_size() -> None:
         sys.exit(f"Source maps do not belong into the wheel: {maps}")
 
 
+def install() -> None:
+    """What only checks and tests need is left out where the app is merely built."""
+    _, npm = build.find_node()
+    tools = [build.WEB / "node_modules" / name for name in ("axe-core", "typescript")]
+    if not all(tool.is_dir() for tool in tools):
+        command = [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        subprocess.run(command, cwd=build.WEB, check=True, stdout=subprocess.DEVNULL)
+
+
 def _node(script: str, *arguments: str) -> None:
-    node, npm = build.find_node()
-    modules = build.WEB / "node_modules"
-    if not (modules / "typescript").is_dir():
-        install = [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        subprocess.run(install, cwd=build.WEB, check=True, stdout=subprocess.DEVNULL)
-    command = [node, str(modules / script), *arguments]
+    install()
+    node, _ = build.find_node()
+    command = [node, str(build.WEB / "node_modules" / script), *arguments]
     done = subprocess.run(command, cwd=build.WEB, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(done.stdout + done.stderr)
 
 
 if __name__ == "__main__":
-    if "--write-types" in sys.argv:
+    if "--install" in sys.argv:
+        install()
+    elif "--write-types" in sys.argv:
         write_types(SCHEMA)
     else:
         check_types()

@@ -123,7 +123,7 @@ def test_nor_what_opens_above(themed: Page, names: dict[str, str], opened: str) 
 
 def test_the_way_in(server: Server, browser: Browser) -> None:
     for theme in ("light", "dark"):
-        context = browser.new_context(base_url=server.url, color_scheme=theme, **CONTEXT)  # type: ignore[arg-type]
+        context = browser.new_context(base_url=server.url, color_scheme=theme, **CONTEXT)
         page = context.new_page()
         page.goto("/signin")
         expect(page.get_by_role("heading", level=1)).to_be_visible()

@@ -10,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.conftest import Watched, settled
 from tests.browser.rows import IMAGE, SCRIPT, with_payloads
-from tests.browser.server import Server
+from tests.browser.server import Server, eventually
 
 ENDED = ("succeeded", "failed", "cancelled")
 
@@ -44,6 +44,17 @@ def hostile_job(server: Server, hostile_file: str) -> str:
 def assert_harmless(page: Page) -> None:
     assert page.evaluate("window.hacked") is None
     assert page.locator("img[src='x'], svg[onload]").count() == 0
+
+
+def test_the_alarm_rings(server: Server, browser: Browser) -> None:
+    """What the other tests look for is found where a page does take a payload for markup."""
+    watched = Watched(browser.new_context(base_url=server.url))
+    page = watched.page()
+    page.goto("/signin")
+    page.evaluate("(payload) => { document.body.innerHTML = payload; }", IMAGE)
+    assert page.locator("img[src='x']").count() == 1
+    eventually(lambda: page.evaluate("1") == 1 and watched.faults != [], 30)
+    watched.context.close()
 
 
 def test_stored_payloads_are_text(page: Page, hostile_file: str, hostile_job: str) -> None:

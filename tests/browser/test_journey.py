@@ -54,7 +54,7 @@ def upload_and_repair(page: Page, tmp_path: Path) -> None:
     page.get_by_role("button", name="Fix all safe").click()
     expect(page.get_by_role("dialog").get_by_text("wrong_role").first).to_be_visible()
     page.get_by_role("button", name="Save as new file").click()
-    page.wait_for_function("document.querySelector('[role=dialog]') === null")
+    expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.get_by_role("heading", level=1)).not_to_have_text("questions.jsonl")
 
 

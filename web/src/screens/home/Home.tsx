@@ -72,8 +72,10 @@ function Connect({ model }: { model: string | null }) {
       <dl className="mb-4 flex flex-col gap-1 text-sm">
         <div className="flex min-h-8 items-center gap-3">
           <dt className="w-20 shrink-0 text-soft">Base URL</dt>
-          <dd className="min-w-0 truncate font-mono text-xs">{baseUrl}</dd>
-          <CopyButton text={baseUrl} label="Copy the base URL" />
+          <dd className="flex min-w-0 items-center gap-3">
+            <span className="truncate font-mono text-xs">{baseUrl}</span>
+            <CopyButton text={baseUrl} label="Copy the base URL" />
+          </dd>
         </div>
         <div className="flex min-h-8 items-center gap-3">
           <dt className="w-20 shrink-0 text-soft">API key</dt>

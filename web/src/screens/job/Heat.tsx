@@ -75,7 +75,7 @@ function Piece({ token, onOver }: { token: Token; onOver: (token: Token) => void
       onPointerEnter={() => onOver(token)}
       title={token.loss === null ? undefined : `loss ${token.loss.toFixed(2)}`}
       style={heat > 0 ? { backgroundColor: `color-mix(in srgb, var(--c-heat) ${Math.round(heat * 62)}%, transparent)` } : undefined}
-      className={clsx("rounded-[3px]", token.trained ? "border-b border-line-strong/50 text-ink" : "text-faint", token.special && "opacity-80")}
+      className={clsx("rounded-[3px]", token.trained ? "border-b border-line-strong/50 text-ink" : "text-faint", token.special && "italic")}
     >
       {token.text}
     </span>

@@ -1,6 +1,6 @@
 /** Keeps a question with its right answer: as a test case, or as a row to train on. */
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { Link } from "@tanstack/react-router";
+import { useNavigate } from "@tanstack/react-router";
 import { useState } from "react";
 
 import { ApiError, refusal, upload, type Schemas } from "@/api/client";
@@ -96,6 +96,8 @@ interface NewFile {
 
 function useSave(kind: Saving["kind"], onClose: () => void) {
   const queries = useQueryClient();
+  // Notes stand outside of the router, where links do not work.
+  const navigate = useNavigate();
   const notify = useToast();
   return useMutation({
     mutationFn: async ({ source, name, line }: NewFile) => {
@@ -108,9 +110,9 @@ function useSave(kind: Saving["kind"], onClose: () => void) {
       onClose();
       notify(`Saved as ${made.filename}`, {
         detail: (
-          <Link to="/data/$fileId" params={{ fileId: made.id }} search={{ tab: "explore" }} className="text-accent underline">
+          <button type="button" className="text-accent underline" onClick={() => void navigate({ to: "/data/$fileId", params: { fileId: made.id }, search: { tab: "explore" } })}>
             Open the new file
-          </Link>
+          </button>
         ),
       });
       await queries.invalidateQueries({ queryKey: ["files"], exact: true });
