@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.families import DecoderConfig
+from tunesmith.model.load import CausalModel
 from tunesmith.model.shapes import EMBEDDING, HEAD, linear_shapes
 
 log = logging.getLogger(__name__)
@@ -140,9 +141,12 @@ class FrozenDecoder(Decoder):
         return self._num_bytes
 
 
-def freeze(model: Decoder) -> Decoder:
+def freeze(model: CausalModel) -> CausalModel:
     """The same model for serving on this processor; elsewhere, or in four bits, as it is."""
-    if type(model) is not Decoder or model.device.type != "cpu" or model.dtype not in TOLERANCE:
+    # Not those that compute otherwise (`Nf4Decoder`).
+    if not isinstance(model, Decoder) or type(model) is not Decoder:
+        return model
+    if model.device.type != "cpu" or model.dtype not in TOLERANCE:
         return model
     kept = dict(model.weights)
     linears = FrozenLinears(model.config, kept)

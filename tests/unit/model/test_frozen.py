@@ -11,6 +11,7 @@ from tests.tiny_base import TINY
 from tunesmith.model import frozen
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.frozen import freeze
+from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter, AdapterBatch, LoraSpec
 from tunesmith.model.shapes import init_weights, weight_shapes
 
@@ -27,7 +28,7 @@ def small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frozen, "WORTHWHILE", 10_000)
 
 
-def logits(model: Decoder, lora: AdapterBatch | None = None) -> torch.Tensor:
+def logits(model: CausalModel, lora: AdapterBatch | None = None) -> torch.Tensor:
     with torch.inference_mode():
         return model.logits(model.hidden(IDS, lora=lora))
 
