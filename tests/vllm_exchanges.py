@@ -23,7 +23,7 @@ import httpx2
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from tunesmith.serve.vllm_server import Room, command, environment
+from tunesmith.serve.vllm.server import Room, command, environment
 
 RECORDED = Path(__file__).parent / "data" / "vllm" / "exchanges.jsonl.xz"
 # Answers kept of one request; the same request gives others where it is random.

@@ -23,7 +23,7 @@ TORCH_FREE = (
     "tunesmith.serve.protocol",
     "tunesmith.serve.server",
     "tunesmith.serve.text",
-    "tunesmith.serve.vllm",
+    "tunesmith.serve.vllm.engine",
     "tunesmith.train.spec",
     "tunesmith.api.app",
     "tunesmith.cli.app",

@@ -196,7 +196,9 @@ class Decoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary for any stack of hidden states (..., E) -> (..., V)."""
-        logits, cap = F.linear(hidden, self.head), self.config.logit_softcap
+        name = EMBEDDING if self.config.tie_embeddings else HEAD
+        (logits,) = self._products((name.removesuffix(".weight"),), hidden)
+        cap = self.config.logit_softcap
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def _attention(
@@ -267,10 +269,11 @@ def seen(positions_BT: Tensor, num_stored: int, rule: AttentionRule) -> Tensor:
 def attend(
     q_BTHD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_BTS: Tensor | None, rule: AttentionRule
 ) -> Tensor:
-    """Grouped attention (B, T, H, D) of what the mask shows; causal where there is no mask."""
+    """Grouped attention (B, T, H, D) of what the mask shows, causal where there is none: True where
+    a position is seen or, where scores are not capped, what is added to them."""
     B, T, H, D = q_BTHD.shape
     K, S = k_BKSD.shape[1:3]
-    assert mask_BTS is not None or S == T, "stored positions need a mask"
+    assert mask_BTS is not None or T in (1, S), "stored positions need a mask"
     if rule.softcap is not None:
         return _attend_capped(q_BTHD, k_BKSD, v_BKSD, mask_BTS, rule)
     mask = None if mask_BTS is None else mask_BTS[:, None]
@@ -306,7 +309,8 @@ def _attend_capped(
     K, S = k_BKSD.shape[1:3]
     assert rule.softcap is not None
     if mask_BTS is None:
-        mask_BTS = seen(torch.arange(T, device=q_BTHD.device)[None], S, AttentionRule())
+        positions_BT = torch.arange(S - T, S, device=q_BTHD.device)[None]
+        mask_BTS = seen(positions_BT, S, AttentionRule())
     # The heads of a group stand in as more positions, so that no key is copied for them.
     q_BKGTD = q_BTHD.reshape(B, T, K, H // K, D).permute(0, 2, 3, 1, 4)
     scale = D**-0.5 if rule.scale is None else rule.scale

@@ -20,12 +20,16 @@ from torch.autograd import Function
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm (Zhang and Sennrich 2019), computed in fp32 and cast back."""
+    if not torch.is_grad_enabled():
+        return _normed(x, weight, eps)[0]
     out: Tensor = _Norm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
     return out
 
 
 def turn(x_BTHD: Tensor, cos_BT1D: Tensor, sin_BT1D: Tensor) -> Tensor:
     """Rotary position embedding (Su et al. 2021) in the half-split layout of Hugging Face."""
+    if not torch.is_grad_enabled():
+        return _turned(x_BTHD, cos_BT1D, sin_BT1D, 1)
     out: Tensor = _Turn.apply(x_BTHD, cos_BT1D, sin_BT1D)  # type: ignore[no-untyped-call]
     return out
 
@@ -49,15 +53,20 @@ def adapted_products(
     return tuple(out_TF.view(*x.shape[:-1], -1) for out_TF in outputs)
 
 
+def _normed(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The normed x, and what each of its rows was multiplied by."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    mean_square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_() / x.shape[-1]
+    factor = mean_square.add_(eps).rsqrt_()
+    return (wide * factor).to(x.dtype).mul_(weight), factor
+
+
 class _Norm(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean_square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_() / x.shape[-1]
-        factor = mean_square.add_(eps).rsqrt_()
+        normed, factor = _normed(x, weight, eps)
         ctx.save_for_backward(x, weight, factor)
-        normed: Tensor = (wide * factor).to(x.dtype)
-        return normed.mul_(weight)
+        return normed
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

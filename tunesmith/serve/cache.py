@@ -206,11 +206,16 @@ class _Part:
         return attend(q_BTHD, k_BKSD, v_BKSD, self._mask(rule), rule).flatten(0, 1)
 
     def _mask(self, rule: AttentionRule) -> Tensor | None:
-        """None where causal attention over the new positions is all there is."""
-        if self._is_plain and (rule.window is None or rule.window >= self._num_attended):
+        """None where all that is stored is seen, or causal attention is all there is."""
+        everything = self._is_plain or (self._is_uniform and self._shape[1] == 1)
+        if everything and (rule.window is None or rule.window >= self._num_attended):
             return None
         if rule not in self._masks:
-            self._masks[rule] = seen(self._positions_BT, self._num_attended, rule)
+            mask = seen(self._positions_BT, self._num_attended, rule)
+            if rule.softcap is None:
+                # What is added to the scores: attention would make it anew in each layer.
+                mask = torch.where(mask, 0.0, -torch.inf).to(self._cache._dtype)
+            self._masks[rule] = mask
         return self._masks[rule]
 
 

@@ -10,12 +10,13 @@ import torch
 
 from tunesmith.errors import AdapterError, BaseModelError
 from tunesmith.model.adapter_files import WEIGHTS, content_hash
+from tunesmith.model.frozen import freeze
 from tunesmith.model.listing import problem_of
 from tunesmith.model.load import CausalModel, load_model, read_config
 from tunesmith.model.lora import Adapter
 from tunesmith.model.merge import stored_tensors
 from tunesmith.model.nf4_files import is_nf4
-from tunesmith.serve.precision import compute_dtype
+from tunesmith.model.precision import compute_dtype
 from tunesmith.serve.protocol import AdapterRef
 from tunesmith.serve.rows import rows_of
 
@@ -92,7 +93,7 @@ def load_base(base: Path, device: str, dtype: torch.dtype | None) -> CausalModel
                 f"The files in {base} are not the model that was trained: {problem}. Restore them "
                 "from a backup or train again."
             )
-    model = load_model(base, dtype=dtype, device=device)
+    model = freeze(load_model(base, dtype=dtype, device=device))
     with torch.inference_mode():
         rows = rows_of(model, max_rows=1)
         rows.reserve(1, sum(len(ids[0]) for ids in WARM_UP))

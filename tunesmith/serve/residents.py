@@ -294,4 +294,5 @@ def _describe(model: CausalModel | None) -> dict[str, Any]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "slow": model.slow,
+        "products": getattr(model, "products", "plain"),
     }

@@ -13,12 +13,13 @@ import torch
 from tests.tiny_base import write_tiny_base
 from tunesmith.bases import embedded_directory
 from tunesmith.errors import AdapterError, BaseModelError
+from tunesmith.model import precision
 from tunesmith.model.adapter_files import CONFIG, LoraSpec
 from tunesmith.model.listing import write_listing
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.model.nf4_write import write_nf4
-from tunesmith.serve import precision
+from tunesmith.model.precision import bf16_speedup, compute_dtype
 from tunesmith.serve.loading import (
     device_for,
     load_adapter,
@@ -27,7 +28,6 @@ from tunesmith.serve.loading import (
     plan_base,
     signature,
 )
-from tunesmith.serve.precision import bf16_speedup, compute_dtype
 from tunesmith.serve.protocol import AdapterRef
 
 WIDE = {"hidden_size": 2048, "intermediate_size": 8192}
@@ -124,7 +124,7 @@ def test_a_whole_model_is_served_as_it_was_trained_or_not_at_all(tmp_path: Path)
 def test_a_base_in_four_bits_is_planned_as_it_will_be_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunesmith.serve.precision.bf16_speedup", lambda *_: 0.0)
+    monkeypatch.setattr("tunesmith.model.precision.bf16_speedup", lambda *_: 0.0)
     write_nf4(embedded_directory(), tmp_path / "nf4")
     num_bytes, dtype = plan_base(tmp_path / "nf4", "cpu")
     assert dtype is torch.float32

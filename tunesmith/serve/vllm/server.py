@@ -27,8 +27,8 @@ import httpx2
 from tunesmith.errors import AdapterError, BaseModelError, EngineUnavailable, TunesmithError
 from tunesmith.model.adapter_files import content_hash, read_spec
 from tunesmith.ops.lifeline import end_with
-from tunesmith.serve import vllm_wire
 from tunesmith.serve.protocol import AdapterRef
+from tunesmith.serve.vllm import wire
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class VllmServer:
         except httpx2.HTTPError as error:
             raise gone(error) from error
         if answer.status_code != 200:
-            raise vllm_wire.error_of(answer.status_code, answer.content)
+            raise wire.error_of(answer.status_code, answer.content)
         return answer.content
 
     def _hold(self, ref: AdapterRef) -> Held:
@@ -201,14 +201,20 @@ class VllmServer:
                     f"The adapter {short} cannot be used. {error.message}"
                 ) from error
 
+    def terminate(self) -> None:
+        """Asks the process to end, if it is ours."""
+        if self.process is not None and self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.terminate()
+
     async def close(self) -> None:
         """Ends the process, if it is ours, with all that it started."""
         await self.client.aclose()
         process = self.process
         if process is None or process.returncode is not None:
             return
+        self.terminate()
         with contextlib.suppress(ProcessLookupError):
-            process.terminate()
             try:
                 await asyncio.wait_for(process.wait(), STOP_S)
             except TimeoutError:
@@ -249,7 +255,7 @@ async def models_of(client: httpx2.AsyncClient) -> list[dict[str, Any]]:
     except httpx2.HTTPError as error:
         raise gone(error) from error
     if answer.status_code != 200:
-        raise vllm_wire.error_of(answer.status_code, answer.content)
+        raise wire.error_of(answer.status_code, answer.content)
     found: list[dict[str, Any]] = answer.json()["data"]
     return found
 

@@ -15,7 +15,6 @@ from jsonschema import Draft202012Validator
 
 from tests.vllm_exchanges import RECORDED
 from tunesmith.errors import EngineError, TunesmithError
-from tunesmith.serve import vllm_wire
 from tunesmith.serve.protocol import (
     Delta,
     GenRequest,
@@ -24,7 +23,8 @@ from tunesmith.serve.protocol import (
     Overloaded,
     ScoreRequest,
 )
-from tunesmith.serve.vllm_server import RANKS, Room, command, environment
+from tunesmith.serve.vllm import wire
+from tunesmith.serve.vllm.server import RANKS, Room, command, environment
 
 SCHEMAS = json.loads((RECORDED.parent / "schemas.json").read_text())["schemas"]
 BASE = Path("/bases/tiny")
@@ -51,7 +51,7 @@ def holds(body: Any, name: str) -> None:
 
 @pytest.mark.parametrize("case", REQUESTS)
 def test_a_request_fits_the_published_schema(case: str) -> None:
-    body = vllm_wire.completion(REQUESTS[case], 0, "tiny", 100)
+    body = wire.completion(REQUESTS[case], 0, "tiny", 100)
     holds(body, "CompletionRequest")
     assert set(body.get("structured_outputs", {})) <= set(
         SCHEMAS["StructuredOutputsParams"]["properties"]
@@ -59,7 +59,7 @@ def test_a_request_fits_the_published_schema(case: str) -> None:
 
 
 def test_other_bodies_fit_the_published_schema() -> None:
-    holds(vllm_wire.score(ScoreRequest(BASE, [1], [2]), "tiny"), "CompletionRequest")
+    holds(wire.score(ScoreRequest(BASE, [1], [2]), "tiny"), "CompletionRequest")
     holds({"lora_name": "a-0", "lora_path": "/a"}, "LoadLoRAAdapterRequest")
     holds({"lora_name": "a-0"}, "UnloadLoRAAdapterRequest")
 
@@ -81,15 +81,15 @@ def test_every_recorded_request_fits_the_published_schema() -> None:
 
 
 def test_every_choice_has_a_seed_of_its_own_and_never_the_one_for_none() -> None:
-    seeds = {vllm_wire.choice_seed(seed, index) for seed in (-1, 0, 2**63) for index in range(50)}
+    seeds = {wire.choice_seed(seed, index) for seed in (-1, 0, 2**63) for index in range(50)}
     assert len(seeds) == 150
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 def test_an_answer_ends_where_the_context_does() -> None:
-    assert vllm_wire.completion(PLAIN, 0, "tiny", 8)["max_tokens"] == 5
+    assert wire.completion(PLAIN, 0, "tiny", 8)["max_tokens"] == 5
     with pytest.raises(InvalidRequest, match="context is 3"):
-        vllm_wire.completion(PLAIN, 0, "tiny", 3)
+        wire.completion(PLAIN, 0, "tiny", 3)
 
 
 def chunk(ids: list[int], reason: str | None = None, logprobs: Any = None) -> dict[str, Any]:
@@ -98,17 +98,17 @@ def chunk(ids: list[int], reason: str | None = None, logprobs: Any = None) -> di
 
 
 def test_a_stop_token_is_not_told() -> None:
-    assert vllm_wire.delta_of(chunk([5, 7], "stop"), 3, None) == Delta(3, [5], None, "stop")
-    assert vllm_wire.delta_of(chunk([5, 7], "length"), 0, None) == Delta(0, [5, 7], None, "length")
-    assert vllm_wire.delta_of({"choices": [], "usage": {}}, 0, None) is None
+    assert wire.delta_of(chunk([5, 7], "stop"), 3, None) == Delta(3, [5], None, "stop")
+    assert wire.delta_of(chunk([5, 7], "length"), 0, None) == Delta(0, [5, 7], None, "length")
+    assert wire.delta_of({"choices": [], "usage": {}}, 0, None) is None
     with pytest.raises(EngineError, match="abort"):
-        vllm_wire.delta_of(chunk([], "abort"), 0, None)
+        wire.delta_of(chunk([], "abort"), 0, None)
 
 
 def test_log_probabilities_are_of_ids_the_best_first() -> None:
     top = {"token_id:9": -3.0, "token_id:4": -0.5, "token_id:5": -1.0}
     told = chunk([9], None, {"token_logprobs": [-3.0], "top_logprobs": [top]})
-    delta = vllm_wire.delta_of(told, 0, 2)
+    delta = wire.delta_of(told, 0, 2)
     assert delta is not None and delta.logprobs is not None
     assert delta.logprobs[0].logprob == -3.0
     assert delta.logprobs[0].top == [(4, -0.5), (5, -1.0)]
@@ -120,14 +120,14 @@ def test_log_probabilities_are_of_ids_the_best_first() -> None:
         (400, "Grammar error: 1(9)", InvalidGrammar),
         (400, "top_p must be in (0, 1]", InvalidRequest),
         (401, "Unauthorized", EngineError),
-        (404, "The model `a-0` does not exist.", vllm_wire.NotLoaded),
+        (404, "The model `a-0` does not exist.", wire.NotLoaded),
         (503, "busy", Overloaded),
         (500, "EngineCore encountered an issue.", EngineError),
     ],
 )
 def test_errors(status: int, message: str, kind: type[TunesmithError]) -> None:
     body = json.dumps({"error": {"message": message, "code": status}}).encode()
-    error = vllm_wire.error_of(status, body)
+    error = wire.error_of(status, body)
     assert type(error) is kind
     assert message in error.message
 
@@ -138,7 +138,7 @@ def read(stream: bytes, size: int) -> list[Any]:
             yield stream[start : start + size]
 
     async def collect() -> list[Any]:
-        return [each async for each in vllm_wire.events(pieces())]
+        return [each async for each in wire.events(pieces())]
 
     return asyncio.run(collect())
 

@@ -21,7 +21,6 @@ import httpx2
 
 from tunesmith.errors import BaseModelError, EngineError, TunesmithError
 from tunesmith.model.adapter_files import read_spec
-from tunesmith.serve import vllm_server, vllm_wire
 from tunesmith.serve.protocol import (
     AdapterRef,
     DeadlineExceeded,
@@ -33,7 +32,9 @@ from tunesmith.serve.protocol import (
     PassRequest,
     ScoreRequest,
 )
-from tunesmith.serve.vllm_server import Room, VllmServer
+from tunesmith.serve.vllm import server as vllm_server
+from tunesmith.serve.vllm import wire
+from tunesmith.serve.vllm.server import Room, VllmServer
 
 log = logging.getLogger(__name__)
 
@@ -103,13 +104,11 @@ class VllmEngine:
             self._spawn(self._watch_remote())
 
     def close(self) -> None:
+        """Ends what runs, and tells the servers that are ours to end."""
         for task in list(self._tasks):
             task.cancel()
-
-    async def end_servers(self) -> None:
-        """Those that are ours."""
-        servers, self._servers = list(self._servers.values()), {}
-        await asyncio.gather(*(each.close() for each in servers))
+        for server in self._servers.values():
+            server.terminate()
 
     @property
     def state(self) -> str:
@@ -181,7 +180,7 @@ class VllmEngine:
             async with asyncio.timeout(request.deadline_s):
                 try:
                     await self._generate(run)
-                except vllm_wire.NotLoaded:
+                except wire.NotLoaded:
                     if run.num_generated or not request.adapter or not await self._forget(request):
                         raise
                     await self._generate(run)
@@ -232,12 +231,12 @@ class VllmEngine:
                     raise error
 
     async def _choose(self, run: Run, index: int, server: VllmServer, model: str) -> None:
-        body = vllm_wire.completion(run.request, index, model, server.max_positions)
+        body = wire.completion(run.request, index, model, server.max_positions)
         try:
             async with server.client.stream("POST", "/v1/completions", json=body) as answer:
                 if answer.status_code != 200:
-                    raise vllm_wire.error_of(answer.status_code, await answer.aread())
-                async for chunk in vllm_wire.events(answer.aiter_bytes()):
+                    raise wire.error_of(answer.status_code, await answer.aread())
+                async for chunk in wire.events(answer.aiter_bytes()):
                     self._tell(run, index, chunk)
         except httpx2.HTTPError as error:
             raise vllm_server.gone(error) from error
@@ -245,7 +244,7 @@ class VllmEngine:
     def _tell(self, run: Run, index: int, chunk: dict[str, Any]) -> None:
         details = (chunk.get("usage") or {}).get("prompt_tokens_details") or {}
         run.num_cached = max(run.num_cached, details.get("cached_tokens") or 0)
-        delta = vllm_wire.delta_of(chunk, index, run.request.top_logprobs)
+        delta = wire.delta_of(chunk, index, run.request.top_logprobs)
         if delta is None:
             return
         if run.first_token_s is None:
@@ -272,9 +271,9 @@ class VllmEngine:
         if self._draining:
             raise Draining("The engine is shutting down. Try again soon.")
         async with self._lease(request.base_path, request.adapter) as (server, model):
-            body = vllm_wire.score(request, model)
+            body = wire.score(request, model)
             answer = json.loads(await server.post("/v1/completions", body))
-        return vllm_wire.scores_of(answer, request)
+        return wire.scores_of(answer, request)
 
     # And this is about servers.
 
