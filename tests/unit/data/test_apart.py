@@ -9,21 +9,21 @@ import pytest
 from tunesmith.data.apart import (
     OUT_OF_MEMORY,
     CrashError,
-    Request,
     TooMuchError,
     _failure,
-    make_apart,
+    work_apart,
 )
+from tunesmith.data.report_page import Request
 
 
 def test_a_crash_tells_the_exception(tmp_path: Path) -> None:
     with pytest.raises(CrashError, match=r"FileNotFoundError.*no-such-file"):
-        make_apart(Request(str(tmp_path / "no-such-file")), timeout_s=60)
+        work_apart(Request(str(tmp_path / "no-such-file")), timeout_s=60)
 
 
 def test_time_that_is_over_is_told(tmp_path: Path) -> None:
     with pytest.raises(TooMuchError, match=r"more than 0\.01 s"):
-        make_apart(Request(str(tmp_path)), timeout_s=0.01)
+        work_apart(Request(str(tmp_path)), timeout_s=0.01)
 
 
 @pytest.mark.parametrize(
