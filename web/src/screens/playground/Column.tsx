@@ -77,9 +77,10 @@ export function Column(props: ColumnProps) {
           <Cold model={model} />
         ) : (
           <>
-            {answer.state === "waiting" ? <Waiting /> : <AnswerText answer={answer} view={view} first={first} />}
+            {answer.state === "waiting" && <Waiting />}
+            {answer.state !== "waiting" && !(answer.state === "failed" && answer.text === "") && <AnswerText answer={answer} view={view} first={first} />}
             {answer.state === "failed" && (
-              <div className="mt-3">
+              <div className={answer.text === "" ? "" : "mt-3"}>
                 <ErrorBox error={answer.error} />
               </div>
             )}
