@@ -1,6 +1,6 @@
 /** The keys of the project: made, seen, revoked. */
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { Plus } from "lucide-react";
+import { Plus, Trash2 } from "lucide-react";
 import { useMemo, useState } from "react";
 
 import { keysQuery, revokeKey, type Key } from "@/api/keys";
@@ -8,7 +8,6 @@ import { sessionQuery } from "@/api/queries";
 import { Badge } from "@/parts/Badge";
 import { Button } from "@/parts/Button";
 import { Confirm } from "@/parts/Dialog";
-import { Card } from "@/parts/Page";
 import { Table, type ColumnDef } from "@/parts/Table";
 import { Tip } from "@/parts/Tip";
 import { useToast } from "@/parts/Toast";
@@ -31,7 +30,11 @@ export function Keys() {
     </Button>
   );
   return (
-    <Card title="API keys" actions={create} className="lg:col-span-2">
+    <section className="min-w-0 lg:col-span-2">
+      <div className="mb-3 flex min-h-7 items-center justify-between gap-2">
+        <h2 className="text-sm font-semibold">API keys</h2>
+        {create}
+      </div>
       {keys.isPending ? (
         <Loading />
       ) : isDenied(keys.error) ? (
@@ -45,10 +48,10 @@ export function Keys() {
       ) : (
         <Table label="API keys" rows={keys.data} columns={columns} rowKey={(key) => key.id} />
       )}
-      <p className="mt-3 text-xs text-faint">Keys in use, oldest first. A whole key is shown once, when it is made.</p>
+      {keys.isSuccess && <p className="mt-3 text-xs text-faint">Keys in use, oldest first. A whole key is shown once, when it is made.</p>}
       <NewKeyDialog open={makes} onOpenChange={setMakes} ownScopes={own?.scopes ?? []} />
       <Revoke target={revoked} isOwn={revoked?.id === ownId} onClose={() => setRevoked(null)} />
-    </Card>
+    </section>
   );
 }
 
@@ -126,7 +129,8 @@ function columnsOf(ownId: string | undefined, revoke: (key: Key) => void): Colum
       cell: ({ row: { original: key } }) => (
         <div className="text-right">
           <Button size="sm" kind="danger" aria-label={`Revoke ${key.name}`} onClick={() => revoke(key)}>
-            Revoke
+            <Trash2 size={14} className="sm:hidden" />
+            <span className="max-sm:hidden">Revoke</span>
           </Button>
         </div>
       ),

@@ -90,11 +90,11 @@ function Form({ open, onOpenChange, ownScopes, onMade }: Props & { onMade: (made
         <SelectField label="Expires" value={lifetime} onChange={(event) => setLifetime(event.target.value)} options={LIFETIMES} />
         {ownScopes.length > 0 && <SwitchField label="Only some of what the role may do" checked={narrows} onChange={setNarrows} />}
         {narrows && (
-          <fieldset className="rounded-lg border border-line px-4 py-3">
+          <fieldset className="rounded-lg border border-line px-3 py-3">
             <legend className="px-1 text-xs text-faint">Scopes; those that the role does not have give nothing</legend>
-            <div className="grid gap-x-6 gap-y-1.5 sm:grid-cols-2">
+            <div className="grid gap-x-3 gap-y-1.5 sm:grid-cols-2">
               {ownScopes.map((scope) => (
-                <label key={scope} className="flex items-start gap-2 font-mono text-xs [overflow-wrap:anywhere]">
+                <label key={scope} className="flex items-start gap-2 font-mono text-[0.6875rem] [overflow-wrap:anywhere]">
                   <input type="checkbox" className="mt-0.5 accent-accent" checked={scopes.includes(scope)} onChange={() => flip(scope)} />
                   {scope}
                 </label>
@@ -113,6 +113,7 @@ function Made({ made, open, onOpenChange }: { made: NewKey; open: boolean; onOpe
     <Dialog
       open={open}
       onOpenChange={onOpenChange}
+      firm
       title="Copy the key now"
       footer={
         <Button kind="primary" onClick={() => onOpenChange(false)}>

@@ -19,12 +19,12 @@ export function Settings() {
     <Page title="Keys & settings">
       <div className="grid gap-5 lg:grid-cols-2">
         <Keys />
-        <Session />
-        <Server />
         <div className="flex flex-col gap-5">
+          <Session />
           <Appearance />
-          <Keyboard />
         </div>
+        <Server />
+        <Keyboard />
       </div>
     </Page>
   );
@@ -119,8 +119,8 @@ const KEYS: [string, string][] = [
 
 function Keyboard() {
   return (
-    <Card title="Keyboard">
-      <dl className="grid gap-x-8 gap-y-1.5 text-sm sm:grid-cols-2">
+    <Card title="Keyboard" className="lg:col-span-2">
+      <dl className="grid gap-x-8 gap-y-1.5 text-sm sm:grid-cols-2 lg:grid-cols-4">
         {KEYS.map(([keys, does]) => (
           <div key={keys} className="flex items-center gap-3">
             <dt className="w-16 shrink-0">

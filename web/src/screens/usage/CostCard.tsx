@@ -38,6 +38,7 @@ export function CostCard({ buckets, items, nanos }: { buckets: Bucket[]; items: 
           )}
           <SumTable
             label="By line item"
+            secondary={[1]}
             heads={["Line item", "Quantity", "Cost"]}
             rows={items.map((each) => [each.item, `${count(each.quantity)} ${UNITS[each.unit] ?? each.unit}`, dollars(each.nanos / 1e9)])}
             foot={["Total", "", dollars(nanos / 1e9)]}

@@ -47,7 +47,8 @@ export function TokensCard({ buckets, models }: { buckets: Bucket[]; models: Mod
           </TabBar>
           <SumTable
             label="By model"
-            heads={["Model", "Requests", "Input tokens", "cached", "Output tokens"]}
+            secondary={[1, 3]}
+            heads={["Model", "Requests", "Input tokens", "Cached input", "Output tokens"]}
             rows={models.map((each) => [each.model, count(each.requests), count(each.input), count(each.cached), count(each.output)])}
             foot={["Total", count(all.requests), count(all.input), count(all.cached), count(all.output)]}
           />

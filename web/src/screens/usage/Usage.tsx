@@ -29,7 +29,7 @@ export function Usage() {
     >
       {isDenied(error) ? (
         <Denied title="Owners of the default project see the usage" error={error}>
-          What a job has cost is on the job's own page. On the server, <code>tunesmith usage</code> shows all of it.
+          What a job has cost is at <code>/v1/tunesmith/jobs/ID/cost</code>. On the server, <code>tunesmith usage</code> shows all.
         </Denied>
       ) : error ? (
         <ErrorBox error={error} retry={() => void Promise.all([usage.refetch(), costs.refetch()])} />
