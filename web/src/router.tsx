@@ -127,12 +127,14 @@ const evals = createRoute({
 const usage = createRoute({
   getParentRoute: () => shell,
   path: "/usage",
-  component: lazyRouteComponent(() => import("@/screens/later/Later"), "Usage"),
+  validateSearch: (search: Record<string, unknown>): { project?: string } => text(search, "project"),
+  component: lazyRouteComponent(() => import("@/screens/usage/Usage"), "Usage"),
 });
 const limits = createRoute({
   getParentRoute: () => shell,
   path: "/limits",
-  component: lazyRouteComponent(() => import("@/screens/later/Later"), "Limits"),
+  validateSearch: (search: Record<string, unknown>): { project?: string } => text(search, "project"),
+  component: lazyRouteComponent(() => import("@/screens/limits/Limits"), "Limits"),
 });
 
 export const router = createRouter({

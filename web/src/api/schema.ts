@@ -411,6 +411,447 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/moderations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create Moderation
+         * @description A result for each text; parts of one message are one text.
+         */
+        post: operations["create_moderation_v1_moderations_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/admin_api_keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List Admin Keys */
+        get: operations["list_admin_keys_v1_organization_admin_api_keys_get"];
+        put?: never;
+        /**
+         * Create Admin Key
+         * @description A key of the organisation; shown this once.
+         */
+        post: operations["create_admin_key_v1_organization_admin_api_keys_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/admin_api_keys/{key_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Retrieve Admin Key */
+        get: operations["retrieve_admin_key_v1_organization_admin_api_keys__key_id__get"];
+        put?: never;
+        post?: never;
+        /** Delete Admin Key */
+        delete: operations["delete_admin_key_v1_organization_admin_api_keys__key_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/audit_logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Audit Logs
+         * @description Newest first.
+         */
+        get: operations["list_audit_logs_v1_organization_audit_logs_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/costs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Costs
+         * @description At the prices of the time; training is booked when a round of it ends.
+         */
+        get: operations["costs_v1_organization_costs_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/projects": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Projects
+         * @description Oldest first.
+         */
+        get: operations["list_projects_v1_organization_projects_get"];
+        put?: never;
+        /** Create Project */
+        post: operations["create_project_v1_organization_projects_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/projects/{project_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Retrieve Project */
+        get: operations["retrieve_project_v1_organization_projects__project_id__get"];
+        put?: never;
+        /** Update Project */
+        post: operations["update_project_v1_organization_projects__project_id__post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/projects/{project_id}/api_keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Project Keys
+         * @description Those in use, oldest first.
+         */
+        get: operations["list_project_keys_v1_organization_projects__project_id__api_keys_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/projects/{project_id}/api_keys/{key_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Retrieve Project Key */
+        get: operations["retrieve_project_key_v1_organization_projects__project_id__api_keys__key_id__get"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete Project Key
+         * @description From the next request on it opens nothing.
+         */
+        delete: operations["delete_project_key_v1_organization_projects__project_id__api_keys__key_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/projects/{project_id}/archive": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Archive Project
+         * @description Its keys open nothing from now on; what it has stays on disk.
+         */
+        post: operations["archive_project_v1_organization_projects__project_id__archive_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/projects/{project_id}/rate_limits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Rate Limits
+         * @description Of the bases that the project may use, by name.
+         */
+        get: operations["list_rate_limits_v1_organization_projects__project_id__rate_limits_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/projects/{project_id}/rate_limits/{rate_limit_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Update Rate Limit
+         * @description Goes for the next request here, and within a second in other processes.
+         */
+        post: operations["update_rate_limit_v1_organization_projects__project_id__rate_limits__rate_limit_id__post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/projects/{project_id}/service_accounts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List Service Accounts */
+        get: operations["list_service_accounts_v1_organization_projects__project_id__service_accounts_get"];
+        put?: never;
+        /**
+         * Create Service Account
+         * @description With a key, which is shown this once, unless none is wanted.
+         */
+        post: operations["create_service_account_v1_organization_projects__project_id__service_accounts_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/projects/{project_id}/service_accounts/{account_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Retrieve Service Account */
+        get: operations["retrieve_service_account_v1_organization_projects__project_id__service_accounts__account_id__get"];
+        put?: never;
+        /** Update Service Account */
+        post: operations["update_service_account_v1_organization_projects__project_id__service_accounts__account_id__post"];
+        /**
+         * Delete Service Account
+         * @description Ends its keys with it.
+         */
+        delete: operations["delete_service_account_v1_organization_projects__project_id__service_accounts__account_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/projects/{project_id}/service_accounts/{account_id}/api_keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create Service Account Key
+         * @description A further key, shown this once.
+         */
+        post: operations["create_service_account_key_v1_organization_projects__project_id__service_accounts__account_id__api_keys_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/projects/{project_id}/users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List Project Users */
+        get: operations["list_project_users_v1_organization_projects__project_id__users_get"];
+        put?: never;
+        /**
+         * Create Project User
+         * @description Adds a user of the organisation to a project.
+         */
+        post: operations["create_project_user_v1_organization_projects__project_id__users_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/projects/{project_id}/users/{user_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Retrieve Project User */
+        get: operations["retrieve_project_user_v1_organization_projects__project_id__users__user_id__get"];
+        put?: never;
+        /** Update Project User */
+        post: operations["update_project_user_v1_organization_projects__project_id__users__user_id__post"];
+        /**
+         * Delete Project User
+         * @description Ends the keys that the user has in the project.
+         */
+        delete: operations["delete_project_user_v1_organization_projects__project_id__users__user_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/usage/completions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Completions Usage
+         * @description Chats and legacy completions. There are no batches here, and one service tier.
+         */
+        get: operations["completions_usage_v1_organization_usage_completions_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/usage/embeddings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Embeddings Usage */
+        get: operations["embeddings_usage_v1_organization_usage_embeddings_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/usage/moderations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Moderations Usage */
+        get: operations["moderations_usage_v1_organization_usage_moderations_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Users
+         * @description Oldest first.
+         */
+        get: operations["list_users_v1_organization_users_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/users/{user_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Retrieve User */
+        get: operations["retrieve_user_v1_organization_users__user_id__get"];
+        put?: never;
+        /** Update User */
+        post: operations["update_user_v1_organization_users__user_id__post"];
+        /**
+         * Delete User
+         * @description Ends the user's keys in all projects.
+         */
+        delete: operations["delete_user_v1_organization_users__user_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tunesmith/data/fix": {
         parameters: {
             query?: never;
@@ -580,7 +1021,8 @@ export interface paths {
         };
         /**
          * Stream Events
-         * @description Events of all jobs, or of one, from now on or after an event; with each, its job's state.
+         * @description Events of the project's jobs, or of one, from now on or after an event; with each, its
+         *     job's state.
          */
         get: operations["stream_events_v1_tunesmith_events_get"];
         put?: never;
@@ -628,6 +1070,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tunesmith/jobs/{job_id}/cost": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Job Cost
+         * @description Before and after.
+         */
+        get: operations["job_cost_v1_tunesmith_jobs__job_id__cost_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tunesmith/jobs/{job_id}/metrics": {
         parameters: {
             query?: never;
@@ -640,6 +1102,26 @@ export interface paths {
          * @description By step: what a trainer that was killed did again is the same step, told once.
          */
         get: operations["show_metrics_v1_tunesmith_jobs__job_id__metrics_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tunesmith/jobs/{job_id}/moderation": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Flagged Rows
+         * @description The flagged rows in the order of the files, the training file first.
+         */
+        get: operations["list_flagged_rows_v1_tunesmith_jobs__job_id__moderation_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -725,6 +1207,47 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tunesmith/keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Own Keys
+         * @description The keys in use of the caller's project.
+         */
+        get: operations["list_own_keys_v1_tunesmith_keys_get"];
+        put?: never;
+        /**
+         * Create Own Key
+         * @description A key of the caller's project, with at most the caller's rights; shown this once.
+         */
+        post: operations["create_own_key_v1_tunesmith_keys_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tunesmith/keys/{key_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Delete Own Key */
+        delete: operations["delete_own_key_v1_tunesmith_keys__key_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tunesmith/models/{name}/files": {
         parameters: {
             query?: never;
@@ -739,6 +1262,27 @@ export interface paths {
         get: operations["download_model_v1_tunesmith_models__name__files_get"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tunesmith/notifications": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Retrieve Notifications */
+        get: operations["retrieve_notifications_v1_tunesmith_notifications_get"];
+        put?: never;
+        /**
+         * Update Notifications
+         * @description Whoever is named gets an e-mail at the end of every job of the project.
+         */
+        post: operations["update_notifications_v1_tunesmith_notifications_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -790,10 +1334,210 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tunesmith/webhook_deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Deliveries
+         * @description Newest first, with all attempts; those of e-mails too.
+         */
+        get: operations["list_deliveries_v1_tunesmith_webhook_deliveries_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tunesmith/webhook_deliveries/{delivery_id}/redeliver": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Redeliver
+         * @description Due at once, with the same event id, whatever became of it before.
+         */
+        post: operations["redeliver_v1_tunesmith_webhook_deliveries__delivery_id__redeliver_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhook_endpoints": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Endpoints
+         * @description Newest first.
+         */
+        get: operations["list_endpoints_v1_webhook_endpoints_get"];
+        put?: never;
+        /**
+         * Create Endpoint
+         * @description The only answer, but for a rotation's, that holds the signing secret.
+         */
+        post: operations["create_endpoint_v1_webhook_endpoints_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhook_endpoints/{endpoint_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Retrieve Endpoint */
+        get: operations["retrieve_endpoint_v1_webhook_endpoints__endpoint_id__get"];
+        put?: never;
+        /** Update Endpoint */
+        post: operations["update_endpoint_v1_webhook_endpoints__endpoint_id__post"];
+        /**
+         * Delete Endpoint
+         * @description What waits for it is not sent any more; its deliveries stay in the log.
+         */
+        delete: operations["delete_endpoint_v1_webhook_endpoints__endpoint_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhook_endpoints/{endpoint_id}/rotate_secret": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Rotate Secret
+         * @description A new signing secret; the one before signs as well for a day, if that is asked for.
+         */
+        post: operations["rotate_secret_v1_webhook_endpoints__endpoint_id__rotate_secret_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhook_endpoints/{endpoint_id}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Test Endpoint
+         * @description Sends a sample at once, and tells what the endpoint answered with.
+         */
+        post: operations["test_endpoint_v1_webhook_endpoints__endpoint_id__test_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhook_event_types": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List Event Types */
+        get: operations["list_event_types_v1_webhook_event_types_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** ActualMoney */
+        ActualMoney: {
+            /** Machine Seconds */
+            machine_seconds: number;
+            /** Tokens */
+            tokens: number;
+            /** Usd */
+            usd: number;
+        };
+        /** AdminKey */
+        AdminKey: {
+            /** Created At */
+            created_at: number;
+            /** Expires At */
+            expires_at: number | null;
+            /** Id */
+            id: string;
+            /** Last Used At */
+            last_used_at: number | null;
+            /** Name */
+            name: string;
+            /**
+             * Object
+             * @default organization.admin_api_key
+             * @constant
+             */
+            object: "organization.admin_api_key";
+            owner: components["schemas"]["AdminOwner"];
+            /** Redacted Value */
+            redacted_value: string;
+        };
+        /** AdminOwner */
+        AdminOwner: {
+            /** Created At */
+            created_at: number;
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Object */
+            object: string;
+            /** Role */
+            role: string;
+            /** Type */
+            type: string;
+        };
+        /** Amount */
+        Amount: {
+            /**
+             * Currency
+             * @default usd
+             * @constant
+             */
+            currency: "usd";
+            /** Value */
+            value: number;
+        };
         /** Answer */
         Answer: {
             /** Num Tokens */
@@ -803,6 +1547,72 @@ export interface components {
             /** Text */
             text: string;
         };
+        /** Attempt */
+        Attempt: {
+            /** At */
+            at: number;
+            /** Duration Ms */
+            duration_ms: number;
+            /** Error */
+            error: string | null;
+            /** Number */
+            number: number;
+            /** Status Code */
+            status_code: number | null;
+        };
+        /** AuditActor */
+        AuditActor: {
+            api_key: components["schemas"]["AuditActorKey"];
+            /**
+             * Type
+             * @default api_key
+             * @constant
+             */
+            type: "api_key";
+        };
+        /** AuditActorKey */
+        AuditActorKey: {
+            /** Id */
+            id: string;
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "user" | "service_account";
+            /** User */
+            user: {
+                [key: string]: string;
+            } | null;
+        };
+        /**
+         * AuditLog
+         * @description A change. What it was about stands under the name of its type, as published.
+         */
+        AuditLog: {
+            actor: components["schemas"]["AuditActor"] | null;
+            /** Effective At */
+            effective_at: number;
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default organization.audit_log
+             * @constant
+             */
+            object: "organization.audit_log";
+            project: components["schemas"]["AuditProject"] | null;
+            /** Type */
+            type: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /** AuditProject */
+        AuditProject: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+        };
         /** Bin */
         Bin: {
             /** Count */
@@ -811,6 +1621,21 @@ export interface components {
             high: number;
             /** Low */
             low: number;
+        };
+        /** Bucket */
+        Bucket: {
+            /** End Time */
+            end_time: number;
+            /**
+             * Object
+             * @default bucket
+             * @constant
+             */
+            object: "bucket";
+            /** Results */
+            results: (components["schemas"]["CompletionsUsage"] | components["schemas"]["EmbeddingsUsage"] | components["schemas"]["ModerationsUsage"] | components["schemas"]["Costs"])[];
+            /** Start Time */
+            start_time: number;
         };
         /**
          * Checkpoint
@@ -838,12 +1663,78 @@ export interface components {
             /** Step Number */
             step_number: number;
         };
+        /** CompletionsUsage */
+        CompletionsUsage: {
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Batch */
+            batch?: boolean | null;
+            /**
+             * Input Audio Tokens
+             * @default 0
+             */
+            input_audio_tokens: number;
+            /** Input Cached Tokens */
+            input_cached_tokens: number;
+            /** Input Tokens */
+            input_tokens: number;
+            /** Model */
+            model?: string | null;
+            /** Num Model Requests */
+            num_model_requests: number;
+            /**
+             * Object
+             * @default organization.usage.completions.result
+             * @constant
+             */
+            object: "organization.usage.completions.result";
+            /**
+             * Output Audio Tokens
+             * @default 0
+             */
+            output_audio_tokens: number;
+            /** Output Tokens */
+            output_tokens: number;
+            /** Project Id */
+            project_id?: string | null;
+            /** Service Tier */
+            service_tier?: string | null;
+            /** User Id */
+            user_id?: string | null;
+        };
+        /** Costs */
+        Costs: {
+            amount: components["schemas"]["Amount"];
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Line Item */
+            line_item?: string | null;
+            /**
+             * Object
+             * @default organization.costs.result
+             * @constant
+             */
+            object: "organization.costs.result";
+            /** Project Id */
+            project_id?: string | null;
+            /** Quantity */
+            quantity?: number | null;
+            /** Quantity Unit */
+            quantity_unit?: ("tokens" | "duration_hours") | null;
+        };
         /** Counted */
         Counted: {
             /** Count */
             count: number;
             /** Text */
             text: string;
+        };
+        /** CreateAdminKey */
+        CreateAdminKey: {
+            /** Expires In Seconds */
+            expires_in_seconds?: number | null;
+            /** Name */
+            name: string;
         };
         /**
          * CreateChatCompletion
@@ -977,6 +1868,15 @@ export interface components {
             /** User */
             user?: string | null;
         };
+        /** CreateEndpoint */
+        CreateEndpoint: {
+            /** Event Types */
+            event_types: string[];
+            /** Name */
+            name: string;
+            /** Url */
+            url: string;
+        };
         /**
          * CreateJob
          * @description The request. Ranges and the rest of the rules are `jobs/request.py`'s, for every caller.
@@ -1008,6 +1908,127 @@ export interface components {
             training_file: string;
             /** Validation File */
             validation_file?: string | null;
+        };
+        /** CreateModeration */
+        CreateModeration: {
+            /** Input */
+            input: string | string[] | (components["schemas"]["TextPart"] | components["schemas"]["ImagePart"])[];
+            /**
+             * Model
+             * @default omni-moderation-latest
+             */
+            model: string;
+        };
+        /** CreateProject */
+        CreateProject: {
+            /** Name */
+            name: string;
+        };
+        /** CreateProjectKey */
+        CreateProjectKey: {
+            /** Expires In Seconds */
+            expires_in_seconds?: number | null;
+            /** Name */
+            name: string;
+            /**
+             * Role
+             * @default member
+             */
+            role: string;
+            /** Scopes */
+            scopes?: string[] | null;
+            /** User Id */
+            user_id?: string | null;
+        };
+        /**
+         * CreateProjectUser
+         * @description One of both names the user.
+         */
+        CreateProjectUser: {
+            /** Email */
+            email?: string | null;
+            /** Role */
+            role: string;
+            /** User Id */
+            user_id?: string | null;
+        };
+        /** CreateServiceAccount */
+        CreateServiceAccount: {
+            /** Create Service Account Only */
+            create_service_account_only?: boolean | null;
+            /** Name */
+            name: string;
+        };
+        /** CreateServiceAccountKey */
+        CreateServiceAccountKey: {
+            /** Name */
+            name?: string | null;
+            /** Scopes */
+            scopes?: string[] | null;
+        };
+        /** Deleted */
+        Deleted: {
+            /**
+             * Deleted
+             * @default true
+             * @constant
+             */
+            deleted: true;
+            /** Id */
+            id: string;
+            /** Object */
+            object: string;
+        };
+        /** DeletedEndpoint */
+        DeletedEndpoint: {
+            /**
+             * Deleted
+             * @default true
+             * @constant
+             */
+            deleted: true;
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default webhook_endpoint.deleted
+             * @constant
+             */
+            object: "webhook_endpoint.deleted";
+        };
+        /**
+         * Delivery
+         * @description One event on its way to one receiver.
+         */
+        Delivery: {
+            /** Attempts */
+            attempts: components["schemas"]["Attempt"][];
+            /** Channel */
+            channel: string;
+            /** Created At */
+            created_at: number;
+            /** Event Id */
+            event_id: string;
+            /** Event Type */
+            event_type: string;
+            /** Finished At */
+            finished_at: number | null;
+            /** Id */
+            id: string;
+            /** Job Id */
+            job_id: string;
+            /** Next Attempt At */
+            next_attempt_at: number | null;
+            /**
+             * Object
+             * @default tunesmith.delivery
+             * @constant
+             */
+            object: "tunesmith.delivery";
+            /** State */
+            state: string;
+            /** Target */
+            target: string;
         };
         /** Demo */
         Demo: {
@@ -1076,6 +2097,78 @@ export interface components {
              */
             object: "list";
             usage: components["schemas"]["EmbeddingUsage"];
+        };
+        /** EmbeddingsUsage */
+        EmbeddingsUsage: {
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Input Tokens */
+            input_tokens: number;
+            /** Model */
+            model?: string | null;
+            /** Num Model Requests */
+            num_model_requests: number;
+            /**
+             * Object
+             * @default organization.usage.embeddings.result
+             * @constant
+             */
+            object: "organization.usage.embeddings.result";
+            /** Project Id */
+            project_id?: string | null;
+            /** User Id */
+            user_id?: string | null;
+        };
+        /** Endpoint */
+        Endpoint: {
+            /** Created At */
+            created_at: number;
+            /** Event Types */
+            event_types: string[];
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /**
+             * Object
+             * @default webhook_endpoint
+             * @constant
+             */
+            object: "webhook_endpoint";
+            /** Signing Secret Hint */
+            signing_secret_hint: string;
+            /** Updated At */
+            updated_at: number;
+            /** Url */
+            url: string;
+        };
+        /**
+         * EndpointWithSecret
+         * @description Of a create or a rotation, and never again.
+         */
+        EndpointWithSecret: {
+            /** Created At */
+            created_at: number;
+            /** Event Types */
+            event_types: string[];
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /**
+             * Object
+             * @default webhook_endpoint
+             * @constant
+             */
+            object: "webhook_endpoint";
+            /** Signing Secret */
+            signing_secret: string;
+            /** Signing Secret Hint */
+            signing_secret_hint: string;
+            /** Updated At */
+            updated_at: number;
+            /** Url */
+            url: string;
         };
         /** EngineStatus */
         EngineStatus: {
@@ -1151,6 +2244,17 @@ export interface components {
             object: "fine_tuning.job.event";
             /** Type */
             type: string;
+        };
+        /** EventTypeList */
+        EventTypeList: {
+            /** Data */
+            data: string[];
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
         };
         /** FileDeleted */
         FileDeleted: {
@@ -1292,6 +2396,33 @@ export interface components {
                 [key: string]: components["schemas"]["RepairInfo"];
             };
         };
+        /**
+         * FlaggedRow
+         * @description A row of a job's file with what it is flagged for.
+         */
+        FlaggedRow: {
+            /** Categories */
+            categories: {
+                [key: string]: number;
+            };
+            /**
+             * File
+             * @enum {string}
+             */
+            file: "training_file" | "validation_file";
+            /** Id */
+            id: string;
+            /** Line */
+            line: number;
+            /**
+             * Object
+             * @default tunesmith.flagged_row
+             * @constant
+             */
+            object: "tunesmith.flagged_row";
+            /** Row */
+            row: number;
+        };
         /** HTTPValidationError */
         HTTPValidationError: {
             /** Detail */
@@ -1318,6 +2449,20 @@ export interface components {
             text: string;
             /** Trained */
             trained: boolean;
+        };
+        /** ImagePart */
+        ImagePart: {
+            image_url: components["schemas"]["ImageUrl"];
+            /**
+             * Type
+             * @constant
+             */
+            type: "image_url";
+        };
+        /** ImageUrl */
+        ImageUrl: {
+            /** Url */
+            url: string;
         };
         /**
          * Index
@@ -1424,6 +2569,22 @@ export interface components {
             /** Validation File */
             validation_file: string | null;
         };
+        /**
+         * JobCost
+         * @description What a job was expected to cost when its files had been read, and what it cost so far.
+         */
+        JobCost: {
+            actual: components["schemas"]["ActualMoney"];
+            estimate: components["schemas"]["JobMoney"] | null;
+            /** Fine Tuning Job Id */
+            fine_tuning_job_id: string;
+            /**
+             * Object
+             * @default tunesmith.job_cost
+             * @constant
+             */
+            object: "tunesmith.job_cost";
+        };
         /** JobEstimate */
         JobEstimate: {
             /** Base */
@@ -1506,6 +2667,13 @@ export interface components {
             /** Steps */
             steps: number[];
         };
+        /** JobMoney */
+        JobMoney: {
+            /** Tokens */
+            tokens: number;
+            /** Usd */
+            usd: number;
+        };
         /**
          * JobNow
          * @description A job with how far it is.
@@ -1534,6 +2702,16 @@ export interface components {
             step: number;
             /** Total Steps */
             total_steps: number | null;
+        };
+        /**
+         * KeyOwner
+         * @description Empty for a key that is nobody's own: one that the command line made for a project.
+         */
+        KeyOwner: {
+            service_account?: components["schemas"]["OwnerServiceAccount"] | null;
+            /** Type */
+            type?: ("user" | "service_account") | null;
+            user?: components["schemas"]["OwnerUser"] | null;
         };
         /** Listing[Model] */
         Listing_Model_: {
@@ -1578,10 +2756,246 @@ export interface components {
              */
             object: "model";
         };
+        /** Moderation */
+        Moderation: {
+            /** Id */
+            id: string;
+            /** Model */
+            model: string;
+            /** Results */
+            results: components["schemas"]["ModerationResult"][];
+        };
+        /** ModerationResult */
+        ModerationResult: {
+            /** Categories */
+            categories: {
+                [key: string]: boolean;
+            };
+            /** Category Applied Input Types */
+            category_applied_input_types: {
+                [key: string]: "text"[];
+            };
+            /** Category Scores */
+            category_scores: {
+                [key: string]: number;
+            };
+            /** Flagged */
+            flagged: boolean;
+        };
+        /** ModerationsUsage */
+        ModerationsUsage: {
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Input Tokens */
+            input_tokens: number;
+            /** Model */
+            model?: string | null;
+            /** Num Model Requests */
+            num_model_requests: number;
+            /**
+             * Object
+             * @default organization.usage.moderations.result
+             * @constant
+             */
+            object: "organization.usage.moderations.result";
+            /** Project Id */
+            project_id?: string | null;
+            /** User Id */
+            user_id?: string | null;
+        };
+        /**
+         * NewAdminKey
+         * @description `value` is shown this once.
+         */
+        NewAdminKey: {
+            /** Created At */
+            created_at: number;
+            /** Expires At */
+            expires_at: number | null;
+            /** Id */
+            id: string;
+            /** Last Used At */
+            last_used_at: number | null;
+            /** Name */
+            name: string;
+            /**
+             * Object
+             * @default organization.admin_api_key
+             * @constant
+             */
+            object: "organization.admin_api_key";
+            owner: components["schemas"]["AdminOwner"];
+            /** Redacted Value */
+            redacted_value: string;
+            /** Value */
+            value: string;
+        };
+        /**
+         * NewProjectKey
+         * @description `value` is shown this once.
+         */
+        NewProjectKey: {
+            /** Created At */
+            created_at: number;
+            /** Expires At */
+            expires_at: number | null;
+            /** Id */
+            id: string;
+            /** Last Used At */
+            last_used_at: number | null;
+            /** Name */
+            name: string;
+            /**
+             * Object
+             * @default organization.project.api_key
+             * @constant
+             */
+            object: "organization.project.api_key";
+            owner: components["schemas"]["KeyOwner"];
+            /**
+             * Owner Project Access
+             * @enum {string}
+             */
+            owner_project_access: "active" | "inactive";
+            /** Redacted Value */
+            redacted_value: string;
+            /** Role */
+            role: string;
+            /** Scopes */
+            scopes: string[];
+            /** Value */
+            value: string;
+        };
+        /** NewServiceAccount */
+        NewServiceAccount: {
+            api_key: components["schemas"]["ServiceAccountKey"] | null;
+            /** Created At */
+            created_at: number;
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /**
+             * Object
+             * @default organization.project.service_account
+             * @constant
+             */
+            object: "organization.project.service_account";
+            /** Role */
+            role: string;
+        };
+        /**
+         * Notifications
+         * @description Whom a project wants told, and the trackers it has a key for.
+         */
+        Notifications: {
+            /** Emails */
+            emails: string[];
+            /**
+             * Object
+             * @default tunesmith.notifications
+             * @constant
+             */
+            object: "tunesmith.notifications";
+            /** Wandb Api Key Hint */
+            wandb_api_key_hint: string | null;
+        };
+        /** OwnerServiceAccount */
+        OwnerServiceAccount: {
+            /** Created At */
+            created_at: number;
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Role */
+            role: string;
+        };
+        /** OwnerUser */
+        OwnerUser: {
+            /** Created At */
+            created_at: number;
+            /** Email */
+            email: string;
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Role */
+            role: string;
+        };
+        /** Page[AdminKey] */
+        Page_AdminKey_: {
+            /** Data */
+            data: components["schemas"]["AdminKey"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+        };
+        /** Page[AuditLog] */
+        Page_AuditLog_: {
+            /** Data */
+            data: components["schemas"]["AuditLog"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+        };
         /** Page[Checkpoint] */
         Page_Checkpoint_: {
             /** Data */
             data: components["schemas"]["Checkpoint"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+        };
+        /** Page[Delivery] */
+        Page_Delivery_: {
+            /** Data */
+            data: components["schemas"]["Delivery"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+        };
+        /** Page[Endpoint] */
+        Page_Endpoint_: {
+            /** Data */
+            data: components["schemas"]["Endpoint"][];
             /** First Id */
             first_id: string | null;
             /** Has More */
@@ -1629,6 +3043,23 @@ export interface components {
              */
             object: "list";
         };
+        /** Page[FlaggedRow] */
+        Page_FlaggedRow_: {
+            /** Data */
+            data: components["schemas"]["FlaggedRow"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+        };
         /** Page[Job] */
         Page_Job_: {
             /** Data */
@@ -1646,10 +3077,112 @@ export interface components {
              */
             object: "list";
         };
+        /** Page[ProjectKey] */
+        Page_ProjectKey_: {
+            /** Data */
+            data: components["schemas"]["ProjectKey"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+        };
+        /** Page[ProjectRateLimit] */
+        Page_ProjectRateLimit_: {
+            /** Data */
+            data: components["schemas"]["ProjectRateLimit"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+        };
+        /** Page[ProjectUser] */
+        Page_ProjectUser_: {
+            /** Data */
+            data: components["schemas"]["ProjectUser"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+        };
+        /** Page[Project] */
+        Page_Project_: {
+            /** Data */
+            data: components["schemas"]["Project"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+        };
         /** Page[RowLoss] */
         Page_RowLoss_: {
             /** Data */
             data: components["schemas"]["RowLoss"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+        };
+        /** Page[ServiceAccount] */
+        Page_ServiceAccount_: {
+            /** Data */
+            data: components["schemas"]["ServiceAccount"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+        };
+        /** Page[User] */
+        Page_User_: {
+            /** Data */
+            data: components["schemas"]["User"][];
             /** First Id */
             first_id: string | null;
             /** Has More */
@@ -1696,6 +3229,105 @@ export interface components {
             basis: string;
             /** Usd */
             usd: string;
+        };
+        /** Project */
+        Project: {
+            /** Archived At */
+            archived_at: number | null;
+            /** Created At */
+            created_at: number;
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /**
+             * Object
+             * @default organization.project
+             * @constant
+             */
+            object: "organization.project";
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "active" | "archived";
+        };
+        /**
+         * ProjectKey
+         * @description A key without its secret. Role, scopes and expiry are this server's own fields.
+         */
+        ProjectKey: {
+            /** Created At */
+            created_at: number;
+            /** Expires At */
+            expires_at: number | null;
+            /** Id */
+            id: string;
+            /** Last Used At */
+            last_used_at: number | null;
+            /** Name */
+            name: string;
+            /**
+             * Object
+             * @default organization.project.api_key
+             * @constant
+             */
+            object: "organization.project.api_key";
+            owner: components["schemas"]["KeyOwner"];
+            /**
+             * Owner Project Access
+             * @enum {string}
+             */
+            owner_project_access: "active" | "inactive";
+            /** Redacted Value */
+            redacted_value: string;
+            /** Role */
+            role: string;
+            /** Scopes */
+            scopes: string[];
+        };
+        /**
+         * ProjectRateLimit
+         * @description 2147483647 stands for "no limit".
+         */
+        ProjectRateLimit: {
+            /** Id */
+            id: string;
+            /** Max Fine Tuning Jobs Per 1 Day */
+            max_fine_tuning_jobs_per_1_day: number;
+            /** Max Requests Per 1 Day */
+            max_requests_per_1_day: number;
+            /** Max Requests Per 1 Minute */
+            max_requests_per_1_minute: number;
+            /** Max Tokens Per 1 Minute */
+            max_tokens_per_1_minute: number;
+            /** Model */
+            model: string;
+            /**
+             * Object
+             * @default project.rate_limit
+             * @constant
+             */
+            object: "project.rate_limit";
+        };
+        /** ProjectUser */
+        ProjectUser: {
+            /** Added At */
+            added_at: number;
+            /** Email */
+            email: string;
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /**
+             * Object
+             * @default organization.project.user
+             * @constant
+             */
+            object: "organization.project.user";
+            /** Role */
+            role: string;
         };
         /** Prompt */
         Prompt: {
@@ -1832,6 +3464,14 @@ export interface components {
             /** Text */
             text: string;
         };
+        /** RotateSecret */
+        RotateSecret: {
+            /**
+             * Keep Old Secret Active For 24 Hours
+             * @default false
+             */
+            keep_old_secret_active_for_24_hours: boolean;
+        };
         /** RowAt */
         RowAt: {
             /** Is Cut */
@@ -1927,6 +3567,43 @@ export interface components {
             samples: components["schemas"]["Sample"][];
             /** Skipped */
             skipped: boolean;
+        };
+        /** ServiceAccount */
+        ServiceAccount: {
+            /** Created At */
+            created_at: number;
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /**
+             * Object
+             * @default organization.project.service_account
+             * @constant
+             */
+            object: "organization.project.service_account";
+            /** Role */
+            role: string;
+        };
+        /**
+         * ServiceAccountKey
+         * @description `value` is shown this once.
+         */
+        ServiceAccountKey: {
+            /** Created At */
+            created_at: number;
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /**
+             * Object
+             * @default organization.project.service_account.api_key
+             * @constant
+             */
+            object: "organization.project.service_account.api_key";
+            /** Value */
+            value: string;
         };
         /** Session */
         Session: {
@@ -2127,6 +3804,42 @@ export interface components {
             /** Include Usage */
             include_usage?: boolean | null;
         };
+        /** TestEndpoint */
+        TestEndpoint: {
+            /** Event Type */
+            event_type: string;
+        };
+        /** TestResult */
+        TestResult: {
+            /** Event Type */
+            event_type: string;
+            /**
+             * Object
+             * @default webhook_endpoint.test
+             * @constant
+             */
+            object: "webhook_endpoint.test";
+            /** Status Code */
+            status_code: number;
+            /**
+             * Success
+             * @default true
+             * @constant
+             */
+            success: true;
+            /** Webhook Endpoint Id */
+            webhook_endpoint_id: string;
+        };
+        /** TextPart */
+        TextPart: {
+            /** Text */
+            text: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "text";
+        };
         /** TokenCounts */
         TokenCounts: {
             /** Max Tokens */
@@ -2225,6 +3938,88 @@ export interface components {
             /** Tokens */
             tokens: number;
         };
+        /**
+         * UpdateEndpoint
+         * @description What is left out stays.
+         */
+        UpdateEndpoint: {
+            /** Event Types */
+            event_types?: string[] | null;
+            /** Name */
+            name?: string | null;
+            /** Url */
+            url?: string | null;
+        };
+        /**
+         * UpdateNotifications
+         * @description What is left out stays; an empty text takes the key away.
+         */
+        UpdateNotifications: {
+            /** Emails */
+            emails?: string[] | null;
+            /** Wandb Api Key */
+            wandb_api_key?: string | null;
+        };
+        /** UpdateProject */
+        UpdateProject: {
+            /** Name */
+            name?: string | null;
+        };
+        /** UpdateProjectUser */
+        UpdateProjectUser: {
+            /** Role */
+            role?: string | null;
+        };
+        /**
+         * UpdateRateLimit
+         * @description What is not named stays.
+         */
+        UpdateRateLimit: {
+            /** Batch 1 Day Max Input Tokens */
+            batch_1_day_max_input_tokens?: number | null;
+            /** Max Audio Megabytes Per 1 Minute */
+            max_audio_megabytes_per_1_minute?: number | null;
+            /** Max Fine Tuning Jobs Per 1 Day */
+            max_fine_tuning_jobs_per_1_day?: number | null;
+            /** Max Images Per 1 Minute */
+            max_images_per_1_minute?: number | null;
+            /** Max Requests Per 1 Day */
+            max_requests_per_1_day?: number | null;
+            /** Max Requests Per 1 Minute */
+            max_requests_per_1_minute?: number | null;
+            /** Max Tokens Per 1 Minute */
+            max_tokens_per_1_minute?: number | null;
+        };
+        /** UpdateServiceAccount */
+        UpdateServiceAccount: {
+            /** Name */
+            name?: string | null;
+            /** Role */
+            role?: string | null;
+        };
+        /** UpdateUser */
+        UpdateUser: {
+            /** Role */
+            role?: string | null;
+        };
+        /**
+         * UsagePage
+         * @description Goes on with `page=<next_page>` while `has_more`.
+         */
+        UsagePage: {
+            /** Data */
+            data: components["schemas"]["Bucket"][];
+            /** Has More */
+            has_more: boolean;
+            /** Next Page */
+            next_page: string | null;
+            /**
+             * Object
+             * @default page
+             * @constant
+             */
+            object: "page";
+        };
         /** UsedFile */
         UsedFile: {
             /** Bytes */
@@ -2237,6 +4032,25 @@ export interface components {
             id: string;
             /** Sha256 */
             sha256: string;
+        };
+        /** User */
+        User: {
+            /** Added At */
+            added_at: number;
+            /** Email */
+            email: string;
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /**
+             * Object
+             * @default organization.user
+             * @constant
+             */
+            object: "organization.user";
+            /** Role */
+            role: string;
         };
         /** ValidationError */
         ValidationError: {
@@ -3017,6 +4831,1182 @@ export interface operations {
             };
         };
     };
+    create_moderation_v1_moderations_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateModeration"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Moderation"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_admin_keys_v1_organization_admin_api_keys_get: {
+        parameters: {
+            query?: {
+                after?: string | null;
+                limit?: number;
+                order?: "asc" | "desc";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_AdminKey_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    create_admin_key_v1_organization_admin_api_keys_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateAdminKey"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewAdminKey"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    retrieve_admin_key_v1_organization_admin_api_keys__key_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                key_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AdminKey"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    delete_admin_key_v1_organization_admin_api_keys__key_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                key_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Deleted"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_audit_logs_v1_organization_audit_logs_get: {
+        parameters: {
+            query?: {
+                after?: string | null;
+                limit?: number;
+                "event_types[]"?: string[] | null;
+                "project_ids[]"?: string[] | null;
+                "actor_ids[]"?: string[] | null;
+                "resource_ids[]"?: string[] | null;
+                "effective_at[gte]"?: number | null;
+                "effective_at[lte]"?: number | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_AuditLog_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    costs_v1_organization_costs_get: {
+        parameters: {
+            query: {
+                start_time: number;
+                end_time?: number | null;
+                bucket_width?: "1d";
+                limit?: number | null;
+                page?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsagePage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_projects_v1_organization_projects_get: {
+        parameters: {
+            query?: {
+                after?: string | null;
+                limit?: number;
+                include_archived?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Project_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    create_project_v1_organization_projects_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateProject"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Project"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    retrieve_project_v1_organization_projects__project_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Project"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    update_project_v1_organization_projects__project_id__post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateProject"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Project"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_project_keys_v1_organization_projects__project_id__api_keys_get: {
+        parameters: {
+            query?: {
+                after?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_ProjectKey_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    retrieve_project_key_v1_organization_projects__project_id__api_keys__key_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+                key_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProjectKey"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    delete_project_key_v1_organization_projects__project_id__api_keys__key_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+                key_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Deleted"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    archive_project_v1_organization_projects__project_id__archive_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Project"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_rate_limits_v1_organization_projects__project_id__rate_limits_get: {
+        parameters: {
+            query?: {
+                after?: string | null;
+                before?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_ProjectRateLimit_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    update_rate_limit_v1_organization_projects__project_id__rate_limits__rate_limit_id__post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+                rate_limit_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateRateLimit"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProjectRateLimit"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_service_accounts_v1_organization_projects__project_id__service_accounts_get: {
+        parameters: {
+            query?: {
+                after?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_ServiceAccount_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    create_service_account_v1_organization_projects__project_id__service_accounts_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateServiceAccount"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewServiceAccount"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    retrieve_service_account_v1_organization_projects__project_id__service_accounts__account_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+                account_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServiceAccount"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    update_service_account_v1_organization_projects__project_id__service_accounts__account_id__post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+                account_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateServiceAccount"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServiceAccount"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    delete_service_account_v1_organization_projects__project_id__service_accounts__account_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+                account_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Deleted"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    create_service_account_key_v1_organization_projects__project_id__service_accounts__account_id__api_keys_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+                account_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateServiceAccountKey"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServiceAccountKey"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_project_users_v1_organization_projects__project_id__users_get: {
+        parameters: {
+            query?: {
+                after?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_ProjectUser_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    create_project_user_v1_organization_projects__project_id__users_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateProjectUser"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProjectUser"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    retrieve_project_user_v1_organization_projects__project_id__users__user_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProjectUser"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    update_project_user_v1_organization_projects__project_id__users__user_id__post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateProjectUser"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProjectUser"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    delete_project_user_v1_organization_projects__project_id__users__user_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Deleted"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    completions_usage_v1_organization_usage_completions_get: {
+        parameters: {
+            query: {
+                start_time: number;
+                end_time?: number | null;
+                bucket_width?: "1m" | "1h" | "1d";
+                batch?: boolean | null;
+                limit?: number | null;
+                page?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsagePage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    embeddings_usage_v1_organization_usage_embeddings_get: {
+        parameters: {
+            query: {
+                start_time: number;
+                end_time?: number | null;
+                bucket_width?: "1m" | "1h" | "1d";
+                limit?: number | null;
+                page?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsagePage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    moderations_usage_v1_organization_usage_moderations_get: {
+        parameters: {
+            query: {
+                start_time: number;
+                end_time?: number | null;
+                bucket_width?: "1m" | "1h" | "1d";
+                limit?: number | null;
+                page?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsagePage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_users_v1_organization_users_get: {
+        parameters: {
+            query?: {
+                after?: string | null;
+                limit?: number;
+                "emails[]"?: string[] | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_User_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    retrieve_user_v1_organization_users__user_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["User"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    update_user_v1_organization_users__user_id__post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateUser"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["User"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    delete_user_v1_organization_users__user_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Deleted"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     fix_file_v1_tunesmith_data_fix_post: {
         parameters: {
             query?: never;
@@ -3364,6 +6354,37 @@ export interface operations {
             };
         };
     };
+    job_cost_v1_tunesmith_jobs__job_id__cost_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobCost"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     show_metrics_v1_tunesmith_jobs__job_id__metrics_get: {
         parameters: {
             query?: never;
@@ -3382,6 +6403,40 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["JobMetrics"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_flagged_rows_v1_tunesmith_jobs__job_id__moderation_get: {
+        parameters: {
+            query?: {
+                after?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_FlaggedRow_"];
                 };
             };
             /** @description Validation Error */
@@ -3526,6 +6581,102 @@ export interface operations {
             };
         };
     };
+    list_own_keys_v1_tunesmith_keys_get: {
+        parameters: {
+            query?: {
+                after?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_ProjectKey_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    create_own_key_v1_tunesmith_keys_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateProjectKey"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewProjectKey"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    delete_own_key_v1_tunesmith_keys__key_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                key_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Deleted"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     download_model_v1_tunesmith_models__name__files_get: {
         parameters: {
             query?: never;
@@ -3544,6 +6695,59 @@ export interface operations {
                 };
                 content: {
                     "application/json": unknown;
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    retrieve_notifications_v1_tunesmith_notifications_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Notifications"];
+                };
+            };
+        };
+    };
+    update_notifications_v1_tunesmith_notifications_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateNotifications"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Notifications"];
                 };
             };
             /** @description Validation Error */
@@ -3633,6 +6837,325 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Status"];
+                };
+            };
+        };
+    };
+    list_deliveries_v1_tunesmith_webhook_deliveries_get: {
+        parameters: {
+            query?: {
+                after?: string | null;
+                limit?: number;
+                state?: ("waiting" | "delivered" | "dead") | null;
+                channel?: ("webhook" | "email") | null;
+                target?: string | null;
+                job_id?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Delivery_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    redeliver_v1_tunesmith_webhook_deliveries__delivery_id__redeliver_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                delivery_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Delivery"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_endpoints_v1_webhook_endpoints_get: {
+        parameters: {
+            query?: {
+                after?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Endpoint_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    create_endpoint_v1_webhook_endpoints_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateEndpoint"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EndpointWithSecret"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    retrieve_endpoint_v1_webhook_endpoints__endpoint_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                endpoint_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Endpoint"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    update_endpoint_v1_webhook_endpoints__endpoint_id__post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                endpoint_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateEndpoint"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Endpoint"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    delete_endpoint_v1_webhook_endpoints__endpoint_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                endpoint_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeletedEndpoint"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    rotate_secret_v1_webhook_endpoints__endpoint_id__rotate_secret_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                endpoint_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["RotateSecret"] | null;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EndpointWithSecret"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    test_endpoint_v1_webhook_endpoints__endpoint_id__test_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                endpoint_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TestEndpoint"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TestResult"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_event_types_v1_webhook_event_types_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EventTypeList"];
                 };
             };
         };

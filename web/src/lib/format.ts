@@ -41,3 +41,8 @@ export function ago(timeS: number, nowMs = Date.now()): string {
   if (pastS < 30 * 86_400) return `${plural(Math.round(pastS / 86_400), "day")} ago`;
   return new Date(timeS * 1000).toLocaleDateString("en-GB", { dateStyle: "medium" });
 }
+
+const dollarsOf = new Intl.NumberFormat("en-US", { style: "currency", currency: "USD", minimumFractionDigits: 2, maximumFractionDigits: 9 });
+
+/** To the last of the nine digits that prices have: sums of small amounts are not rounded away. */
+export const dollars = (usd: number): string => dollarsOf.format(usd);

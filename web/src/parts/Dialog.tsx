@@ -11,17 +11,20 @@ interface DialogProps {
   title: string;
   description?: ReactNode;
   wide?: boolean;
+  /** A click beside it does not close it: what it shows is shown once. */
+  firm?: boolean;
   footer?: ReactNode;
   children?: ReactNode;
 }
 
-export function Dialog({ open, onOpenChange, title, description, wide = false, footer, children }: DialogProps) {
+export function Dialog({ open, onOpenChange, title, description, wide = false, firm = false, footer, children }: DialogProps) {
   return (
     <Radix.Root open={open} onOpenChange={onOpenChange}>
       <Radix.Portal>
         <Radix.Overlay className="fixed inset-0 z-40 bg-veil motion-safe:animate-[fade_0.15s]" />
         <Radix.Content
           {...(description === undefined ? { "aria-describedby": undefined } : {})}
+          {...(firm ? { onInteractOutside: (event) => event.preventDefault() } : {})}
           className={clsx(
             "fixed top-1/2 left-1/2 z-50 flex max-h-[88dvh] w-[calc(100vw-2rem)] -translate-x-1/2 -translate-y-1/2 flex-col rounded-2xl border border-line bg-surface shadow-float motion-safe:animate-[fade_0.15s]",
             wide ? "max-w-4xl" : "max-w-lg",

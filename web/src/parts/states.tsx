@@ -39,6 +39,18 @@ export function ErrorBox({ error, retry }: { error: unknown; retry?: () => void 
   );
 }
 
+export const isDenied = (error: unknown): error is ApiError => error instanceof ApiError && error.status === 403;
+
+/** In the place of a screen or a card that this session's key does not open; `children`: who can. */
+export function Denied({ title, error, children }: { title: string; error: ApiError; children?: ReactNode }) {
+  return (
+    <Empty icon={<Lock size={20} />} title={title}>
+      {children}
+      <p className="mt-3 text-xs text-faint [overflow-wrap:anywhere]">{error.message}</p>
+    </Empty>
+  );
+}
+
 /** Grey bars in the place of content that is on its way. */
 export function Loading({ lines = 4, label = "Loading" }: { lines?: number; label?: string }) {
   return (

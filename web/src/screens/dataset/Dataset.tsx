@@ -13,6 +13,7 @@ import { Page } from "@/parts/Page";
 import { TabBar } from "@/parts/Tabs";
 import { useToast } from "@/parts/Toast";
 import { ErrorBox, Loading } from "@/parts/states";
+import { saveFile } from "@/lib/download";
 import { ago, bytes, when } from "@/lib/format";
 import type { DatasetSearch, DatasetTab } from "@/router";
 
@@ -141,9 +142,5 @@ function Actions({ fileId, filename }: { fileId: string; filename: string }) {
 
 async function download(fileId: string, filename: string): Promise<void> {
   const response = await fetch(`/v1/files/${fileId}/content?format=csv`);
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(await response.blob());
-  link.download = filename;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  saveFile(filename, await response.blob());
 }

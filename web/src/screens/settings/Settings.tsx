@@ -1,11 +1,10 @@
-/** Who is signed in, how to make keys, what this server is, and how this page looks. */
+/** The project's keys, who is signed in, what this server is, and how this page looks. */
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
 
 import { sessionQuery, statusQuery } from "@/api/queries";
 import { signOut } from "@/api/session";
 import { Button } from "@/parts/Button";
-import { CodeBlock } from "@/parts/Code";
 import { Card, Page } from "@/parts/Page";
 import { Pair } from "@/parts/Stat";
 import { ErrorBox, Loading } from "@/parts/states";
@@ -13,17 +12,19 @@ import { bytes, count } from "@/lib/format";
 import { PLACES } from "@/shell/places";
 import { useTheme, type Theme } from "@/shell/theme";
 
+import { Keys } from "./Keys";
+
 export function Settings() {
   return (
     <Page title="Keys & settings">
       <div className="grid gap-5 lg:grid-cols-2">
-        <Session />
         <Keys />
-        <Server />
         <div className="flex flex-col gap-5">
+          <Session />
           <Appearance />
-          <Keyboard />
         </div>
+        <Server />
+        <Keyboard />
       </div>
     </Page>
   );
@@ -54,19 +55,6 @@ function Session() {
       <p className="mt-3 text-xs text-faint">
         A session lasts seven days, or until its key is revoked. No script of a page can read it, and no other site can use it.
       </p>
-    </Card>
-  );
-}
-
-function Keys() {
-  return (
-    <Card title="API keys">
-      <p className="mb-3 text-sm text-soft">Keys are made, listed and revoked on the server. A whole key is shown once, when it is made.</p>
-      <div className="flex flex-col gap-2">
-        <CodeBlock label="Make a key" code="tunesmith keys create NAME" />
-        <CodeBlock label="List the keys" code="tunesmith keys list" />
-        <CodeBlock label="Revoke a key" code="tunesmith keys revoke ID" />
-      </div>
     </Card>
   );
 }
@@ -131,8 +119,8 @@ const KEYS: [string, string][] = [
 
 function Keyboard() {
   return (
-    <Card title="Keyboard">
-      <dl className="grid gap-x-8 gap-y-1.5 text-sm sm:grid-cols-2">
+    <Card title="Keyboard" className="lg:col-span-2">
+      <dl className="grid gap-x-8 gap-y-1.5 text-sm sm:grid-cols-2 lg:grid-cols-4">
         {KEYS.map(([keys, does]) => (
           <div key={keys} className="flex items-center gap-3">
             <dt className="w-16 shrink-0">
