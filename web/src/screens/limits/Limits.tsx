@@ -32,7 +32,7 @@ const FIELDS: { field: Field; label: string; meaning: string }[] = [
 ];
 
 const COLUMNS: ColumnDef<RateLimit, never>[] = [
-  { id: "model", accessorKey: "model", header: "Base", cell: ({ row }) => <span className="font-mono text-xs [overflow-wrap:anywhere]">{row.original.model}</span> },
+  { id: "model", accessorKey: "model", header: "Base", cell: ({ row }) => <div className="min-w-28 font-mono text-xs [overflow-wrap:anywhere]">{row.original.model}</div> },
   ...FIELDS.map(
     ({ field, label }): ColumnDef<RateLimit, never> => ({
       id: field,
@@ -98,9 +98,9 @@ function OfProject({ projectId }: { projectId: string }) {
           <p className="mb-3 text-sm text-soft">
             On the server; <code>none</code> takes a limit away, <code>default</code> goes back to the settings. It holds within a second.
           </p>
-          <CodeBlock label="Set a limit" code={`tunesmith limits set ${limits.data[0]?.model ?? "BASE"} \\\n  --project ${projectId} \\\n  --requests-per-minute 60`} />
+          <CodeBlock label="Set a limit" code={`tunesmith limits set \\\n  ${limits.data[0]?.model ?? "BASE"} \\\n  --project ${projectId} \\\n  --requests-per-minute 60`} />
           <p className="mt-3 mb-3 text-sm text-soft">With what has been spent of them:</p>
-          <CodeBlock label="Show the limits" code={`tunesmith limits show --project ${projectId}`} />
+          <CodeBlock label="Show the limits" code={`tunesmith limits show \\\n  --project ${projectId}`} />
         </Card>
       </div>
     </>

@@ -18,7 +18,7 @@ export function SumTable({ label, heads, rows, foot, secondary }: SumTableProps)
         <thead>
           <tr className="border-b border-line text-xs text-faint">
             {heads.map((head, place) => (
-              <th key={head} scope="col" className={clsx("py-2 font-medium whitespace-nowrap", place === 0 ? "pr-4 text-left" : "pl-4 text-right", secondary.includes(place) && "max-sm:hidden")}>
+              <th key={head} scope="col" className={clsx("py-2 align-bottom font-medium", place === 0 ? "pr-2 text-left" : "pl-4 text-right", secondary.includes(place) && "max-sm:hidden")}>
                 {head}
               </th>
             ))}

@@ -56,7 +56,7 @@ function Shown({ usage, costs }: { usage: Bucket[]; costs: Bucket[] }) {
           </Link>
         }
       >
-        Each answer of a model and each trained token is counted from the first on.
+        Every answer of a model and every trained token is counted.
       </Empty>
     );
   const all = total(models);
