@@ -2908,8 +2908,11 @@ export interface components {
             id: string;
             /** Name */
             name: string;
-            /** Role */
-            role: string;
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "owner" | "member" | "reader";
         };
         /** OwnerUser */
         OwnerUser: {
@@ -2921,8 +2924,11 @@ export interface components {
             id: string;
             /** Name */
             name: string;
-            /** Role */
-            role: string;
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "owner" | "member" | "reader";
         };
         /** Page[AdminKey] */
         Page_AdminKey_: {
