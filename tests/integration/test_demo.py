@@ -23,7 +23,7 @@ def test_the_model_learns_its_task_and_can_be_served_again(tmp_path: Path) -> No
     counts = re.findall(r"(before|after) +\S (\d+) of 280", result.stdout)
     right = {name: int(count) for name, count in counts}
     assert right["before"] <= 28 and right["after"] >= 252, result.stdout
-    code = re.search(r'api_key="(sk-\w+)".*model="(ft:[^"]+)"', result.stdout, re.DOTALL)
+    code = re.search(r'api_key="(sk-[\w-]+)".*model="(ft:[^"]+)"', result.stdout, re.DOTALL)
     assert code is not None
     assert ask_again(data, *code.groups()) >= 6
 
