@@ -66,7 +66,7 @@ def add_tuned(service: Service) -> None:
 
 
 def chat(service: Service, **given: Any) -> Any:
-    body = {"model": "tiny", "messages": SAY_HI, "max_tokens": 1} | given
+    body = {"model": "tiny", "messages": SAY_HI, "max_tokens": 1, "temperature": 0} | given
     return service.http.post(CHAT, json=body)
 
 
@@ -186,7 +186,7 @@ def test_budgets_stop_before_they_are_passed(live: Service) -> None:
         limits.set_budget(conn, key_id, int(0.055 * NANOS))
     limited = reopened(live, prices=prices)
     assert chat(limited, max_tokens=6).status_code == 429
-    answers = [chat(limited, max_tokens=1, logit_bias={}) for _ in range(7)]
+    answers = [chat(limited) for _ in range(7)]
     assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 2
     error = answers[-1].json()["error"]
     assert (error["type"], error["code"]) == ("insufficient_quota", "insufficient_quota")
