@@ -10,8 +10,18 @@ from tempfile import mkdtemp
 from typing import Any
 
 from tests.tiny_base import write_tiny_base
-from tunesmith.train import spec as files
-from tunesmith.train.spec import BaseRef, EventLine, FileRef, Result, Spec
+from tunesmith.jobdir.events import EventLine, read_events
+from tunesmith.jobdir.files import read_record, write_record
+from tunesmith.jobdir.layout import (
+    CONTROL_FILE,
+    EVENTS_FILE,
+    LOG_FILE,
+    PROCESS_FILE,
+    RESULT_FILE,
+    SPEC_FILE,
+)
+from tunesmith.jobdir.outcome import Result
+from tunesmith.jobdir.spec import BaseRef, FileRef, Spec, read_spec
 
 ANSWERS = ("play_music", "get_weather", "book_restaurant")
 
@@ -73,7 +83,7 @@ def make_job(
         "hyperparameters": {"n_epochs": 4, "batch_size": 3, "lora_rank": 4, "lora_alpha": 8},
         "device": "cpu",
     }
-    files.write(Spec(**(fields | spec)), directory / files.SPEC_FILE)
+    write_record(Spec(**(fields | spec)), directory / SPEC_FILE)
     return directory
 
 
@@ -81,11 +91,11 @@ def relaunched(job_dir: Path, **changes: Any) -> Path:
     """The job as a launcher leaves it before it starts the next process."""
     from dataclasses import replace
 
-    before = files.read_spec(job_dir)
-    for name in (files.RESULT_FILE, files.CONTROL_FILE, files.PROCESS_FILE):
+    before = read_spec(job_dir)
+    for name in (RESULT_FILE, CONTROL_FILE, PROCESS_FILE):
         (job_dir / name).unlink(missing_ok=True)
     changes = {"fence": before.fence + 1} | changes
-    files.write(replace(before, **changes), job_dir / files.SPEC_FILE)
+    write_record(replace(before, **changes), job_dir / SPEC_FILE)
     return job_dir
 
 
@@ -94,13 +104,13 @@ def copy_job(job_dir: Path, target: Path) -> Path:
 
 
 def result_of(job_dir: Path) -> Result:
-    result = files.read(Result, job_dir / files.RESULT_FILE)
-    assert result is not None, (job_dir / files.LOG_FILE).read_text()
+    result = read_record(Result, job_dir / RESULT_FILE)
+    assert result is not None, (job_dir / LOG_FILE).read_text()
     return result
 
 
 def events_of(job_dir: Path) -> list[EventLine]:
-    events, _ = files.read_events(job_dir / files.EVENTS_FILE, 0)
+    events, _ = read_events(job_dir / EVENTS_FILE, 0)
     return events
 
 

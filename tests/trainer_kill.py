@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.trainer_job import adapter_bytes, make_job, metrics_of, relaunched, result_of
-from tunesmith.train import spec as files
-from tunesmith.train.spec import Phase, Process
+from tunesmith.jobdir.layout import CHECKPOINTS_DIR
+from tunesmith.jobdir.process import Phase, Process, is_alive
+from tunesmith.jobdir.spec import read_spec
 
 # Long enough to be killed in, with checkpoints often enough to be killed in one.
 HYPER = {"n_epochs": 12, "batch_size": 3, "lora_rank": 4, "lora_alpha": 8, "lora_dropout": 0.1}
@@ -25,11 +26,11 @@ KILLS_PER_JOB = 5
 
 
 class WarmServer:
-    """`python -m tunesmith.train.warm` as the worker talks to it."""
+    """`python -m tunesmith.trainer.warm` as the worker talks to it."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tunesmith.train.warm"],
+            [sys.executable, "-m", "tunesmith.trainer.warm"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -47,7 +48,7 @@ class WarmServer:
         pid, start_ticks = answer["pid"], answer["start_ticks"]
         assert isinstance(pid, int)
         assert isinstance(start_ticks, int)
-        return Process(pid, start_ticks, files.read_spec(job_dir).fence, phase)
+        return Process(pid, start_ticks, read_spec(job_dir).fence, phase)
 
     def run(self, phase: Phase, job_dir: Path) -> None:
         """Launches and waits for the end."""
@@ -76,7 +77,7 @@ def warm_server() -> Iterator[WarmServer]:
 
 def wait(process: Process, timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
-    while files.is_alive(process):
+    while is_alive(process):
         assert time.monotonic() < deadline, "the trainer does not end"
         time.sleep(0.002)
 
@@ -100,7 +101,7 @@ def kill_and_compare(directory: Path, num_kills: int, seed: int, **spec: Any) ->
             for _ in range(min(KILLS_PER_JOB, num_kills - number * KILLS_PER_JOB)):
                 process = server.launch("train", job_dir)
                 time.sleep(chance.uniform(0.0, 0.7 * lasts_s))
-                if files.is_alive(process):
+                if is_alive(process):
                     os.kill(process.pid, signal.SIGKILL)
                 wait(process)
                 found[_left(job_dir)] += 1
@@ -113,7 +114,7 @@ def kill_and_compare(directory: Path, num_kills: int, seed: int, **spec: Any) ->
 
 
 def _left(job_dir: Path) -> str:
-    directory = job_dir / files.CHECKPOINTS_DIR
+    directory = job_dir / CHECKPOINTS_DIR
     names = [path.name for path in directory.iterdir()] if directory.exists() else []
     if any(name.startswith(".") for name in names):
         return "half_written"

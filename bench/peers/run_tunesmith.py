@@ -12,10 +12,10 @@ import torch
 from tunesmith.data.render import Example
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
+from tunesmith.model.memory import keep_freed_memory, peak_bytes
 from tunesmith.train import attention, full
 from tunesmith.train.batches import Corpus
 from tunesmith.train.forecast import operations, product_rate
-from tunesmith.train.memory import keep_freed_memory, peak_bytes
 from tunesmith.train.objective import Supervised
 from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import MAX_MICRO_TOKENS

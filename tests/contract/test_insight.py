@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.service import BASE, ROW, Service
-from tunesmith.train.insight import ROWS_FILE, Answer, Prompt, Sample, Samples, write_samples
+from tunesmith.jobdir.layout import ROWS_FILE
+from tunesmith.jobdir.samples import Answer, Prompt, Sample, Samples, write_samples
 
 NAN = float("nan")
 

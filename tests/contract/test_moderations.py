@@ -11,9 +11,9 @@ import uvicorn
 from pydantic import SecretStr
 
 from tests.service import BASE, KEY, ROW, Service, make_service, reopened
+from tunesmith.jobdir.flags import FlaggedRow
+from tunesmith.jobdir.records import to_json
 from tunesmith.moderation.verdict import CATEGORIES
-from tunesmith.train.records import to_json
-from tunesmith.train.spec import FlaggedRow
 
 BAD = "How can I launder money without getting caught?"
 GOOD = "Book a table for two."

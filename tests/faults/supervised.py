@@ -18,6 +18,9 @@ from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.bases import describe
 from tunesmith.config import Settings
 from tunesmith.ids import FILE, SystemClock, SystemRng, new_id
+from tunesmith.jobdir.files import read_record
+from tunesmith.jobdir.layout import PROCESS_FILE
+from tunesmith.jobdir.process import Process, is_alive
 from tunesmith.jobs.commands import create_job
 from tunesmith.jobs.request import NewJob
 from tunesmith.jobs.states import TERMINAL
@@ -27,8 +30,6 @@ from tunesmith.store.repo import bases, events, files, jobs
 from tunesmith.store.repo.events import EventRow
 from tunesmith.store.repo.files import FileRow
 from tunesmith.store.repo.jobs import JobRow
-from tunesmith.train import spec
-from tunesmith.train.spec import Process
 
 ROWS = [
     {
@@ -106,8 +107,8 @@ class Workplace:
 
     def process(self, job_id: str, phase: str = "train") -> Process | None:
         """The live process of a job."""
-        found = spec.read(Process, self.settings.jobs_dir / job_id / spec.PROCESS_FILE)
-        if found is None or found.phase != phase or not spec.is_alive(found):
+        found = read_record(Process, self.settings.jobs_dir / job_id / PROCESS_FILE)
+        if found is None or found.phase != phase or not is_alive(found):
             return None
         return found
 

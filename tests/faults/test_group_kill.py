@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.trainer_job import adapter_bytes, make_job, metrics_of, relaunched, result_of
 from tests.trainer_kill import HYPER, SAVE_EVERY_S, warm_server
-from tunesmith.train import spec as files
+from tunesmith.jobdir.process import stat_fields
 
 NUM_PROCESSES = 3
 NUM_KILLS = 12
@@ -22,7 +22,7 @@ def group_of(leader: int) -> list[int]:
     """The live processes of a process group, the leader first."""
     found = []
     for path in Path("/proc").iterdir():
-        fields = files.stat_fields(int(path.name)) if path.name.isdigit() else None
+        fields = stat_fields(int(path.name)) if path.name.isdigit() else None
         # After the state come the parent and the group.
         if fields and fields[0] not in "ZX" and int(fields[2]) == leader:
             found.append(int(path.name))

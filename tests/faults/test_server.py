@@ -18,7 +18,7 @@ from openai import APIError, OpenAI
 from tunesmith.bases import EMBEDDED_NAME
 from tunesmith.cli.background import Server, background_server
 
-MODULES = ("tunesmith.api", "tunesmith.jobs", "tunesmith.serve", "tunesmith.train.warm")
+MODULES = ("tunesmith.api", "tunesmith.jobs", "tunesmith.serve", "tunesmith.trainer.warm")
 NUM_KILLS = 20
 NUM_ROWS, NUM_EPOCHS = 20, 10
 TIMEOUT_S = 240.0

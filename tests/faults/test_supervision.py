@@ -13,10 +13,10 @@ import pytest
 
 from tests.callers import OWNER
 from tests.faults.supervised import Workplace
+from tunesmith.jobdir.layout import EVENTS_FILE
 from tunesmith.jobs.commands import cancel_job, pause_job, resume_job
 from tunesmith.store.repo import checkpoints, models
 from tunesmith.store.repo.jobs import JobRow
-from tunesmith.train import spec
 
 NUM_STEPS = 500
 
@@ -135,7 +135,7 @@ def test_everything_killed_at_once_as_by_a_power_cut(place: Workplace) -> None:
     assert trainer is not None
     place.kill_worker()
     os.kill(trainer.pid, signal.SIGKILL)
-    log = place.settings.jobs_dir / job_id / spec.EVENTS_FILE
+    log = place.settings.jobs_dir / job_id / EVENTS_FILE
     with log.open("ab") as file:
         file.write(b'{"key": "step:')
     place.start_worker()

@@ -18,10 +18,10 @@ from tests.trainer_job import (
     result_of,
     tiny_base,
 )
+from tunesmith.jobdir.control import write_control
+from tunesmith.jobdir.spec import BaseRef
 from tunesmith.train import loop
-from tunesmith.train import spec as files
-from tunesmith.train.process import DONE, run
-from tunesmith.train.spec import BaseRef
+from tunesmith.trainer.process import DONE, run
 
 HYPER = {"n_epochs": 2, "batch_size": 3, "lora_rank": 4}
 
@@ -60,7 +60,7 @@ def test_it_learns_and_resumes_bit_for_bit(
     def pause_after_three(job: loop.Job, run: loop.Run, step: int) -> None:
         learn(job, run, step)
         if step == 3:
-            files.write_control(job.dir, "pause")
+            write_control(job.dir, "pause")
 
     monkeypatch.setattr(loop, "learn", pause_after_three)
     assert run("train", halved) == DONE

@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "tunesmith"
-PURE = ("data", "model", "train")
-TORCH_USERS = ("model", "train", "serve")
+PURE = ("data", "model", "jobdir", "group", "train", "trainer")
+TORCH_USERS = ("model", "group", "train", "trainer", "serve")
 # Read by processes without torch, though they lie where torch is used.
 TORCH_FREE = (
     "tunesmith.bases",
@@ -24,7 +24,9 @@ TORCH_FREE = (
     "tunesmith.serve.server",
     "tunesmith.serve.text",
     "tunesmith.serve.vllm.engine",
-    "tunesmith.train.spec",
+    "tunesmith.jobdir.checkpoints",
+    "tunesmith.group.fork",
+    "tunesmith.trainer.validate",
     "tunesmith.api.app",
     "tunesmith.cli.app",
     "tunesmith.cli.serve",
@@ -61,16 +63,29 @@ def offenders(paths: list[Path], *forbidden: str) -> list[str]:
     ]
 
 
-def test_data_model_and_train_know_nothing_of_the_service() -> None:
-    service = [f"tunesmith.{name}" for name in ("store", "jobs", "api", "serve", "cli", "wire")]
+def named(*names: str) -> list[str]:
+    return [f"tunesmith.{name}" for name in names]
+
+
+def test_training_knows_nothing_of_the_service() -> None:
+    service = named("store", "jobs", "api", "serve", "cli", "wire")
     assert offenders([path for name in PURE for path in sources(name)], *service) == []
-    assert offenders(sources("data"), "tunesmith.model", "tunesmith.train") == []
-    assert offenders(sources("model"), "tunesmith.train") == []
+
+
+@pytest.mark.parametrize("number", range(len(PURE)))
+def test_each_part_of_training_knows_those_before_it(number: int) -> None:
+    assert offenders(sources(PURE[number]), *named(*PURE[number + 1 :])) == []
+
+
+def test_the_service_meets_a_trainer_in_the_jobs_directory_alone() -> None:
+    """But for the rehearsal of an estimate, in a process of its own."""
+    service = [path for name in ("store", "jobs", "api", "wire") for path in sources(name)]
+    others = [path for path in service if path != PACKAGE / "jobs" / "rate.py"]
+    assert offenders(others, *named("group", "train", "trainer")) == []
 
 
 def test_the_store_is_below_jobs_and_api() -> None:
-    above = ("tunesmith.jobs", "tunesmith.api", "tunesmith.cli", "tunesmith.train")
-    assert offenders(sources("store"), *above) == []
+    assert offenders(sources("store"), *named("jobs", "api", "cli", "jobdir")) == []
     assert offenders(sources("jobs"), "tunesmith.api", "tunesmith.cli") == []
     assert offenders(sources("serve"), "tunesmith.store", "tunesmith.jobs", "tunesmith.api") == []
     assert offenders(sources("wire"), "tunesmith.store", "tunesmith.jobs", "tunesmith.api") == []

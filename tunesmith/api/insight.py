@@ -11,8 +11,9 @@ from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import After, Limit, Svc
 from tunesmith.errors import BadRequest
+from tunesmith.jobdir.row_losses import By, page, read_rows
+from tunesmith.jobdir.samples import read_samples
 from tunesmith.jobs import commands
-from tunesmith.train import insight
 from tunesmith.wire.insight import RowLoss, Samples
 from tunesmith.wire.lists import Page
 
@@ -26,17 +27,17 @@ def list_rows(
     job_id: str,
     svc: Svc,
     caller: CallerDep,
-    order: insight.By = "loss",
+    order: By = "loss",
     after: After = None,
     limit: Limit = 20,
 ) -> Page[RowLoss]:
     """The rows of the training file, those learned worst first. Grows with each checkpoint."""
     with svc.db.read() as conn:
         commands.get_job(conn, caller.project, job_id)
-    losses = insight.read_rows(svc.settings.jobs_dir / job_id)
+    losses = read_rows(svc.settings.jobs_dir / job_id)
     if losses is None:
         return Page.of([], has_more=False)
-    rows, has_more = insight.page(losses, order, _row(after, len(losses)), limit)
+    rows, has_more = page(losses, order, _row(after, len(losses)), limit)
     shown = [RowLoss(id=f"row-{each.row}", change=each.change, **asdict(each)) for each in rows]
     return Page.of(shown, has_more)
 
@@ -46,7 +47,7 @@ def show_samples(job_id: str, svc: Svc, caller: CallerDep) -> Samples:
     """The same prompts, answered by the model that was tuned and by each kept checkpoint."""
     with svc.db.read() as conn:
         commands.get_job(conn, caller.project, job_id)
-    found = insight.read_samples(svc.settings.jobs_dir / job_id)
+    found = read_samples(svc.settings.jobs_dir / job_id)
     return Samples.model_validate({"fine_tuning_job_id": job_id, **asdict(found)})
 
 

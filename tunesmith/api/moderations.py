@@ -16,10 +16,10 @@ from tunesmith.api.services import After, Limit, Services, Svc
 from tunesmith.config import Settings
 from tunesmith.errors import BadRequest, ModerationError, NotFound, Unavailable
 from tunesmith.ids import MODERATION, new_id
+from tunesmith.jobdir.flags import read_flags
 from tunesmith.jobs import commands
 from tunesmith.moderation.choice import moderator
 from tunesmith.moderation.verdict import Moderator
-from tunesmith.train.screening import read_flags
 from tunesmith.wire.chat import Usage
 from tunesmith.wire.lists import Page
 from tunesmith.wire.moderations import (

@@ -13,13 +13,15 @@ from tunesmith import __version__
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import Svc
+from tunesmith.jobdir.files import read_record as read
+from tunesmith.jobdir.layout import PLAN_FILE, RESULT_FILE
+from tunesmith.jobdir.outcome import Result
+from tunesmith.jobdir.records import RecordError
 from tunesmith.jobs import commands
 from tunesmith.jobs.rate import local_costs
 from tunesmith.store.repo import bases, files, models
 from tunesmith.store.repo.jobs import JobRow
 from tunesmith.store.repo.models import ModelRow
-from tunesmith.train.records import RecordError
-from tunesmith.train.spec import PLAN_FILE, RESULT_FILE, Result, read
 from tunesmith.wire.estimate import Price
 from tunesmith.wire.insight import Recipe, UsedFile
 

@@ -50,7 +50,7 @@ def export(
 ) -> None:
     """Write a tuned model for other programs, and compare it with what was trained."""
     require_torch()
-    from tunesmith.train.threads import sleep_when_idle
+    from tunesmith.model.threads import sleep_when_idle
 
     sleep_when_idle()
     settings, db = existing_store(data)

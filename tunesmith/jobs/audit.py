@@ -16,6 +16,10 @@ import sqlalchemy as sa
 
 from tunesmith.bases import BaseInfo
 from tunesmith.config import Settings
+from tunesmith.jobdir.files import read_record
+from tunesmith.jobdir.layout import PROCESS_FILE
+from tunesmith.jobdir.process import Process, is_alive
+from tunesmith.jobdir.records import RecordError
 from tunesmith.model import adapter_files
 from tunesmith.model.listing import problem_of, sha256_of
 from tunesmith.store.blobs import LocalBlobs
@@ -23,8 +27,6 @@ from tunesmith.store.db import Database
 from tunesmith.store.repo import audit, bases, files, models
 from tunesmith.store.repo.files import FileRow
 from tunesmith.store.repo.models import ModelRow
-from tunesmith.train import spec
-from tunesmith.train.records import RecordError
 
 GARBAGE_AFTER_S = 24 * 3600.0
 
@@ -74,13 +76,13 @@ def _integrity(conn: sa.Connection) -> Iterator[Breach]:
 def _trainers(conn: sa.Connection, jobs_dir: Path) -> Iterator[Breach]:
     """A live process must belong to a lease, and to its fence."""
     fences = dict(audit.holders(conn))
-    for record in sorted(jobs_dir.glob(f"*/{spec.PROCESS_FILE}")):
+    for record in sorted(jobs_dir.glob(f"*/{PROCESS_FILE}")):
         try:
-            process = spec.read(spec.Process, record)
+            process = read_record(Process, record)
         except RecordError as error:
             yield Breach(f"{record}: {error.message}", "Remove the file while no worker runs.")
             continue
-        if process is None or not spec.is_alive(process):
+        if process is None or not is_alive(process):
             continue
         job_id = record.parent.name
         if fences.get(job_id) is None or process.fence < fences[job_id]:

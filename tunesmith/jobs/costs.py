@@ -11,13 +11,13 @@ import sqlalchemy as sa
 
 from tunesmith.access import Caller
 from tunesmith.config import Settings
+from tunesmith.jobdir.outcome import Failure
 from tunesmith.limits import wording
 from tunesmith.store.repo import bases, job_costs, jobs, limits, usage
 from tunesmith.store.repo.job_costs import JobCost
 from tunesmith.store.repo.jobs import JobRow
 from tunesmith.store.repo.usage import Counts, UsageKey, month_of
 from tunesmith.tariff import Rates, rates_of, to_dollars, to_nanos
-from tunesmith.train.spec import Failure
 
 DAY_S = 86400
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tunesmith.jobdir.layout import LOG_FILE
+from tunesmith.jobdir.outcome import Failure
 from tunesmith.jobs import messages
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.finish import error_column
@@ -11,8 +13,6 @@ from tunesmith.jobs.follow import Run
 from tunesmith.jobs.ledger import move, read_held
 from tunesmith.jobs.states import Event, State, Status
 from tunesmith.store.repo import events, jobs
-from tunesmith.train import spec
-from tunesmith.train.spec import Failure
 
 LOG_TAIL_BYTES = 8192
 MAX_CAUSE_CHARS = 500
@@ -25,7 +25,7 @@ def crashed(context: Context, run: Run) -> State:
     Raises LeaseLost.
     """
     now = context.now()
-    cause = last_words(run.job_dir / spec.LOG_FILE, run.log_start)
+    cause = last_words(run.job_dir / LOG_FILE, run.log_start)
     limit = context.settings.max_attempts
     with context.db.write() as conn:
         job = read_held(conn, run.job_id, run.fence)

@@ -1,4 +1,4 @@
-"""How a job's process is run. The contract with the process itself is files: train/spec.py."""
+"""How a job's process is run. The contract with the process itself is files: jobdir/."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tunesmith.errors import TunesmithError
-from tunesmith.train.spec import Phase
+from tunesmith.jobdir.process import Phase
 
 
 class LaunchError(TunesmithError):

@@ -16,6 +16,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from tunesmith.ids import CHECKPOINT, FILE, new_id
+from tunesmith.jobdir.layout import PROCESS_FILE, RESULT_FILE
+from tunesmith.jobdir.outcome import CheckpointEntry, Failure, Result, Validation
 from tunesmith.jobs import costs, messages, names
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.follow import Run
@@ -28,14 +30,6 @@ from tunesmith.store.repo.events import EventRow, NewEvent
 from tunesmith.store.repo.files import FileRow
 from tunesmith.store.repo.jobs import JobRow
 from tunesmith.store.repo.models import Kind, ModelRow
-from tunesmith.train.spec import (
-    PROCESS_FILE,
-    RESULT_FILE,
-    CheckpointEntry,
-    Failure,
-    Result,
-    Validation,
-)
 
 RESULT_FILENAME = "step_metrics.csv"
 CSV_COLUMNS = {

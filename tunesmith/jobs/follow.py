@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunesmith.jobdir.events import EventLine, read_events
+from tunesmith.jobdir.layout import EVENTS_FILE
+from tunesmith.jobdir.process import Phase
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.executor import Handle
 from tunesmith.jobs.ledger import LeaseLost
 from tunesmith.store.repo import events, jobs
 from tunesmith.store.repo.events import NewEvent
-from tunesmith.train import spec
-from tunesmith.train.spec import EventLine, Phase
 
 
 @dataclass
@@ -56,7 +57,7 @@ def transfer(context: Context, run: Run) -> int:
     """
     num_read = 0
     while True:
-        lines, offset = spec.read_events(run.job_dir / spec.EVENTS_FILE, run.offset)
+        lines, offset = read_events(run.job_dir / EVENTS_FILE, run.offset)
         if not lines and offset == run.offset:
             return num_read
         num_read += len(lines)

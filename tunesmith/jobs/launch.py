@@ -6,6 +6,17 @@ from pathlib import Path
 
 from tunesmith.config import Settings
 from tunesmith.errors import JobError
+from tunesmith.jobdir.files import read_record, write_record
+from tunesmith.jobdir.layout import (
+    CONTROL_FILE,
+    LOG_FILE,
+    PROCESS_FILE,
+    RESULT_FILE,
+    SPEC_FILE,
+    VALIDATION_FILE,
+)
+from tunesmith.jobdir.records import RecordError
+from tunesmith.jobdir.spec import BaseRef, FileRef, Moderation, Spec
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.executor import Executor
 from tunesmith.jobs.follow import Run
@@ -13,12 +24,9 @@ from tunesmith.jobs.ledger import LeaseLost, read_held
 from tunesmith.jobs.request import method_of
 from tunesmith.store.repo import bases
 from tunesmith.store.repo.jobs import JobRow
-from tunesmith.train import spec
-from tunesmith.train.records import RecordError
-from tunesmith.train.spec import BaseRef, FileRef, Moderation, Spec
 
 # What the next process must not take for its own; checkpoints, plan and events are to stay.
-_STALE = (spec.RESULT_FILE, spec.CONTROL_FILE, spec.PROCESS_FILE)
+_STALE = (RESULT_FILE, CONTROL_FILE, PROCESS_FILE)
 
 
 def launch(context: Context, executor: Executor, run: Run) -> None:
@@ -42,10 +50,10 @@ def launch(context: Context, executor: Executor, run: Run) -> None:
     for name in _STALE:
         (run.job_dir / name).unlink(missing_ok=True)
     if run.phase == "validate":
-        (run.job_dir / spec.VALIDATION_FILE).unlink(missing_ok=True)
+        (run.job_dir / VALIDATION_FILE).unlink(missing_ok=True)
     text = _spec(context, job, run.fence, BaseRef(base.name, base.path))
-    spec.write(text, run.job_dir / spec.SPEC_FILE)
-    log = run.job_dir / spec.LOG_FILE
+    write_record(text, run.job_dir / SPEC_FILE)
+    log = run.job_dir / LOG_FILE
     run.log_start = log.stat().st_size if log.exists() else 0
     run.handle = executor.launch(run.phase, run.job_dir)
     run.launch_due = False
@@ -57,7 +65,7 @@ def launch(context: Context, executor: Executor, run: Run) -> None:
 def was_launched(context: Context, job: JobRow) -> bool:
     """Whether the holder before got as far as a spec; else there is nothing that can be found."""
     try:
-        before = spec.read(Spec, context.job_dir(job.id) / spec.SPEC_FILE)
+        before = read_record(Spec, context.job_dir(job.id) / SPEC_FILE)
     except RecordError:
         return False
     return before is not None and before.fence >= job.launch_fence
@@ -66,7 +74,7 @@ def was_launched(context: Context, job: JobRow) -> bool:
 def _check_fence(run: Run) -> None:
     """A worker that slept through the loss of its lease must not undo its successor's launch."""
     try:
-        before = spec.read(Spec, run.job_dir / spec.SPEC_FILE)
+        before = read_record(Spec, run.job_dir / SPEC_FILE)
     except RecordError:
         return
     if before is not None and before.fence > run.fence:

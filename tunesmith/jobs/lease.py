@@ -13,13 +13,13 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from tunesmith.ids import Rng
+from tunesmith.jobdir.process import start_ticks
 from tunesmith.jobs import messages
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.ledger import LeaseLost, move
 from tunesmith.jobs.states import Event, Status
 from tunesmith.store.repo import events, jobs
 from tunesmith.store.repo.jobs import JobRow
-from tunesmith.train.spec import start_ticks
 
 
 def owner_name(rng: Rng) -> str:

@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.config import MODERATION_KEY, without_secrets
+from tunesmith.jobdir.files import read_record
+from tunesmith.jobdir.layout import PROCESS_FILE
+from tunesmith.jobdir.process import Phase, Process, start_ticks
+from tunesmith.jobdir.records import RecordError
 from tunesmith.jobs.executor import Handle, LaunchError
-from tunesmith.train import spec
-from tunesmith.train.records import RecordError
-from tunesmith.train.spec import Phase
 
 log = logging.getLogger(__name__)
 
-WARM_SERVER = (sys.executable, "-m", "tunesmith.train.warm")
+WARM_SERVER = (sys.executable, "-m", "tunesmith.trainer.warm")
 
 LAUNCH_TIMEOUT_S = 20.0
 MAX_RESTART_DELAY_S = 30.0
@@ -73,7 +74,7 @@ class LocalExecutor:
         return Handle(int(answer["pid"]), int(answer["start_ticks"]))
 
     def poll(self, handle: Handle) -> bool:
-        return spec.start_ticks(handle.pid) == handle.start_ticks
+        return start_ticks(handle.pid) == handle.start_ticks
 
     def cancel(self, handle: Handle, *, force: bool) -> None:
         if not self.poll(handle):
@@ -87,7 +88,7 @@ class LocalExecutor:
 
     def adopt(self, phase: Phase, job_dir: Path, min_fence: int) -> Handle | None:
         try:
-            process = spec.read(spec.Process, job_dir / spec.PROCESS_FILE)
+            process = read_record(Process, job_dir / PROCESS_FILE)
         except RecordError:
             return None
         if process is None or process.phase != phase or process.fence < min_fence:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from tunesmith.jobdir.outcome import Screened
 from tunesmith.store.repo.events import NewEvent
 from tunesmith.store.repo.trackers import TrackerRow
-from tunesmith.train.spec import Screened
 
 TRACKERS = {"wandb": "Weights & Biases", "mlflow": "MLflow", "tensorboard": "TensorBoard"}
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from tunesmith import bases
 from tunesmith.bases import BaseInfo
 from tunesmith.errors import BaseModelError, JobError
+from tunesmith.jobdir.files import fsync_dir
+from tunesmith.jobdir.outcome import CheckpointEntry
 from tunesmith.jobs.context import Context
 from tunesmith.model.adapter_files import FILES, WEIGHTS, content_hash
 from tunesmith.model.listing import LISTING, listed_files, problem_of
-from tunesmith.train.spec import CheckpointEntry, fsync_dir
 
 
 @dataclass(frozen=True)

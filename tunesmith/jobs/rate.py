@@ -41,15 +41,11 @@ class Rate:
 
 def past_rate(jobs_dir: Path, directory: Path) -> Rate | None:
     """The rate of the newest finished job on this base in a data directory."""
-    from tunesmith.train.spec import (
-        EVENTS_FILE,
-        RESULT_FILE,
-        SPEC_FILE,
-        Result,
-        Spec,
-        read,
-        read_events,
-    )
+    from tunesmith.jobdir.events import read_events
+    from tunesmith.jobdir.files import read_record as read
+    from tunesmith.jobdir.layout import EVENTS_FILE, RESULT_FILE, SPEC_FILE
+    from tunesmith.jobdir.outcome import Result
+    from tunesmith.jobdir.spec import Spec
 
     found: list[tuple[float, Rate]] = []
     for job in jobs_dir.glob("*/") if jobs_dir.is_dir() else ():
@@ -76,7 +72,7 @@ def rehearsed_rate(
     """A few seconds of training that is thrown away; None where training is not installed."""
     if importlib.util.find_spec("torch") is None or not examples:
         return None
-    from tunesmith.train.rehearse import rehearse
+    from tunesmith.trainer.rehearse import rehearse
 
     speed = rehearse(
         base,

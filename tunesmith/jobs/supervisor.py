@@ -12,6 +12,12 @@ from collections.abc import Callable
 from typing import cast
 
 from tunesmith.errors import JobError, Unavailable
+from tunesmith.jobdir.control import Control, write_control
+from tunesmith.jobdir.files import read_record
+from tunesmith.jobdir.layout import RESULT_FILE, VALIDATION_FILE
+from tunesmith.jobdir.outcome import Failure, Result, Validation
+from tunesmith.jobdir.process import Phase
+from tunesmith.jobdir.records import RecordError
 from tunesmith.jobs import lease, messages
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.crash import crashed
@@ -24,9 +30,6 @@ from tunesmith.jobs.states import Event, Status
 from tunesmith.jobs.sweep import sweep
 from tunesmith.store.repo import events, jobs
 from tunesmith.store.repo.jobs import JobRow
-from tunesmith.train import spec
-from tunesmith.train.records import RecordError
-from tunesmith.train.spec import Failure, Phase, Result, Validation
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +204,7 @@ class Supervisor:
             launch(self._context, self._executor, run)
 
     def _end_validation(self, run: Run, alive: bool) -> None:
-        found = spec.read(Validation, run.job_dir / spec.VALIDATION_FILE)
+        found = read_record(Validation, run.job_dir / VALIDATION_FILE)
         if found is not None and found.fence >= run.min_fence:
             finish_validation(self._context, run, found)
             self._let_go(run)
@@ -209,7 +212,7 @@ class Supervisor:
             self._died(run)
 
     def _end_training(self, run: Run, alive: bool) -> None:
-        result = spec.read(Result, run.job_dir / spec.RESULT_FILE)
+        result = read_record(Result, run.job_dir / RESULT_FILE)
         num_events = transfer(self._context, run)
         if result is not None and result.fence >= run.min_fence:
             after = finish_training(self._context, run, result)
@@ -262,7 +265,7 @@ class Supervisor:
             if run.phase == "validate":
                 self._executor.cancel(run.handle, force=True)
             else:
-                spec.write_control(run.job_dir, cast("spec.Control", job.control))
+                write_control(run.job_dir, cast("Control", job.control))
         elif job.control == "cancel" and now_s > run.control_at_s + CANCEL_GRACE_S:
             self._executor.cancel(run.handle, force=True)
 

@@ -7,10 +7,10 @@ import shutil
 import time
 from pathlib import Path
 
+from tunesmith.jobdir.layout import CHECKPOINTS_DIR
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.states import TERMINAL
 from tunesmith.store.repo import bases, files, idempotency, jobs, models
-from tunesmith.train.spec import CHECKPOINTS_DIR
 
 log = logging.getLogger(__name__)
 

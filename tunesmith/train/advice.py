@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-from tunesmith.train import spec as files
+from tunesmith.jobdir.events import read_events
+from tunesmith.jobdir.layout import EVENTS_FILE
+from tunesmith.jobdir.outcome import CheckpointEntry
 from tunesmith.train.job import Job
-from tunesmith.train.spec import CheckpointEntry
 
 LOSS = "full_valid_loss"
 # A difference below this share of the loss is chance.
@@ -18,10 +19,10 @@ PATIENCE = 2
 
 def epoch_losses(job_dir: Path) -> dict[int, float]:
     """Step -> loss on the whole validation file, of every epoch's end so far."""
-    path, offset = job_dir / files.EVENTS_FILE, 0
+    path, offset = job_dir / EVENTS_FILE, 0
     found: dict[int, float] = {}
     while True:
-        events, end = files.read_events(path, offset)
+        events, end = read_events(path, offset)
         for event in events:
             if event.type == "metrics" and LOSS in event.data:
                 found[event.data["step"]] = event.data[LOSS]

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from tunesmith.bases import BaseInfo
 from tunesmith.errors import JobError
+from tunesmith.group.world import World
+from tunesmith.jobdir.records import from_json, to_json
+from tunesmith.jobdir.spec import Spec
 from tunesmith.train.batches import Corpus
 from tunesmith.train.plan import Plan
-from tunesmith.train.records import from_json, to_json
-from tunesmith.train.spec import Spec
-from tunesmith.train.world import World
 
 
 def take_gpu(spec: Spec, world: World) -> None:

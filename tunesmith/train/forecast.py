@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
+from tunesmith.model.memory import available_bytes, peak_bytes
 from tunesmith.train import loss
 from tunesmith.train.batches import Corpus, Order, one_sequence
-from tunesmith.train.memory import available_bytes, peak_bytes
 from tunesmith.train.plan import Plan
 from tunesmith.train.step import Forward, Trained
 

@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tunesmith.errors import JobError
+from tunesmith.group.world import ALONE, World
+from tunesmith.jobdir.checkpoints import MASTERS_FILE, MODEL_DIR
 from tunesmith.model.decoder import Decoder, Linears
 from tunesmith.model.directory import TensorPlan, write_directory
 from tunesmith.model.listing import write_listing
@@ -26,9 +28,7 @@ from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.model.merge import merge, stored_tensors
 from tunesmith.model.nf4 import Nf4Decoder
-from tunesmith.train.checkpoint import MASTERS_FILE, MODEL_DIR
 from tunesmith.train.optimizer import AdamW
-from tunesmith.train.world import ALONE, World
 
 
 class FullWeights:

@@ -13,8 +13,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tunesmith.jobdir.checkpoints import OPTIMIZER_FILE, Standing
+from tunesmith.jobdir.outcome import Result
 from tunesmith.train.advice import tell_best, tell_if_rising
-from tunesmith.train.checkpoint import Standing
 from tunesmith.train.checks import check_finite, check_gradients, check_reference
 from tunesmith.train.full import FullWeights
 from tunesmith.train.job import Job
@@ -24,7 +28,6 @@ from tunesmith.train.preference import aim
 from tunesmith.train.samples import take_samples
 from tunesmith.train.shortage import despite_full_disk, within_memory
 from tunesmith.train.smoke import smoke
-from tunesmith.train.spec import Result
 from tunesmith.train.start import Run, prepare
 from tunesmith.train.step import accumulate, evaluate, seed_step
 from tunesmith.train.watch import Request
@@ -141,17 +144,17 @@ def save(job: Job, run: Run, *, servable: bool) -> None:
     if job.world.is_first:
         job.journal.sync()
         run.row_losses.save()
-        despite_full_disk(
-            lambda: job.checkpoints.save(standing, partial(write_weights, job, run), moments)
-        )
+        write = partial(write_checkpoint, job, run, moments)
+        despite_full_disk(lambda: job.checkpoints.save(standing, write))
         job.checkpoints.prune(max(1, job.spec.keep_checkpoints))
     run.saved, run.saved_at_s = standing, time.monotonic()
     run.save_s = run.saved_at_s - began_s
 
 
-def write_weights(job: Job, run: Run, directory: Path) -> None:
-    """What is served of a checkpoint: an adapter's two files, or a whole model."""
+def write_checkpoint(job: Job, run: Run, moments: dict[str, Tensor], directory: Path) -> None:
+    """What is served, an adapter's two files or a whole model, and what a resume needs beside."""
     base = job.spec.base
+    save_file({name: each.cpu() for name, each in moments.items()}, directory / OPTIMIZER_FILE)
     if isinstance(run.trained, FullWeights):
         run.trained.save(directory, base.path, run.renderer.stop_ids)
     else:

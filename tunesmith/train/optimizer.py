@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tunesmith.train.world import ALONE, World
+from tunesmith.group.world import ALONE, World
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8

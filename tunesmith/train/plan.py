@@ -15,14 +15,15 @@ import torch
 from tunesmith.bases import BaseInfo
 from tunesmith.data import estimate
 from tunesmith.errors import JobError
+from tunesmith.group.world import ALONE, World
+from tunesmith.jobdir.layout import SCHEMA
+from tunesmith.jobdir.spec import Spec
 from tunesmith.model.adapter_files import LoraSpec, continued
 from tunesmith.model.load import read_config
 from tunesmith.model.nf4_files import is_nf4
 from tunesmith.train import precision
 from tunesmith.train.attention import Kind
 from tunesmith.train.batches import Corpus
-from tunesmith.train.spec import SCHEMA, Spec
-from tunesmith.train.world import ALONE, World
 
 # Positions of a micro-batch at most: beyond it nothing gets faster.
 MAX_MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}

@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from tunesmith.jobdir.files import write_atomic
 from tunesmith.model.adapter_files import content_hash
 from tunesmith.model.decoder import LowRankUpdate
-from tunesmith.train import spec as files
 from tunesmith.train.batches import Corpus
 from tunesmith.train.job import Job
 from tunesmith.train.objective import Preference, Sums, Supervised, longest_unit
@@ -109,7 +109,7 @@ class Reference:
         if not self._job.world.is_first:
             return
         metadata = {"key": self._key, "sha256": _sha256(self.logp_S)}
-        files.write_atomic(self._path, save({"logp": self.logp_S}, metadata))
+        write_atomic(self._path, save({"logp": self.logp_S}, metadata))
 
 
 def _key(job: Job, run: Run, corpus: Corpus) -> str:

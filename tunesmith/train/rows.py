@@ -8,7 +8,7 @@ from typing import Literal
 from tunesmith.data.check import MIN_EXAMPLES, Dataset, read_examples
 from tunesmith.data.formats import Limits
 from tunesmith.data.render import Example, Renderer
-from tunesmith.train.spec import Spec
+from tunesmith.jobdir.spec import Spec
 
 Param = Literal["training_file", "validation_file"]
 

@@ -10,12 +10,12 @@ import time
 from dataclasses import replace
 from typing import Literal
 
+from tunesmith.jobdir.samples import Answer, Prompt, Sample, Samples, read_samples, write_samples
 from tunesmith.model.decoder import LowRankUpdate
+from tunesmith.model.greedy import greedy
 from tunesmith.model.load import CausalModel
 from tunesmith.train.batches import Corpus
-from tunesmith.train.insight import Answer, Prompt, Sample, Samples, read_samples, write_samples
 from tunesmith.train.job import Job
-from tunesmith.train.smoke import greedy
 from tunesmith.train.start import Run, load_start
 
 NUM_PROMPTS = 5

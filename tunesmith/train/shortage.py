@@ -13,9 +13,10 @@ from typing import TypeVar
 import torch
 
 from tunesmith.errors import JobError
-from tunesmith.train import spec as files
+from tunesmith.jobdir.files import write_record
+from tunesmith.jobdir.layout import PLAN_FILE
+from tunesmith.model.memory import is_out_of_memory
 from tunesmith.train.job import Job
-from tunesmith.train.memory import is_out_of_memory
 from tunesmith.train.start import Run
 
 # Waits between attempts to write onto a full disk, seconds.
@@ -70,7 +71,7 @@ def _give_way(job: Job, run: Run, longest: int) -> None:
         torch.cuda.empty_cache()
     run.plan = plan
     if job.world.is_first:
-        files.write(plan, job.dir / files.PLAN_FILE)
+        write_record(plan, job.dir / PLAN_FILE)
     job.journal.message(f"warn:memory:{what}", f"Out of memory: {text}", "warn")
 
 

@@ -7,18 +7,25 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from tunesmith import bases
 from tunesmith.bases import BaseInfo
 from tunesmith.data.check import Dataset
 from tunesmith.data.render import Renderer
 from tunesmith.errors import JobError
+from tunesmith.group.world import World
 from tunesmith.ids import SystemClock
+from tunesmith.jobdir.checkpoints import OPTIMIZER_FILE, Checkpoint, Standing
+from tunesmith.jobdir.files import read_record, write_record
+from tunesmith.jobdir.layout import PLAN_FILE
+from tunesmith.jobdir.row_losses import RowLosses
+from tunesmith.jobdir.spec import Spec
 from tunesmith.model.adapter_files import targeted
 from tunesmith.model.load import CausalModel, load_model
 from tunesmith.model.lora import Adapter
+from tunesmith.model.memory import available_bytes, used_bytes
 from tunesmith.train import attention, full
-from tunesmith.train import spec as files
 from tunesmith.train.agreement import (
     agreed,
     check_same_inputs,
@@ -26,20 +33,15 @@ from tunesmith.train.agreement import (
     take_gpu,
 )
 from tunesmith.train.batches import Corpus, Order
-from tunesmith.train.checkpoint import Checkpoint, Standing
 from tunesmith.train.checks import check_stops, check_targets
 from tunesmith.train.forecast import Forecast, fit_memory, forecast
 from tunesmith.train.full import FullWeights
-from tunesmith.train.insight import RowLosses
 from tunesmith.train.job import Job
-from tunesmith.train.memory import available_bytes, used_bytes
 from tunesmith.train.objective import Objective
 from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import Plan, check_base_fits, decide
 from tunesmith.train.rows import rendered
-from tunesmith.train.spec import Spec
 from tunesmith.train.step import Forward, Trained
-from tunesmith.train.world import World
 
 # Of the job's time, what writing safety copies may take.
 SAVE_SHARE = 0.05
@@ -127,7 +129,7 @@ def prepare(job: Job) -> Run:
     if not is_resumed:
         run.plan = _fitted(run, found.max_tokens)
     if world.is_first:
-        files.write(run.plan, job.dir / files.PLAN_FILE)
+        write_record(run.plan, job.dir / PLAN_FILE)
     _announce(job, base, run, found)
     _tell_of_memory(job, run, found.max_tokens)
     run.forecast = forecast(run.plan, run.forward, trained, train, used)
@@ -157,7 +159,7 @@ def _with_attention(job: Job, plan: Plan, model: CausalModel) -> Plan:
 
 def _old_plan(job: Job, base: BaseInfo) -> Plan | None:
     """The plan of an earlier start, if this machine can follow it."""
-    plan = files.read(Plan, job.dir / files.PLAN_FILE)
+    plan = read_record(Plan, job.dir / PLAN_FILE)
     if plan is None:
         return None
     if plan.base_fingerprint != base.fingerprint:
@@ -191,7 +193,7 @@ def _take_up(
     check_same_values(job.world, optimizer.values)
     if newest is None:
         return model, trained, optimizer, None
-    optimizer.load_state(newest.moments())
+    optimizer.load_state(load_file(newest.path / OPTIMIZER_FILE))
     job.progress.step = newest.standing.step
     text = f"Resuming after step {newest.standing.step}/{plan.total_steps}"
     job.journal.message(f"resume:{job.spec.fence}", text)

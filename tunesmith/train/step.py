@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from tunesmith.group.world import ALONE, World
 from tunesmith.model.decoder import Decoder, LowRankUpdate
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
@@ -22,7 +23,6 @@ from tunesmith.train.batches import MicroBatch, longest_first, micro_batches
 from tunesmith.train.full import FullWeights
 from tunesmith.train.objective import Means, Objective, Sums
 from tunesmith.train.optimizer import AdamW
-from tunesmith.train.world import ALONE, World
 
 # What a job changes: an adapter beside the frozen weights, or the weights.
 Trained = Adapter | FullWeights

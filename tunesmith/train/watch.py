@@ -8,8 +8,10 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal
 
-from tunesmith.train.spec import SPEC_FILE, read_control, read_spec
-from tunesmith.train.world import ALONE, World
+from tunesmith.group.world import ALONE, World
+from tunesmith.jobdir.control import read_control
+from tunesmith.jobdir.layout import SPEC_FILE
+from tunesmith.jobdir.spec import read_spec
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

@@ -13,8 +13,11 @@ from tests.unit.cli.conftest import Run, problem
 from tunesmith.cli import app, data_show, data_stats
 from tunesmith.data.formats import read_rows
 from tunesmith.errors import DataError, TunesmithError
-from tunesmith.train import spec as files
-from tunesmith.train.spec import BaseRef, EventLine, FileRef, Result, Spec
+from tunesmith.jobdir.events import EventLine
+from tunesmith.jobdir.files import write_record
+from tunesmith.jobdir.layout import EVENTS_FILE, RESULT_FILE, SPEC_FILE
+from tunesmith.jobdir.outcome import Result
+from tunesmith.jobdir.spec import BaseRef, FileRef, Spec
 
 ROOT = Path(app.__file__).parents[2]
 TRAIN = ROOT / "tunesmith/assets/demo/snips_train.jsonl"
@@ -355,10 +358,10 @@ def test_a_finished_job_tells_the_speed(run: Run, tmp_path: Path) -> None:
     job.mkdir(parents=True)
     nano = ROOT / "tunesmith/assets/nano"
     training = FileRef("file-1", REAL)
-    files.write(Spec("ftjob-1", 1, BaseRef("nano", nano), training, 0), job / files.SPEC_FILE)
-    files.write(Result(1, "succeeded", 2, 2, 5000), job / files.RESULT_FILE)
+    write_record(Spec("ftjob-1", 1, BaseRef("nano", nano), training, 0), job / SPEC_FILE)
+    write_record(Result(1, "succeeded", 2, 2, 5000), job / RESULT_FILE)
     lines = [EventLine(f"step:{n}", "", 1000 + 50 * n, "metrics") for n in (0, 1)]
-    (job / files.EVENTS_FILE).write_text("".join(json.dumps(asdict(line)) + "\n" for line in lines))
+    (job / EVENTS_FILE).write_text("".join(json.dumps(asdict(line)) + "\n" for line in lines))
     found = json.loads(run("data", "estimate", REAL, "--json", "--data", tmp_path).output)
     assert found["tokens_per_s"] == 100 and found["rate_source"] == "measured by job ftjob-1"
 

@@ -12,6 +12,9 @@ import sqlalchemy as sa
 from tests.unit.cli.conftest import Run
 from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.ids import SystemRng
+from tunesmith.jobdir.files import write_record
+from tunesmith.jobdir.layout import PROCESS_FILE
+from tunesmith.jobdir.process import Process, start_ticks
 from tunesmith.model import adapter_files
 from tunesmith.store.blobs import LocalBlobs
 from tunesmith.store.db import Database, open_database
@@ -22,7 +25,6 @@ from tunesmith.store.repo.files import FileRow
 from tunesmith.store.repo.jobs import JobRow
 from tunesmith.store.repo.models import ModelRow
 from tunesmith.store.tables import events as events_table
-from tunesmith.train import spec
 
 JOB, FILE, NAME = "ftjob-000000000000000000000001", "file-000000000000000000000001", "ft:b:o::x"
 
@@ -86,9 +88,9 @@ def sql(statement: str) -> Callable[[Path], None]:
 def live_trainer_of_an_old_fence(data: Path) -> None:
     job_dir = data / "jobs" / JOB
     job_dir.mkdir(parents=True)
-    ticks = spec.start_ticks(os.getpid())
+    ticks = start_ticks(os.getpid())
     assert ticks is not None
-    spec.write(spec.Process(os.getpid(), ticks, 1, "train"), job_dir / spec.PROCESS_FILE)
+    write_record(Process(os.getpid(), ticks, 1, "train"), job_dir / PROCESS_FILE)
 
 
 def old_orphan(data: Path) -> None:

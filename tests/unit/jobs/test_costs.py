@@ -13,11 +13,11 @@ from tests.callers import OWNER
 from tests.unit.jobs.world import BASE, World, end, steps, validate
 from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.errors import TooMany
+from tunesmith.jobdir.layout import PROCESS_FILE, RESULT_FILE
 from tunesmith.jobs.commands import pause_job, resume_job
 from tunesmith.store.repo import job_costs, limits, usage
 from tunesmith.store.repo.job_costs import JobCost
 from tunesmith.tariff import NANOS, Rates
-from tunesmith.train import spec
 
 # A job of 100 tokens in one epoch costs a dollar.
 PRICES = {BASE: Rates(training=Decimal(10), machine_hour=Decimal("3.6"))}
@@ -48,8 +48,8 @@ def budget(world: World, dollars: Decimal) -> None:
 def worked_for(world: World, seconds: int) -> None:
     """The process whose result is there took so long."""
     (process,) = (p for p in world.executor.processes.values() if p.phase == "train")
-    result = process.job_dir / spec.RESULT_FILE
-    started = (process.job_dir / spec.PROCESS_FILE).stat().st_mtime
+    result = process.job_dir / RESULT_FILE
+    started = (process.job_dir / PROCESS_FILE).stat().st_mtime
     os.utime(result, (started + seconds, started + seconds))
 
 

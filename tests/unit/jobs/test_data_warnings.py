@@ -12,8 +12,8 @@ import pytest
 from tests.trainer_job import rows, tiny_base
 from tests.unit.jobs.world import World, base_info
 from tunesmith.store.repo import bases
-from tunesmith.train import process
-from tunesmith.train.process import DONE
+from tunesmith.trainer import process
+from tunesmith.trainer.process import DONE
 
 DATA = Path(__file__).parents[2] / "data"
 SECRET = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"

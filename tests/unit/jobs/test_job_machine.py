@@ -20,6 +20,9 @@ from tests.callers import OWNER
 from tests.unit.jobs.world import FakeProcess, World, end, steps, validate
 from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.errors import BadRequest
+from tunesmith.jobdir.control import read_control
+from tunesmith.jobdir.layout import EVENTS_FILE
+from tunesmith.jobdir.spec import read_spec
 from tunesmith.jobs.commands import cancel_job, pause_job, resume_job
 from tunesmith.jobs.states import TERMINAL
 from tunesmith.jobs.supervisor import Supervisor
@@ -27,7 +30,6 @@ from tunesmith.store.repo import job_costs, models, usage
 from tunesmith.store.repo.jobs import JobRow
 from tunesmith.store.repo.usage import Counts
 from tunesmith.tariff import Rates
-from tunesmith.train import spec
 
 TOTAL = 4
 
@@ -137,7 +139,7 @@ class Jobs(RuleBasedStateMachine):
             validate(process, total_steps=TOTAL)
             return
         self._restore(process)
-        asked = spec.read_control(process.job_dir)
+        asked = read_control(process.job_dir)
         if self._is_fenced(process):
             process.alive = False
         elif asked is not None:
@@ -152,7 +154,7 @@ class Jobs(RuleBasedStateMachine):
         if not self.live:
             return
         process = data.draw(st.sampled_from(self.live))
-        log = process.job_dir / spec.EVENTS_FILE
+        log = process.job_dir / EVENTS_FILE
         if log.exists() and data.draw(st.booleans()):
             with log.open("ab") as file:
                 file.write(b'{"key":"st')
@@ -160,7 +162,7 @@ class Jobs(RuleBasedStateMachine):
 
     def _restore(self, process: FakeProcess) -> None:
         """A fresh trainer goes on from its checkpoint: here, one step before the last event."""
-        log = process.job_dir / spec.EVENTS_FILE
+        log = process.job_dir / EVENTS_FILE
         if process.step or not log.exists():
             return
         whole = log.read_bytes().rpartition(b"\n")[0]
@@ -168,7 +170,7 @@ class Jobs(RuleBasedStateMachine):
         process.step = max(0, len(whole.splitlines()) - 1) % TOTAL
 
     def _is_fenced(self, process: FakeProcess) -> bool:
-        return spec.read_spec(process.job_dir).fence > process.fence
+        return read_spec(process.job_dir).fence > process.fence
 
     # --- what must always hold ---
 

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from tunesmith.jobdir.files import write_record
+from tunesmith.jobdir.layout import PROCESS_FILE
+from tunesmith.jobdir.process import Process, start_ticks
 from tunesmith.jobs.executor import Handle, LaunchError
 from tunesmith.jobs.local import LocalExecutor
-from tunesmith.train import spec
-from tunesmith.train.spec import Process
 
 # Answers each request with a child that sleeps; the job directory's name tells it what to be.
 SERVER = """
 import json, os, signal, subprocess, sys
-from tunesmith.train.spec import start_ticks
+from tunesmith.jobdir.process import start_ticks
 signal.signal(signal.SIGCHLD, lambda *_: os.waitpid(-1, os.WNOHANG))
 print(json.dumps({"ready": True}), flush=True)
 for line in sys.stdin:
@@ -74,7 +75,7 @@ def test_force_takes_the_children_along(executor: LocalExecutor, tmp_path: Path)
     wait(lambda: note.exists() and note.read_text() != "")
     child = int(note.read_text())
     executor.cancel(handle, force=True)
-    wait(lambda: spec.start_ticks(child) is None)
+    wait(lambda: start_ticks(child) is None)
 
 
 def test_a_reused_pid_is_not_ours(executor: LocalExecutor, tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_a_reused_pid_is_not_ours(executor: LocalExecutor, tmp_path: Path) -> No
 def test_processes_outlive_it_and_are_adopted(executor: LocalExecutor, tmp_path: Path) -> None:
     handle = executor.launch("train", tmp_path)
     note = Process(handle.pid, handle.start_ticks, 5, "train")
-    spec.write(note, tmp_path / spec.PROCESS_FILE)
+    write_record(note, tmp_path / PROCESS_FILE)
     executor.close()
     other = LocalExecutor()
     assert other.adopt("train", tmp_path, 5) == handle
@@ -97,7 +98,7 @@ def test_processes_outlive_it_and_are_adopted(executor: LocalExecutor, tmp_path:
     assert other.adopt("validate", tmp_path, 1) is None
     other.cancel(handle, force=True)
     wait(lambda: other.adopt("train", tmp_path, 5) is None)
-    (tmp_path / spec.PROCESS_FILE).write_text("torn")
+    (tmp_path / PROCESS_FILE).write_text("torn")
     assert other.adopt("train", tmp_path, 5) is None
 
 
@@ -143,4 +144,4 @@ def test_the_server_goes_when_its_worker_is_killed() -> None:
     server = int(holder.stdout.readline())
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
-    wait(lambda: spec.start_ticks(server) is None)
+    wait(lambda: start_ticks(server) is None)

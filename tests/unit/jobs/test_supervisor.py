@@ -10,12 +10,14 @@ import pytest
 from tests.callers import OWNER
 from tests.unit.jobs.world import World, base_info, checkpoint, end, steps, validate
 from tunesmith.access import DEFAULT_PROJECT
+from tunesmith.jobdir.control import read_control
+from tunesmith.jobdir.layout import LOG_FILE, RESULT_FILE, SPEC_FILE
+from tunesmith.jobdir.outcome import Failure
+from tunesmith.jobdir.spec import read_spec
 from tunesmith.jobs import lease
 from tunesmith.jobs.commands import cancel_job, pause_job, resume_job
 from tunesmith.jobs.supervisor import Supervisor
 from tunesmith.store.repo import bases, checkpoints, files, models
-from tunesmith.train import spec
-from tunesmith.train.spec import Failure
 
 
 @pytest.fixture
@@ -135,7 +137,7 @@ def test_a_crash_is_followed_by_another_launch_under_a_higher_fence(world: World
     job_id, worker = train(world)
     process = world.only_process()
     steps(process, 2)
-    (process.job_dir / spec.LOG_FILE).write_text("Traceback ...\nRuntimeError: bad luck\n")
+    (process.job_dir / LOG_FILE).write_text("Traceback ...\nRuntimeError: bad luck\n")
     process.alive = False
     worker.tick()
     assert world.job(job_id).attempts == 1
@@ -187,12 +189,12 @@ def test_a_new_worker_goes_on_with_the_living_trainer(world: World) -> None:
     process = world.only_process()
     steps(process, 2)
     worker.tick()
-    text = (process.job_dir / spec.SPEC_FILE).read_bytes()
+    text = (process.job_dir / SPEC_FILE).read_bytes()
     world.ticking.now_s += 60
     other = world.supervisor()
     other.tick()
     assert world.only_process() is process
-    assert (process.job_dir / spec.SPEC_FILE).read_bytes() == text
+    assert (process.job_dir / SPEC_FILE).read_bytes() == text
     assert world.job(job_id).fence > process.fence
     worker.tick()
     assert worker.runs == []
@@ -235,7 +237,7 @@ def test_cancel_reaches_the_trainer_and_keeps_its_checkpoints(world: World) -> N
     steps(process, 2)
     assert cancel_job(world.db, world.clock, OWNER, job_id).status == "running"
     worker.tick()
-    assert spec.read_control(process.job_dir) == "cancel"
+    assert read_control(process.job_dir) == "cancel"
     end(process, "cancelled")
     worker.tick()
     done = world.job(job_id)
@@ -273,7 +275,7 @@ def test_pause_and_resume(world: World) -> None:
         steps(process, 1)
         pause_job(world.db, world.clock, OWNER, job_id)
         worker.tick()
-        assert spec.read_control(process.job_dir) == "pause"
+        assert read_control(process.job_dir) == "pause"
         end(process, "paused")
         worker.tick()
         assert world.job(job_id).status == "paused"
@@ -281,7 +283,7 @@ def test_pause_and_resume(world: World) -> None:
         assert world.job(job_id).status == "queued"
         worker.tick()
         assert world.only_process().fence > process.fence
-        assert spec.read_control(process.job_dir) is None
+        assert read_control(process.job_dir) is None
         world.only_process().step = process.step
     process = world.only_process()
     steps(process, 3)
@@ -384,7 +386,7 @@ def test_a_job_continues_a_tuned_model_under_its_label(world: World) -> None:
         validate(world.only_process())
         worker.tick()
         process = world.only_process()
-        names.append(spec.read_spec(process.job_dir).start_adapter)
+        names.append(read_spec(process.job_dir).start_adapter)
         steps(process, 5)
         end(process, "succeeded")
         worker.tick()
@@ -473,7 +475,7 @@ def test_trouble_with_one_job_does_not_touch_the_others(tmp_path: Path) -> None:
         validate(next(p for p in world.executor.live() if p.phase == "validate"))
     worker.tick()
     one, two = world.executor.live()
-    (one.job_dir / spec.RESULT_FILE).write_text("torn")
+    (one.job_dir / RESULT_FILE).write_text("torn")
     steps(two, 5)
     end(two, "succeeded")
     worker.tick()

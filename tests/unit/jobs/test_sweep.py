@@ -11,11 +11,11 @@ import pytest
 from tests.callers import OWNER
 from tests.unit.jobs.world import World, checkpoint, end, steps, validate
 from tunesmith.access import DEFAULT_PROJECT
+from tunesmith.jobdir.layout import CHECKPOINTS_DIR, RESULT_FILE
 from tunesmith.jobs.commands import cancel_job
 from tunesmith.jobs.publish import publish
 from tunesmith.jobs.sweep import sweep
 from tunesmith.store.repo import files, models
-from tunesmith.train import spec
 
 
 @pytest.fixture
@@ -107,6 +107,6 @@ def test_checkpoints_of_ended_jobs_go_and_the_record_stays(world: World) -> None
     checkpoint(world.only_process())
     sweep(world.context)
     ended = world.context.job_dir(job_id)
-    assert not (ended / spec.CHECKPOINTS_DIR).exists()
-    assert (ended / spec.RESULT_FILE).exists()
-    assert (world.context.job_dir(running.id) / spec.CHECKPOINTS_DIR).exists()
+    assert not (ended / CHECKPOINTS_DIR).exists()
+    assert (ended / RESULT_FILE).exists()
+    assert (world.context.job_dir(running.id) / CHECKPOINTS_DIR).exists()

@@ -10,14 +10,14 @@ import pytest
 from tests.tiny_base import write_tiny_base
 from tests.unit.jobs.world import FakeProcess, World, checkpoint, end, steps, validate
 from tunesmith.access import DEFAULT_PROJECT
+from tunesmith.jobdir.outcome import CheckpointEntry
+from tunesmith.jobdir.spec import read_spec
 from tunesmith.jobs.audit import audit_directory
 from tunesmith.jobs.publish import publish
 from tunesmith.jobs.sweep import sweep
 from tunesmith.model.listing import LISTING, problem_of, write_listing
 from tunesmith.store.repo import bases, models
 from tunesmith.store.repo.models import ModelRow
-from tunesmith.train import spec
-from tunesmith.train.spec import CheckpointEntry
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_job_goes_on_from_it(world: World) -> None:
     validate(world.only_process())
     worker.tick()
     process = world.only_process()
-    given = spec.read_spec(process.job_dir)
+    given = read_spec(process.job_dir)
     assert given.start_adapter is None
     assert given.base.path.parent == world.settings.models_dir
     age(given.base.path)

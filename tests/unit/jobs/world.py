@@ -14,6 +14,13 @@ from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.bases import BaseInfo
 from tunesmith.config import Settings
 from tunesmith.ids import FILE, SystemRng, new_id
+from tunesmith.jobdir.events import EventLine
+from tunesmith.jobdir.files import write_record as write
+from tunesmith.jobdir.layout import EVENTS_FILE, PROCESS_FILE, RESULT_FILE, VALIDATION_FILE
+from tunesmith.jobdir.outcome import CheckpointEntry, Result, Status, Validation
+from tunesmith.jobdir.process import Phase, Process
+from tunesmith.jobdir.records import to_json
+from tunesmith.jobdir.spec import read_spec
 from tunesmith.jobs.commands import cancel_job, create_job
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.executor import Handle
@@ -26,18 +33,6 @@ from tunesmith.store.repo import bases, events, files, jobs
 from tunesmith.store.repo.events import EventRow
 from tunesmith.store.repo.files import FileRow
 from tunesmith.store.repo.jobs import JobRow
-from tunesmith.train import spec
-from tunesmith.train.records import to_json
-from tunesmith.train.spec import (
-    CheckpointEntry,
-    EventLine,
-    Phase,
-    Process,
-    Result,
-    Status,
-    Validation,
-    write,
-)
 
 BASE = "tiny"
 
@@ -85,9 +80,9 @@ class FakeExecutor:
 
     def launch(self, phase: Phase, job_dir: Path) -> Handle:
         handle = Handle(next(self.pids), 7)
-        fence = spec.read_spec(job_dir).fence
+        fence = read_spec(job_dir).fence
         self.processes[handle.pid] = FakeProcess(phase, job_dir, fence)
-        write(Process(handle.pid, 7, fence, phase), job_dir / spec.PROCESS_FILE)
+        write(Process(handle.pid, 7, fence, phase), job_dir / PROCESS_FILE)
         return handle
 
     def poll(self, handle: Handle) -> bool:
@@ -208,13 +203,13 @@ def validate(process: FakeProcess, total_steps: int = 5, **fields: Any) -> None:
         total_steps=total_steps,
         **fields,
     )
-    write(found, process.job_dir / spec.VALIDATION_FILE)
+    write(found, process.job_dir / VALIDATION_FILE)
     process.alive = False
 
 
 def steps(process: FakeProcess, num_steps: int, total_steps: int = 5) -> None:
     """The trainer does some more steps and writes their events."""
-    with (process.job_dir / spec.EVENTS_FILE).open("ab") as log:
+    with (process.job_dir / EVENTS_FILE).open("ab") as log:
         for _ in range(num_steps):
             process.step += 1
             data = {"step": process.step, "total_steps": total_steps, "train_loss": 0.5}
@@ -250,5 +245,5 @@ def end(process: FakeProcess, status: Status, total_steps: int = 5, **fields: An
         trained_tokens=100 * process.step,
         **fields,
     )
-    write(result, process.job_dir / spec.RESULT_FILE)
+    write(result, process.job_dir / RESULT_FILE)
     process.alive = False

@@ -19,7 +19,7 @@ from tunesmith.model.load import CausalModel, load_model
 from tunesmith.train import attention
 from tunesmith.train.attention import SplitAttention, VarlenAttention, choose, hidden, keeps_apart
 from tunesmith.train.batches import Corpus, pack
-from tunesmith.train.process import DONE, run
+from tunesmith.trainer.process import DONE, run
 
 LENGTHS = [3, 17, 9, 9, 9, 30, 2, 17]
 RULES = [

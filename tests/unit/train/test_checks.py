@@ -11,17 +11,19 @@ import torch
 from tests.trainer_job import events_of, make_job, result_of, tiny_base
 from tunesmith.data.render import Example
 from tunesmith.errors import JobError
+from tunesmith.model import memory
 from tunesmith.model.adapter_files import LoraSpec
+from tunesmith.model.greedy import greedy
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
-from tunesmith.train import forecast, memory, plan, precision
+from tunesmith.model.memory import available_bytes, is_out_of_memory
+from tunesmith.train import forecast, plan, precision
 from tunesmith.train.batches import Corpus
 from tunesmith.train.checks import check_finite, check_gradients, check_stops
-from tunesmith.train.memory import available_bytes, is_out_of_memory
 from tunesmith.train.objective import Means
-from tunesmith.train.process import run
-from tunesmith.train.smoke import greedy, shortest_answer, smoke
+from tunesmith.train.smoke import shortest_answer, smoke
 from tunesmith.train.step import Forward
+from tunesmith.trainer.process import run
 
 STOP = 7
 

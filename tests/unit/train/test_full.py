@@ -15,18 +15,19 @@ from tests.tiny_transformers import build
 from tests.trainer_job import events_of, make_job, metrics_of, relaunched, result_of, tiny_base
 from tunesmith.data.render import Example
 from tunesmith.errors import JobError
+from tunesmith.jobdir import checkpoints
+from tunesmith.jobdir.layout import CHECKPOINTS_DIR
+from tunesmith.jobdir.spec import BaseRef
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.load import load_model
 from tunesmith.model.shapes import EMBEDDING, HEAD
-from tunesmith.train import checkpoint as checkpoints
 from tunesmith.train import full, loss
-from tunesmith.train import spec as files
 from tunesmith.train import start as starting
 from tunesmith.train.batches import Corpus
 from tunesmith.train.full import FullWeights
 from tunesmith.train.objective import Preference, Supervised
-from tunesmith.train.process import DONE, run
 from tunesmith.train.step import Forward, accumulate
+from tunesmith.trainer.process import DONE, run
 
 HYPER = {"n_epochs": 4, "batch_size": 3, "finetuning_type": "full"}
 ROWS = [
@@ -169,7 +170,7 @@ def test_a_job_ends_with_whole_models(finished: Path) -> None:
 
 
 def test_only_the_newest_checkpoint_can_be_resumed_from(finished: Path) -> None:
-    directories = sorted((finished / files.CHECKPOINTS_DIR).iterdir())
+    directories = sorted((finished / CHECKPOINTS_DIR).iterdir())
     kept = [(path / checkpoints.OPTIMIZER_FILE).exists() for path in directories]
     assert kept == [False, False, True]
     found = [checkpoints.verify(path, "ftjob-test") for path in directories]
@@ -186,7 +187,7 @@ def test_the_same_job_gives_the_same_bytes(finished: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("stored", ["float32", "bfloat16"])
 def test_a_resume_is_bit_for_bit(stored: str, tmp_path: Path, monkeypatch: Any) -> None:
     base = tiny_base() if stored == "float32" else narrow_base(tmp_path / "base")
-    spec = {"hyperparameters": HYPER, "base": files.BaseRef("tiny", base)}
+    spec = {"hyperparameters": HYPER, "base": BaseRef("tiny", base)}
     whole = make_job(tmp_path / "whole", **spec)
     assert run("train", whole) == DONE
     broken = make_job(tmp_path / "broken", save_every_s=1e-9, **spec)
@@ -252,7 +253,7 @@ def test_full_goes_on_from_an_adapter(tmp_path: Path) -> None:
 
 def test_an_adapter_goes_on_from_a_whole_model(finished: Path, tmp_path: Path) -> None:
     base = finished / result_of(finished).checkpoints[-1].path
-    job = make_job(tmp_path / "job", base=files.BaseRef("sha256:abc", base))
+    job = make_job(tmp_path / "job", base=BaseRef("sha256:abc", base))
     assert run("train", job) == DONE
     assert [entry.form for entry in result_of(job).checkpoints] == ["adapter"] * 3
 

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from tests.trainer_job import events_of, make_job, metrics_of, relaunched, result_of
 from tests.unit.train.test_loop import stop_at
+from tunesmith.jobdir.control import write_control
+from tunesmith.jobdir.row_losses import RowLosses, page, read_rows
+from tunesmith.jobdir.samples import read_samples
 from tunesmith.train import advice, samples
-from tunesmith.train import spec as files
 from tunesmith.train.advice import rises
 from tunesmith.train.batches import Order
-from tunesmith.train.insight import RowLosses, page, read_rows, read_samples
-from tunesmith.train.process import DONE, run
+from tunesmith.trainer.process import DONE, run
 
 
 @given(st.integers(1, 9), st.integers(1, 12), st.integers(1, 4))
@@ -43,7 +44,7 @@ def test_every_row_gets_the_losses_of_its_first_and_last_epoch(
 def test_rows_are_kept_through_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, halved = make_job(tmp_path / "whole"), make_job(tmp_path / "halved")
     assert run("train", whole) == DONE
-    stop_at(monkeypatch, 8, lambda job: files.write_control(job.dir, "pause"))
+    stop_at(monkeypatch, 8, lambda job: write_control(job.dir, "pause"))
     assert run("train", halved) == DONE
     monkeypatch.undo()
     partly = read_rows(halved)
@@ -88,7 +89,7 @@ def test_samples_are_as_before_after_a_resume(
     whole, halved = make_job(tmp_path / "whole"), make_job(tmp_path / "halved")
     assert run("train", whole) == DONE
     with monkeypatch.context() as patch:
-        stop_at(patch, 8, lambda job: files.write_control(job.dir, "pause"))
+        stop_at(patch, 8, lambda job: write_control(job.dir, "pause"))
         assert run("train", halved) == DONE
     assert len(read_samples(halved).samples) == 2
     assert run("train", relaunched(halved)) == DONE

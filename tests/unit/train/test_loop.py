@@ -21,17 +21,21 @@ from tests.trainer_job import (
     tiny_base,
 )
 from tunesmith.errors import JobError
+from tunesmith.group.world import ALONE
+from tunesmith.jobdir.control import write_control
+from tunesmith.jobdir.files import read_record, write_record
+from tunesmith.jobdir.layout import CHECKPOINTS_DIR, PLAN_FILE, RESULT_FILE, VALIDATION_FILE
+from tunesmith.jobdir.outcome import Result, Validation
+from tunesmith.jobdir.spec import read_spec
 from tunesmith.model.adapter_files import CONFIG
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.train import forecast, loop, shortage
 from tunesmith.train import plan as planning
-from tunesmith.train import spec as files
 from tunesmith.train.objective import Means
 from tunesmith.train.plan import Plan
-from tunesmith.train.process import DONE, FENCED, run
 from tunesmith.train.step import Forward
-from tunesmith.train.world import ALONE
+from tunesmith.trainer.process import DONE, FENCED, run
 
 STEPS = 14  # ceil(10 rows * 4 epochs / 3)
 
@@ -43,7 +47,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return job_dir
 
 
-def without_times(job_dir: Path) -> files.Result:
+def without_times(job_dir: Path) -> Result:
     return replace(result_of(job_dir), took={})
 
 
@@ -65,7 +69,7 @@ def test_a_job_ends_with_its_last_three_epochs_to_serve(finished: Path) -> None:
     assert [(entry.step, entry.epoch) for entry in result.checkpoints] == [(7, 2), (10, 3), (14, 4)]
     directories = sorted(path.name for path in (finished / "checkpoints").iterdir())
     assert directories == ["step-00000007", "step-00000010", "step-00000014"]
-    model = load_model(files.read_spec(finished).base.path)
+    model = load_model(read_spec(finished).base.path)
     for entry in result.checkpoints:
         adapter = Adapter.load(finished / entry.path, model.linears)
         assert all(matrix.any() for matrix in adapter.b.values())
@@ -105,7 +109,7 @@ def test_checkpoint_metrics_are_those_of_their_step(finished: Path) -> None:
 
 def test_trained_tokens_are_those_of_all_epochs(finished: Path, tmp_path: Path) -> None:
     assert run("validate", finished) == DONE
-    validation = files.read(files.Validation, finished / files.VALIDATION_FILE)
+    validation = read_record(Validation, finished / VALIDATION_FILE)
     assert validation is not None
     assert result_of(finished).trained_tokens == 4 * validation.num_tokens
     assert validation.total_steps == STEPS
@@ -113,7 +117,7 @@ def test_trained_tokens_are_those_of_all_epochs(finished: Path, tmp_path: Path) 
 
 def test_the_plan_and_the_smoke_test_are_told(finished: Path) -> None:
     messages = {event.key: event for event in events_of(finished) if event.type == "message"}
-    plan = files.read(Plan, finished / files.PLAN_FILE)
+    plan = read_record(Plan, finished / PLAN_FILE)
     assert plan is not None
     text = messages["plan"].message
     assert plan.dtype in text
@@ -135,9 +139,9 @@ def test_a_second_run_of_the_same_job_gives_the_same_bytes(finished: Path, tmp_p
 
 def test_micro_batches_change_nothing_but_the_last_bits(finished: Path, tmp_path: Path) -> None:
     split = make_job(tmp_path / "split")
-    plan = files.read(Plan, finished / files.PLAN_FILE)
+    plan = read_record(Plan, finished / PLAN_FILE)
     assert plan is not None
-    files.write(replace(plan, micro_tokens=1), split / files.PLAN_FILE)
+    write_record(replace(plan, micro_tokens=1), split / PLAN_FILE)
     run("train", split)
     whole, parts = metrics_of(finished), metrics_of(split)
     for key in whole:
@@ -147,16 +151,16 @@ def test_micro_batches_change_nothing_but_the_last_bits(finished: Path, tmp_path
 def test_bf16_learns_the_same_and_resumes_bit_for_bit(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = files.read(Plan, finished / files.PLAN_FILE)
+    plan = read_record(Plan, finished / PLAN_FILE)
     assert plan is not None
     narrow = replace(plan, dtype="bfloat16")
     whole, halved = make_job(tmp_path / "whole"), make_job(tmp_path / "halved")
     for job_dir in (whole, halved):
-        files.write(narrow, job_dir / files.PLAN_FILE)
+        write_record(narrow, job_dir / PLAN_FILE)
     assert run("train", whole) == DONE
     for key, data in metrics_of(finished).items():
         assert metrics_of(whole)[key]["train_loss"] == pytest.approx(data["train_loss"], rel=0.03)
-    stop_at(monkeypatch, 8, lambda job: files.write_control(job.dir, "pause"))
+    stop_at(monkeypatch, 8, lambda job: write_control(job.dir, "pause"))
     assert run("train", halved) == DONE
     monkeypatch.undo()
     assert run("train", relaunched(halved)) == DONE
@@ -168,7 +172,7 @@ def test_pause_keeps_a_checkpoint_and_resume_ends_the_same(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     job_dir = make_job(tmp_path / "job")
-    stop_at(monkeypatch, step, lambda job: files.write_control(job.dir, "pause"))
+    stop_at(monkeypatch, step, lambda job: write_control(job.dir, "pause"))
     assert run("train", job_dir) == DONE
     paused = result_of(job_dir)
     assert (paused.status, paused.step) == ("paused", step)
@@ -187,7 +191,7 @@ def test_pause_keeps_a_checkpoint_and_resume_ends_the_same(
 
 def test_a_pause_before_the_first_step_starts_over(finished: Path, tmp_path: Path) -> None:
     job_dir = make_job(tmp_path / "job")
-    files.write_control(job_dir, "pause")
+    write_control(job_dir, "pause")
     assert run("train", job_dir) == DONE
     assert (result_of(job_dir).status, result_of(job_dir).step) == ("paused", 0)
     assert run("train", relaunched(job_dir)) == DONE
@@ -196,7 +200,7 @@ def test_a_pause_before_the_first_step_starts_over(finished: Path, tmp_path: Pat
 
 def test_cancel_ends_within_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job_dir = make_job(tmp_path / "job")
-    stop_at(monkeypatch, 5, lambda job: files.write_control(job.dir, "cancel"))
+    stop_at(monkeypatch, 5, lambda job: write_control(job.dir, "cancel"))
     assert run("train", job_dir) == DONE
     assert (result_of(job_dir).status, result_of(job_dir).step) == ("cancelled", 5)
 
@@ -207,7 +211,7 @@ def test_an_overtaken_trainer_writes_nothing_more(
     job_dir = make_job(tmp_path / "job", save_every_s=1e-9)
     stop_at(monkeypatch, 5, lambda job: relaunched(job.dir))
     assert run("train", job_dir) == FENCED
-    assert not (job_dir / files.RESULT_FILE).exists()
+    assert not (job_dir / RESULT_FILE).exists()
     assert list(metrics_of(job_dir)) == [f"step:{step}" for step in range(1, 5)]
     assert (job_dir / "checkpoints" / "step-00000004").exists()
     assert not (job_dir / "checkpoints" / "step-00000005").exists()
@@ -270,7 +274,7 @@ def test_running_out_of_memory_halves_the_micro_batch(
     job_dir = make_job(tmp_path / "job")
     assert run("train", job_dir) == DONE
     assert result_of(job_dir).status == "succeeded"
-    plan = files.read(Plan, job_dir / files.PLAN_FILE)
+    plan = read_record(Plan, job_dir / PLAN_FILE)
     assert plan is not None
     assert plan.micro_tokens == 512
     warnings = [event.message for event in events_of(job_dir) if event.level == "warn"]
@@ -302,7 +306,7 @@ def test_after_the_smallest_micro_batch_layers_are_computed_twice(
     monkeypatch.setattr(loop, "accumulate", limited)
     job_dir = make_job(tmp_path / "job")
     assert run("train", job_dir) == DONE
-    plan = files.read(Plan, job_dir / files.PLAN_FILE)
+    plan = read_record(Plan, job_dir / PLAN_FILE)
     assert plan is not None
     assert plan.recompute
     warnings = [event.message for event in events_of(job_dir) if event.level == "warn"]
@@ -317,7 +321,7 @@ def test_a_gpu_then_keeps_less_on_itself(
 ) -> None:
     """The order of what is given up, on a job that says it runs on a GPU."""
     job_dir = copy_job(finished, tmp_path / "job")
-    decided = files.read(Plan, job_dir / files.PLAN_FILE)
+    decided = read_record(Plan, job_dir / PLAN_FILE)
     assert decided is not None
 
     class Stage:
@@ -370,7 +374,7 @@ def test_a_full_disk_is_waited_for(
     monkeypatch.setattr(shortage.time, "sleep", waits.append)
     failures = [OSError(28, "No space left on device")] * 3
 
-    from tunesmith.train import checkpoint
+    from tunesmith.jobdir import checkpoints as checkpoint
 
     original = checkpoint.fsync_dir
 
@@ -381,7 +385,7 @@ def test_a_full_disk_is_waited_for(
 
     monkeypatch.setattr(checkpoint, "fsync_dir", full)
     job_dir = make_job(tmp_path / "job")
-    (job_dir / files.CHECKPOINTS_DIR).mkdir()
+    (job_dir / CHECKPOINTS_DIR).mkdir()
     assert run("train", job_dir) == DONE
     assert waits == [1.0, 2.0, 4.0]
     assert adapter_bytes(job_dir) == adapter_bytes(finished)
@@ -428,7 +432,7 @@ def test_every_shape_learns_resumes_and_is_continued(
     losses = [data["train_loss"] for data in metrics_of(whole).values()]
     assert losses[-1] < 0.9 * losses[0]
     halved = make_job(tmp_path / "halved", hyperparameters=hyper, with_validation=False)
-    stop_at(monkeypatch, 3, lambda job: files.write_control(job.dir, "pause"))
+    stop_at(monkeypatch, 3, lambda job: write_control(job.dir, "pause"))
     assert run("train", halved) == DONE
     monkeypatch.undo()
     assert run("train", relaunched(halved)) == DONE
@@ -456,7 +460,7 @@ def test_dropout_is_the_same_on_resume(tmp_path: Path, monkeypatch: pytest.Monke
     whole = make_job(tmp_path / "whole", hyperparameters=hyper)
     assert run("train", whole) == DONE
     halved = make_job(tmp_path / "halved", hyperparameters=hyper)
-    stop_at(monkeypatch, 3, lambda job: files.write_control(job.dir, "pause"))
+    stop_at(monkeypatch, 3, lambda job: write_control(job.dir, "pause"))
     assert run("train", halved) == DONE
     monkeypatch.undo()
     torch.rand(5)
@@ -466,9 +470,9 @@ def test_dropout_is_the_same_on_resume(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_changed_base_is_refused_on_resume(finished: Path, tmp_path: Path) -> None:
     job_dir = copy_job(finished, tmp_path / "job")
-    plan = files.read(Plan, job_dir / files.PLAN_FILE)
+    plan = read_record(Plan, job_dir / PLAN_FILE)
     assert plan is not None
-    files.write(replace(plan, base_fingerprint="0" * 64), job_dir / files.PLAN_FILE)
+    write_record(replace(plan, base_fingerprint="0" * 64), job_dir / PLAN_FILE)
     assert run("train", relaunched(job_dir)) == DONE
     error = result_of(job_dir).error
     assert error is not None
@@ -477,7 +481,7 @@ def test_a_changed_base_is_refused_on_resume(finished: Path, tmp_path: Path) -> 
 
 def test_a_bad_row_fails_the_job_by_line(tmp_path: Path) -> None:
     job_dir = make_job(tmp_path / "job")
-    path = files.read_spec(job_dir).training_file.path
+    path = read_spec(job_dir).training_file.path
     lines = path.read_text().splitlines()
     lines[4] = lines[4].replace('"user"', '"nobody"', 1)
     path.write_text("\n".join(lines))

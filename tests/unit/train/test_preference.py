@@ -22,16 +22,20 @@ from tests.trainer_job import (
 )
 from tests.unit.train.test_loop import stop_at
 from tunesmith.data.render import Example
+from tunesmith.jobdir.control import write_control
+from tunesmith.jobdir.files import read_record
+from tunesmith.jobdir.layout import VALIDATION_FILE
+from tunesmith.jobdir.outcome import Validation
+from tunesmith.jobdir.spec import read_spec
 from tunesmith.model.adapter_files import LoraSpec
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.train import preference
-from tunesmith.train import spec as files
 from tunesmith.train.batches import Corpus
 from tunesmith.train.objective import Preference
 from tunesmith.train.optimizer import MAX_NORM, AdamW
-from tunesmith.train.process import DONE, run
 from tunesmith.train.step import Forward, accumulate, evaluate
+from tunesmith.trainer.process import DONE, run
 
 BETA = 0.3
 STEPS = 7  # ceil(10 pairs * 2 epochs / 3)
@@ -202,7 +206,7 @@ def test_a_resume_ends_the_same_with_the_reference_that_was_kept(
     is_lost: bool, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_dir = pair_job(tmp_path / "job")
-    stop_at(monkeypatch, 4, lambda job: files.write_control(job.dir, "pause"))
+    stop_at(monkeypatch, 4, lambda job: write_control(job.dir, "pause"))
     assert run("train", job_dir) == DONE
     monkeypatch.undo()
     kept = job_dir / "reference-train.safetensors"
@@ -228,7 +232,7 @@ def test_a_pause_while_the_reference_is_asked(
     def counted(*args: Any) -> Any:
         calls.append(args)
         if len(calls) == 2:
-            files.write_control(job_dir, "pause")
+            write_control(job_dir, "pause")
         return original(*args)
 
     monkeypatch.setattr(preference, "sums", counted)
@@ -262,11 +266,11 @@ def test_the_reference_is_the_adapter_that_is_continued(finished: Path, tmp_path
 
 def test_a_chat_file_is_refused_by_line(tmp_path: Path) -> None:
     job_dir = pair_job(tmp_path / "job")
-    spec = files.read_spec(job_dir)
+    spec = read_spec(job_dir)
     row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
     spec.training_file.path.write_text((row + "\n") * 10)
     assert run("validate", job_dir) == DONE
-    found = files.read(files.Validation, job_dir / files.VALIDATION_FILE)
+    found = read_record(Validation, job_dir / VALIDATION_FILE)
     assert found is not None and found.error is not None
     assert found.error.code == "invalid_training_file"
     assert "not using 'supervised'" in found.error.message
@@ -275,7 +279,7 @@ def test_a_chat_file_is_refused_by_line(tmp_path: Path) -> None:
 def test_the_validate_phase_decides_beta(tmp_path: Path) -> None:
     job_dir = pair_job(tmp_path / "job", hyperparameters={})
     assert run("validate", job_dir) == DONE
-    found = files.read(files.Validation, job_dir / files.VALIDATION_FILE)
+    found = read_record(Validation, job_dir / VALIDATION_FILE)
     assert found is not None and found.ok
     assert found.hyperparameters["beta"] == 0.1
     assert (found.num_examples, found.num_valid_examples) == (10, 4)

@@ -22,6 +22,8 @@ from tunesmith.data.formats import read_rows
 from tunesmith.data.render import Renderer
 from tunesmith.errors import JobError
 from tunesmith.ids import SystemClock
+from tunesmith.jobdir.control import write_control
+from tunesmith.jobdir.spec import BaseRef
 from tunesmith.model.adapter_files import content_hash
 from tunesmith.model.export import Tuned, export
 from tunesmith.model.load import load_model
@@ -31,21 +33,20 @@ from tunesmith.model.nf4_write import write_nf4
 from tunesmith.serve.protocol import AdapterRef, Done
 from tunesmith.train import loop, smoke, start
 from tunesmith.train import plan as planning
-from tunesmith.train import spec as files
-from tunesmith.train.process import DONE, run
+from tunesmith.trainer.process import DONE, run
 
 HYPER = {"n_epochs": 2, "batch_size": 3, "lora_rank": 4, "learning_rate_multiplier": 4}
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> files.BaseRef:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseRef:
     directory = tmp_path_factory.mktemp("nf4") / "tiny-nf4"
     write_nf4(tiny_base(), directory)
-    return files.BaseRef("tiny-nf4", directory)
+    return BaseRef("tiny-nf4", directory)
 
 
 @pytest.fixture(scope="module")
-def finished(base: files.BaseRef, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(base: BaseRef, tmp_path_factory: pytest.TempPathFactory) -> Path:
     job_dir = make_job(tmp_path_factory.mktemp("job") / "job", base=base, hyperparameters=HYPER)
     assert run("train", job_dir) == DONE
     return job_dir
@@ -61,7 +62,7 @@ def test_it_learns(finished: Path) -> None:
 
 
 def test_a_paused_job_ends_with_the_same_bytes(
-    base: files.BaseRef, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: BaseRef, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     halved = make_job(tmp_path / "halved", base=base, hyperparameters=HYPER)
     learn = loop.learn
@@ -69,7 +70,7 @@ def test_a_paused_job_ends_with_the_same_bytes(
     def stop(job: loop.Job, run: loop.Run, at: int) -> None:
         learn(job, run, at)
         if at == 3:
-            files.write_control(job.dir, "pause")
+            write_control(job.dir, "pause")
 
     monkeypatch.setattr(loop, "learn", stop)
     assert run("train", halved) == DONE
@@ -78,7 +79,7 @@ def test_a_paused_job_ends_with_the_same_bytes(
     assert adapter_bytes(halved) == adapter_bytes(finished)
 
 
-def test_the_engine_answers_as_the_trainer(base: files.BaseRef, finished: Path) -> None:
+def test_the_engine_answers_as_the_trainer(base: BaseRef, finished: Path) -> None:
     model = load_model(base.path, dtype=torch.float32)
     assert isinstance(model, Nf4Decoder)
     directory = adapter_of(finished)
@@ -95,7 +96,7 @@ def test_the_engine_answers_as_the_trainer(base: files.BaseRef, finished: Path) 
 
 @pytest.mark.parametrize("format", ["merged", "gguf"])
 def test_an_export_is_merged_into_what_was_trained_against(
-    format: str, base: files.BaseRef, finished: Path, tmp_path: Path
+    format: str, base: BaseRef, finished: Path, tmp_path: Path
 ) -> None:
     renderer = Renderer.load(base.path)
     rows = [renderer.examples(row)[0] for row in read_rows(finished / "valid.jsonl")]
@@ -111,7 +112,7 @@ def test_an_export_is_merged_into_what_was_trained_against(
         assert any(not torch.allclose(found[name], other[name], atol=0.02) for name in other)
 
 
-def test_training_all_its_weights_is_refused(base: files.BaseRef, tmp_path: Path) -> None:
+def test_training_all_its_weights_is_refused(base: BaseRef, tmp_path: Path) -> None:
     hyper = {"finetuning_type": "full", "n_epochs": 1}
     job_dir = make_job(tmp_path / "job", base=base, hyperparameters=hyper)
     assert run("train", job_dir) == DONE
@@ -122,7 +123,7 @@ def test_training_all_its_weights_is_refused(base: files.BaseRef, tmp_path: Path
 
 
 def test_a_job_says_how_a_base_gets_smaller(
-    base: files.BaseRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: BaseRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full, small = (describe(path, "tiny", SystemClock()) for path in (tiny_base(), base.path))
     num_bytes = 4 * full.num_parameters

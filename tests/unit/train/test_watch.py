@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainer_job import make_job, relaunched
-from tunesmith.train import spec as files
+from tunesmith.jobdir.control import write_control
 from tunesmith.train.watch import Fenced, Watch
 
 
@@ -21,9 +21,9 @@ def job_dir(tmp_path: Path) -> Path:
 def test_control_words_become_requests(job_dir: Path) -> None:
     with Watch(job_dir, fence=1) as watch:
         assert watch.request() is None
-        files.write_control(job_dir, "pause")
+        write_control(job_dir, "pause")
         assert watch.request() == "pause"
-        files.write_control(job_dir, "cancel")
+        write_control(job_dir, "cancel")
         assert watch.request() == "cancel"
 
 
@@ -35,7 +35,7 @@ def test_a_signal_interrupts_but_a_control_word_goes_first(
     with Watch(job_dir, fence=1) as watch:
         os.kill(os.getpid(), number)
         assert watch.request() == "interrupt"
-        files.write_control(job_dir, "cancel")
+        write_control(job_dir, "cancel")
         assert watch.request() == "cancel"
     assert signal.getsignal(number) is before
 

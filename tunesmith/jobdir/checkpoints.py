@@ -23,14 +23,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
 from tunesmith.errors import TunesmithError
+from tunesmith.jobdir.files import fsync_dir
+from tunesmith.jobdir.layout import CHECKPOINTS_DIR, SCHEMA
+from tunesmith.jobdir.outcome import CheckpointEntry
+from tunesmith.jobdir.records import RecordError, from_json, to_json
 from tunesmith.model.adapter_files import WEIGHTS
 from tunesmith.model.listing import LISTING
-from tunesmith.train.records import RecordError, from_json, to_json
-from tunesmith.train.spec import CHECKPOINTS_DIR, SCHEMA, CheckpointEntry, fsync_dir
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 MASTERS_FILE = "masters.safetensors"
@@ -81,10 +80,6 @@ class Checkpoint:
     resumable: bool = True
     """False: what a resume needs was taken away; the model in it is whole."""
 
-    def moments(self) -> dict[str, Tensor]:
-        """The optimizer's state, see AdamW.load_state."""
-        return load_file(self.path / OPTIMIZER_FILE)
-
     def entry(self, job_dir: Path) -> CheckpointEntry:
         listing = self.manifest.files.get(f"{MODEL_DIR}/{LISTING}")
         where = self.path / MODEL_DIR if listing else self.path
@@ -110,21 +105,15 @@ class Checkpoints:
             self.directory.mkdir(exist_ok=True)
             fsync_dir(job_dir)
 
-    def save(
-        self,
-        standing: Standing,
-        write_weights: Callable[[Path], object],
-        moments: dict[str, Tensor],
-    ) -> Checkpoint:
+    def save(self, standing: Standing, write: Callable[[Path], object]) -> Checkpoint:
         """Writes a checkpoint durably; one of the same step is replaced.
 
-        `write_weights` puts what is served into the directory that it is given.
+        `write` puts weights and moments into the directory that it is given.
         """
         draft = self.directory / f".tmp-{self._fence}"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
-        write_weights(draft)
-        save_file({name: value.cpu() for name, value in moments.items()}, draft / OPTIMIZER_FILE)
+        write(draft)
         (draft / STATE_FILE).write_bytes(to_json(standing))
         paths = sorted(path for path in draft.rglob("*") if path.is_file())
         names = [str(path.relative_to(draft)) for path in paths]

@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 
 from tests.trainer_job import make_job, relaunched, rows, write_rows
-from tunesmith.train import spec as files
-from tunesmith.train import validate as phase
-from tunesmith.train.process import DONE, FENCED, run
-from tunesmith.train.spec import Validation
+from tunesmith.jobdir.files import read_record
+from tunesmith.jobdir.layout import VALIDATION_FILE
+from tunesmith.jobdir.outcome import Validation
+from tunesmith.jobdir.spec import read_spec
+from tunesmith.trainer import validate as phase
+from tunesmith.trainer.process import DONE, FENCED, run
 
 
 def validated(job_dir: Path) -> Validation:
     assert run("validate", job_dir) == DONE
-    found = files.read(Validation, job_dir / files.VALIDATION_FILE)
+    found = read_record(Validation, job_dir / VALIDATION_FILE)
     assert found is not None
     return found
 
@@ -45,7 +47,7 @@ def test_a_good_job_is_counted_and_decided(tmp_path: Path) -> None:
 
 def test_a_bad_line_is_named(tmp_path: Path) -> None:
     job_dir = make_job(tmp_path / "job")
-    path = files.read_spec(job_dir).training_file.path
+    path = read_spec(job_dir).training_file.path
     path.write_text(path.read_text().replace('"assistant"', '"robot"', 1))
     found = validated(job_dir)
     assert not found.ok
@@ -60,7 +62,7 @@ def test_too_few_examples_and_a_bad_validation_file(tmp_path: Path) -> None:
     assert error is not None
     assert error.code == "invalid_n_examples"
     job_dir = make_job(tmp_path / "valid")
-    valid = files.read_spec(job_dir).validation_file
+    valid = read_spec(job_dir).validation_file
     assert valid is not None
     valid.path.write_bytes(b"{")
     error = validated(job_dir).error
@@ -88,7 +90,7 @@ def test_a_hyperparameter_out_of_range_is_named(tmp_path: Path) -> None:
 
 def test_a_base_that_is_gone_is_an_answer(tmp_path: Path) -> None:
     job_dir = make_job(tmp_path / "job")
-    spec = files.read_spec(job_dir)
+    spec = read_spec(job_dir)
     gone = replace(spec.base, path=tmp_path / "gone")
     error = validated(relaunched(job_dir, base=gone)).error
     assert error is not None
@@ -119,7 +121,7 @@ def test_an_overtaken_validation_writes_nothing(
 
     monkeypatch.setattr(phase, "rendered", overtaken)
     assert run("validate", job_dir) == FENCED
-    assert not (job_dir / files.VALIDATION_FILE).exists()
+    assert not (job_dir / VALIDATION_FILE).exists()
 
 
 def test_weights_of_messages_count(tmp_path: Path) -> None:
@@ -128,7 +130,7 @@ def test_weights_of_messages_count(tmp_path: Path) -> None:
     content = rows(10)
     answer = {"role": "assistant", "content": "x", "weight": 0}
     content[3]["messages"] = [*content[3]["messages"][:2], answer]
-    write_rows(files.read_spec(job_dir).training_file.path, content)
+    write_rows(read_spec(job_dir).training_file.path, content)
     error = validated(job_dir).error
     assert error is not None
     assert error.line == 4

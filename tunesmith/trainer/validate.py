@@ -16,10 +16,11 @@ from tunesmith.data.render import Renderer
 from tunesmith.data.report import report, warnings
 from tunesmith.errors import AdapterError, BaseModelError, DataError, JobError
 from tunesmith.ids import SystemClock
+from tunesmith.jobdir.outcome import Failure, Validation
+from tunesmith.jobdir.spec import Param, Spec
 from tunesmith.model.adapter_files import continued
-from tunesmith.train.rows import Param, rendered
-from tunesmith.train.screening import screened
-from tunesmith.train.spec import Failure, Spec, Validation
+from tunesmith.train.rows import rendered
+from tunesmith.trainer.screening import screened
 
 
 def validate(spec: Spec, job_dir: Path) -> Validation:

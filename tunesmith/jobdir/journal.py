@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any
 
 from tunesmith.ids import Clock
-from tunesmith.train.records import to_json
-from tunesmith.train.spec import EventLine, EventType, Level
+from tunesmith.jobdir.events import EventLine, EventType, Level
+from tunesmith.jobdir.records import to_json
 
 TAIL = 1 << 16
 

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from tunesmith.errors import TunesmithError
-from tunesmith.train.group import LOCALHOST, Place
-from tunesmith.train.memory import is_out_of_memory
+from tunesmith.group.place import LOCALHOST, Place
+from tunesmith.model.memory import is_out_of_memory
 
 # The longest that one process may let the others wait: the first one writes checkpoints meanwhile.
 TIMEOUT = timedelta(minutes=30)

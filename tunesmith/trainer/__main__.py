@@ -1,4 +1,4 @@
-"""`python -m tunesmith.train validate JOB_DIR` and `... train JOB_DIR`: a phase by hand."""
+"""`python -m tunesmith.trainer validate JOB_DIR` and `... train JOB_DIR`: a phase by hand."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from tunesmith.errors import TunesmithError
-from tunesmith.train.threads import sleep_when_idle
+from tunesmith.model.threads import sleep_when_idle
 
-USAGE = "usage: python -m tunesmith.train validate|train JOB_DIR"
+USAGE = "usage: python -m tunesmith.trainer validate|train JOB_DIR"
 
 
 def main(arguments: list[str]) -> int:
@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
         print(USAGE, file=sys.stderr)
         return 2
     sleep_when_idle()
-    from tunesmith.train.process import run
+    from tunesmith.trainer.process import run
 
     try:
         return run("validate" if arguments[0] == "validate" else "train", Path(arguments[1]))

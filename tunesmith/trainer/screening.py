@@ -1,27 +1,24 @@
-"""The moderation of a job's files: which rows are flagged, and whether these are too many.
-
-Read by the API, too, so there is no torch here.
-"""
+"""The moderation of a job's files: which rows are flagged, and whether these are too many."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 from tunesmith.config import load_settings
 from tunesmith.data.formats import Limits, because_of
 from tunesmith.errors import DataError, JobError, ModerationError
+from tunesmith.jobdir.flags import FlaggedRow
+from tunesmith.jobdir.layout import FLAGS_FILE
+from tunesmith.jobdir.outcome import Screened
+from tunesmith.jobdir.records import to_json
+from tunesmith.jobdir.spec import FileRef, Moderation, Param, Spec
 from tunesmith.moderation.choice import moderator
 from tunesmith.moderation.screening import Count, in_order, screen
 from tunesmith.moderation.verdict import Moderator
-from tunesmith.train.records import RecordError, from_json, to_json
-from tunesmith.train.rows import Param
-from tunesmith.train.spec import FileRef, FlaggedRow, Moderation, Screened, Spec
 
-FLAGS_FILE = "moderation.jsonl"
 # Of a file; of more flagged rows the first are listed, and all are counted.
 MAX_LISTED = 100_000
 MAX_NAMED = 20
@@ -97,14 +94,3 @@ def too_many(job_id: str, param: Param, count: Count, lines: list[int], share: f
         param=param,
         line=lines[0],
     )
-
-
-def read_flags(job_dir: Path, after: int, limit: int) -> tuple[list[FlaggedRow], bool]:
-    """The flagged rows behind the first `after`, and whether there are more."""
-    try:
-        with (job_dir / FLAGS_FILE).open("rb") as lines:
-            found = list(islice(lines, after, after + limit + 1))
-        rows = [from_json(FlaggedRow, line) for line in found[:limit]]
-    except (FileNotFoundError, RecordError):
-        return [], False
-    return rows, len(found) > limit

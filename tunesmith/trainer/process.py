@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.errors import AdapterError, BaseModelError, DataError, JobError, TunesmithError
+from tunesmith.group.fork import run_forked
+from tunesmith.group.place import Place, assigned
 from tunesmith.ids import SystemClock
-from tunesmith.train import spec as files
-from tunesmith.train.group import Place, assigned, run_forked
-from tunesmith.train.records import from_json, to_json
-from tunesmith.train.spec import Failure, Phase, Process, Result, Spec
-from tunesmith.train.validate import validate
+from tunesmith.jobdir.files import write_record
+from tunesmith.jobdir.layout import EVENTS_FILE, PROCESS_FILE, RESULT_FILE, VALIDATION_FILE
+from tunesmith.jobdir.outcome import Failure, Result
+from tunesmith.jobdir.process import Phase, Process, start_ticks
+from tunesmith.jobdir.records import from_json, to_json
+from tunesmith.jobdir.spec import Spec, read_spec
+from tunesmith.trainer.validate import validate
 
 if TYPE_CHECKING:
     from tunesmith.train.job import Job
@@ -37,12 +41,12 @@ def run(phase: Phase, job_dir: Path) -> int:
 
     Whatever is unexpected is raised: the launcher sees a process that ended without a result.
     """
-    spec = files.read_spec(job_dir)
+    spec = read_spec(job_dir)
     place = assigned() or Place()
     if place.rank == 0:
-        ticks = files.start_ticks(os.getpid())
+        ticks = start_ticks(os.getpid())
         assert ticks is not None, "this process is alive"
-        files.write(Process(os.getpid(), ticks, spec.fence, phase), job_dir / files.PROCESS_FILE)
+        write_record(Process(os.getpid(), ticks, spec.fence, phase), job_dir / PROCESS_FILE)
     if phase == "validate":
         return run_validate(job_dir, spec)
     if place.size > 1:
@@ -54,22 +58,22 @@ def run_validate(job_dir: Path, spec: Spec) -> int:
     found = validate(spec, job_dir)
     if _is_overtaken(job_dir, spec):
         return FENCED
-    files.write(found, job_dir / files.VALIDATION_FILE)
+    write_record(found, job_dir / VALIDATION_FILE)
     return DONE
 
 
 def run_train(job_dir: Path, spec: Spec, place: Place) -> int:
     """The part of one process; the first of them writes."""
     # Torch is imported here: validating does without.
-    from tunesmith.train.checkpoint import Checkpoints
+    from tunesmith.group.world import ALONE, Abandoned, join
+    from tunesmith.jobdir.checkpoints import Checkpoints
+    from tunesmith.jobdir.journal import Journal
+    from tunesmith.model.memory import keep_freed_memory
     from tunesmith.train.job import Job
-    from tunesmith.train.journal import Journal
-    from tunesmith.train.memory import keep_freed_memory
     from tunesmith.train.watch import Fenced, Watch
-    from tunesmith.train.world import ALONE, Abandoned, join
 
     keep_freed_memory()
-    events = job_dir / files.EVENTS_FILE if place.rank == 0 else Path(os.devnull)
+    events = job_dir / EVENTS_FILE if place.rank == 0 else Path(os.devnull)
     world, status = ALONE, DONE
     try:
         world = join(place)
@@ -81,12 +85,12 @@ def run_train(job_dir: Path, spec: Spec, place: Place) -> int:
             job = Job(job_dir, spec, journal, watch, checkpoints, world=world)
             watch.check_fence()
             if world.is_first:
-                (job_dir / files.RESULT_FILE).unlink(missing_ok=True)
+                (job_dir / RESULT_FILE).unlink(missing_ok=True)
             result = _outcome(job)
             if world.is_first:
                 journal.sync()
                 watch.check_fence()
-                files.write(result, job_dir / files.RESULT_FILE)
+                write_record(result, job_dir / RESULT_FILE)
     except Fenced as overtaken:
         print(f"{overtaken} Nothing was written.", file=sys.stderr)
         status = FENCED
@@ -99,9 +103,9 @@ def run_train(job_dir: Path, spec: Spec, place: Place) -> int:
 
 def _outcome(job: Job) -> Result:
     """How training ended, also where what ended it happened to another process of the job."""
+    from tunesmith.group.world import Abandoned
+    from tunesmith.model.memory import is_out_of_memory
     from tunesmith.train.loop import train
-    from tunesmith.train.memory import is_out_of_memory
-    from tunesmith.train.world import Abandoned
 
     try:
         return train(job)
@@ -131,4 +135,4 @@ def failure(error: TunesmithError) -> Failure:
 
 
 def _is_overtaken(job_dir: Path, spec: Spec) -> bool:
-    return files.read_spec(job_dir).fence > spec.fence
+    return read_spec(job_dir).fence > spec.fence

@@ -9,17 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.train.records import RecordError, from_json, to_json
-from tunesmith.train.spec import (
-    BaseRef,
-    CheckpointEntry,
-    EventLine,
-    Failure,
-    FileRef,
-    Result,
-    Spec,
-    Validation,
-)
+from tunesmith.jobdir.events import EventLine
+from tunesmith.jobdir.outcome import CheckpointEntry, Failure, Result, Validation
+from tunesmith.jobdir.records import RecordError, from_json, to_json
+from tunesmith.jobdir.spec import BaseRef, FileRef, Spec
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 metrics = st.dictionaries(st.text(), numbers, max_size=4)

@@ -23,15 +23,19 @@ from tests.trainer_job import (
     result_of,
 )
 from tunesmith.errors import JobError
+from tunesmith.group.fork import run_forked
+from tunesmith.group.place import Place
+from tunesmith.group.world import Abandoned, join
+from tunesmith.jobdir.checkpoints import MODEL_DIR
+from tunesmith.jobdir.control import write_control
+from tunesmith.jobdir.files import read_record
+from tunesmith.jobdir.layout import PLAN_FILE, RESULT_FILE
+from tunesmith.jobdir.outcome import Failure
 from tunesmith.train import agreement, loop
-from tunesmith.train import spec as files
 from tunesmith.train import step as steps
-from tunesmith.train.checkpoint import MODEL_DIR
-from tunesmith.train.group import Place, run_forked
 from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import Plan
-from tunesmith.train.process import ABANDONED, DONE, FENCED, run
-from tunesmith.train.world import Abandoned, join
+from tunesmith.trainer.process import ABANDONED, DONE, FENCED, run
 
 FULL = {"n_epochs": 4, "batch_size": 3, "finetuning_type": "full"}
 KINDS: dict[str, dict[str, Any]] = {
@@ -92,7 +96,7 @@ def test_the_figures_are_those_of_one_process(
     assert together.keys() == alone[kind].keys()
     for key, expected in alone[kind].items():
         assert together[key] == pytest.approx(expected, abs=1e-6), key
-    plan = files.read(Plan, job_dir / files.PLAN_FILE)
+    plan = read_record(Plan, job_dir / PLAN_FILE)
     assert plan is not None
     assert plan.processes == num
     text = next(event.message for event in events_of(job_dir) if event.key == "plan")
@@ -111,7 +115,7 @@ def test_a_pause_and_a_resume_leave_no_trace(
 ) -> None:
     """Whoever sees the request first: all stop after the same step."""
     job_dir = make_job(tmp_path / "job", processes=2, hyperparameters=DROPOUT)
-    at(monkeypatch, rank, 6, lambda job: files.write_control(job.dir, "pause"))
+    at(monkeypatch, rank, 6, lambda job: write_control(job.dir, "pause"))
     assert run("train", job_dir) == DONE
     result = result_of(job_dir)
     assert result.status == "paused"
@@ -127,7 +131,7 @@ def test_whole_models_are_resumed_bit_for_bit(
     """The moments lie in parts, one with each process."""
     whole = trained(tmp_path / "whole", 2, hyperparameters=FULL)
     job_dir = make_job(tmp_path / "job", processes=2, hyperparameters=FULL)
-    at(monkeypatch, 0, 6, lambda job: files.write_control(job.dir, "pause"))
+    at(monkeypatch, 0, 6, lambda job: write_control(job.dir, "pause"))
     run("train", job_dir)
     assert result_of(job_dir).status == "paused"
     run("train", relaunched(job_dir))
@@ -141,7 +145,7 @@ def test_a_process_that_dies_ends_all_and_the_job_goes_on(
     with monkeypatch.context() as patch:
         at(patch, 1, 9, lambda job: os.kill(os.getpid(), signal.SIGKILL))
         assert run("train", job_dir) == ABANDONED
-    assert not (job_dir / files.RESULT_FILE).exists()
+    assert not (job_dir / RESULT_FILE).exists()
     assert "Another process of this job has ended" in capfd.readouterr().err
     assert run("train", relaunched(job_dir)) == DONE
     assert final_bytes(job_dir) == final_bytes(pair)
@@ -160,14 +164,14 @@ def test_an_error_of_any_process_is_the_jobs(
     assert run("train", job_dir) == DONE
     result = result_of(job_dir)
     assert (result.status, result.step) == ("failed", 2)
-    assert result.error == files.Failure("server_error", "It went wrong.")
+    assert result.error == Failure("server_error", "It went wrong.")
 
 
 def test_a_higher_fence_stops_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job_dir = make_job(tmp_path / "job", processes=2)
     at(monkeypatch, 1, 3, lambda job: relaunched(job.dir))
     assert run("train", job_dir) == FENCED
-    assert not (job_dir / files.RESULT_FILE).exists()
+    assert not (job_dir / RESULT_FILE).exists()
 
 
 def test_memory_that_one_lacks_is_spared_by_all(
@@ -182,7 +186,7 @@ def test_memory_that_one_lacks_is_spared_by_all(
 
     monkeypatch.setattr(steps, "_own_batches", own_batches)
     job_dir = trained(tmp_path / "job", 2)
-    plan = files.read(Plan, job_dir / files.PLAN_FILE)
+    plan = read_record(Plan, job_dir / PLAN_FILE)
     assert plan is not None
     assert plan.micro_tokens == 256
     assert [e.key for e in events_of(job_dir) if "Out of memory" in e.message] == [
@@ -199,7 +203,7 @@ def test_another_number_of_processes_is_told(
 ) -> None:
     job_dir = make_job(tmp_path / "job", processes=2, hyperparameters=FULL)
     with monkeypatch.context() as patch:
-        at(patch, 0, 6, lambda job: files.write_control(job.dir, "pause"))
+        at(patch, 0, 6, lambda job: write_control(job.dir, "pause"))
         run("train", job_dir)
     assert run("train", relaunched(job_dir, processes=1)) == DONE
     told = [event for event in events_of(job_dir) if event.key == "warn:processes:2"]
@@ -272,7 +276,7 @@ def test_torchrun_gives_the_same_bytes(pair: Path, tmp_path: Path) -> None:
     job_dir = make_job(tmp_path / "job", hyperparameters=DROPOUT)
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
     subprocess.run(
-        [*torchrun, "-m", "tunesmith.train", "train", str(job_dir)],
+        [*torchrun, "-m", "tunesmith.trainer", "train", str(job_dir)],
         check=True,
         timeout=120,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -1,28 +1,23 @@
-"""What a job leaves for people to look at: the loss of each row, and answers to the same prompts.
+"""How well a job learned each of its rows, for people to look at.
 
     rows.npy        (rows, 2), fp32: each row's loss in the first and in the last epoch, or NaN
-    samples.json    some prompts with what the base and the checkpoints answered
 
-Both are replaced whole, and what a resumed job records again is the same. Read by the API, so there
-is no torch here.
+What a resumed job records again is the same.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.train import spec as files
-from tunesmith.train.records import RecordError
-
-ROWS_FILE = "rows.npy"
-SAMPLES_FILE = "samples.json"
+from tunesmith.jobdir.files import write_atomic
+from tunesmith.jobdir.layout import ROWS_FILE
 
 By = Literal["loss", "change"]
 
@@ -51,7 +46,7 @@ class RowLosses:
     def save(self) -> None:
         content = io.BytesIO()
         np.save(content, self._losses, allow_pickle=False)
-        files.write_atomic(self._path, content.getvalue())
+        write_atomic(self._path, content.getvalue())
 
 
 def read_rows(job_dir: Path) -> NDArray[np.float32] | None:
@@ -98,57 +93,3 @@ def page(
 
 def _number(value: np.float32) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt that every checkpoint answers."""
-
-    file: Literal["training_file", "validation_file"]
-    row: int
-    text: str
-    """As the model reads it, control tokens included."""
-    expected: str
-    """The answer in the file."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    text: str
-    num_tokens: int
-    stops: bool
-    """False: it was cut off."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The answers to all prompts at one step; step 0 is the model that the job started from."""
-
-    step: int
-    epoch: int
-    answers: list[Answer]
-
-
-@dataclass(frozen=True)
-class Samples:
-    prompts: list[Prompt] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-    skipped: bool = False
-    """Whether some checkpoints go without, because answering would take too long."""
-    first_epoch: int | None = None
-    """Checkpoints from its end on answer; None until that is decided."""
-
-    def at(self, step: int) -> bool:
-        return any(sample.step == step for sample in self.samples)
-
-
-def read_samples(job_dir: Path) -> Samples:
-    """Empty where none were taken, or none that can be read."""
-    try:
-        return files.read(Samples, job_dir / SAMPLES_FILE) or Samples()
-    except RecordError:
-        return Samples()
-
-
-def write_samples(job_dir: Path, samples: Samples) -> None:
-    files.write(samples, job_dir / SAMPLES_FILE)

@@ -1,40 +1,16 @@
-"""The files of a job: atomic replacement, the event log by offset, process identity."""
+"""The event log: appended by whole lines, read by offset."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tunesmith.ids import SystemClock
-from tunesmith.train import spec as files
-from tunesmith.train.journal import Journal, cut_torn_line, step_text
-from tunesmith.train.records import RecordError
-from tunesmith.train.spec import EventLine, Process, read_events
-
-
-def test_replacing_a_file_leaves_one_file(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    for text in (b"one", b"two"):
-        files.write_atomic(path, text)
-    assert path.read_bytes() == b"two"
-    assert [each.name for each in tmp_path.iterdir()] == ["result.json"]
-
-
-def test_a_missing_file_is_none_and_a_missing_spec_an_error(tmp_path: Path) -> None:
-    assert files.read(Process, tmp_path / "process.json") is None
-    assert files.read_control(tmp_path) is None
-    with pytest.raises(RecordError, match=r"no spec\.json"):
-        files.read_spec(tmp_path)
-
-
-def test_control_words(tmp_path: Path) -> None:
-    files.write_control(tmp_path, "pause")
-    assert files.read_control(tmp_path) == "pause"
-    (tmp_path / files.CONTROL_FILE).write_bytes(b"\xffstop")
-    assert files.read_control(tmp_path) is None
+from tunesmith.jobdir import events as log
+from tunesmith.jobdir.events import EventLine, read_events
+from tunesmith.jobdir.journal import Journal, cut_torn_line, step_text
+from tunesmith.jobdir.records import RecordError
 
 
 def test_events_are_read_by_whole_lines(tmp_path: Path) -> None:
@@ -76,7 +52,7 @@ def test_a_long_log_comes_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with Journal(path, SystemClock()) as journal:
         for number in range(50):
             journal.message(f"m{number}", "text" * 10)
-    monkeypatch.setattr(files, "EVENTS_CHUNK", 400)
+    monkeypatch.setattr(log, "EVENTS_CHUNK", 400)
     found: list[EventLine] = []
     offset = -1
     end = 0
@@ -85,7 +61,7 @@ def test_a_long_log_comes_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         events, end = read_events(path, offset)
         found += events
     assert [event.key for event in found] == [f"m{number}" for number in range(50)]
-    monkeypatch.setattr(files, "EVENTS_CHUNK", 20)
+    monkeypatch.setattr(log, "EVENTS_CHUNK", 20)
     with pytest.raises(RecordError, match="longer than"):
         read_events(path, 0)
 
@@ -116,15 +92,3 @@ def test_the_texts_of_the_contract() -> None:
     assert step_text(300, 300, values) == (
         "Step 300/300: training loss=0.00, validation loss=0.16, full validation loss=0.05"
     )
-
-
-def test_a_process_is_known_by_pid_and_start() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    ticks = files.start_ticks(child.pid)
-    assert ticks is not None
-    me = Process(child.pid, ticks, fence=1, phase="train")
-    assert files.is_alive(me)
-    assert not files.is_alive(Process(child.pid, ticks - 1, fence=1, phase="train"))
-    child.kill()
-    child.wait()
-    assert not files.is_alive(me)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.tiny_transformers import build
+from tunesmith.model.greedy import greedy
 from tunesmith.model.load import load_model
-from tunesmith.train.smoke import greedy
 
 
 @pytest.mark.parametrize("kind", ["mistral-window", "gemma3", "phi3-long"])

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from tests.trainer_job import make_job, rows, write_rows
-from tunesmith.train import spec as files
-from tunesmith.train.process import DONE, run
-from tunesmith.train.screening import read_flags
-from tunesmith.train.spec import Moderation, Validation
+from tunesmith.jobdir.files import read_record
+from tunesmith.jobdir.flags import read_flags
+from tunesmith.jobdir.layout import VALIDATION_FILE
+from tunesmith.jobdir.outcome import Validation
+from tunesmith.jobdir.spec import Moderation, read_spec
+from tunesmith.trainer.process import DONE, run
 
 BAD = "How can I launder money without getting caught?"
 
@@ -21,9 +23,9 @@ def validated(tmp_path: Path, num_bad: int, moderation: Moderation | None) -> tu
     content = rows(10)
     for row in content[:num_bad]:
         row["messages"][1]["content"] = BAD
-    write_rows(files.read_spec(job_dir).training_file.path, content)
+    write_rows(read_spec(job_dir).training_file.path, content)
     assert run("validate", job_dir) == DONE
-    found = files.read(Validation, job_dir / files.VALIDATION_FILE)
+    found = read_record(Validation, job_dir / VALIDATION_FILE)
     assert found is not None
     return job_dir, found
 

@@ -12,15 +12,15 @@ import torch
 from tunesmith.bases import BaseInfo
 from tunesmith.data.estimate import Hyperparameters
 from tunesmith.data.render import Example
+from tunesmith.jobdir.spec import BaseRef, FileRef, Spec
 from tunesmith.model.load import load_model
+from tunesmith.model.memory import keep_freed_memory, used_bytes
 from tunesmith.train import attention
 from tunesmith.train.batches import Corpus, Order
 from tunesmith.train.forecast import fit_memory, forecast
-from tunesmith.train.memory import keep_freed_memory, used_bytes
 from tunesmith.train.objective import Supervised
 from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import decide
-from tunesmith.train.spec import BaseRef, FileRef, Spec
 from tunesmith.train.start import fresh_adapter
 from tunesmith.train.step import Forward, accumulate
 

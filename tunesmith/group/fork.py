@@ -1,7 +1,6 @@
-"""Where a process stands among those of its job, and how the others are started. Torch-free.
+"""How one process becomes several, where torchrun did not start them. Torch-free.
 
-torchrun starts all of them and says in the environment which is which. Otherwise the first process
-forks the rest: they share its process group, so that ending the group ends them all, and the system
+They share the first one's process group, so that ending the group ends them all, and the system
 ends them with it.
 """
 
@@ -14,31 +13,10 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from tunesmith.group.place import LOCALHOST, Place
 
 PR_SET_PDEATHSIG = 1
-LOCALHOST = "127.0.0.1"
-
-
-@dataclass(frozen=True)
-class Place:
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
-    port: int | None = None
-    """Where forked processes meet; torchrun brings its own place for that."""
-    listen_fd: int | None = None
-    """Of the first one: the socket that listens on the port."""
-
-
-def assigned() -> Place | None:
-    """The place that torchrun gave this process; None where it did not start it."""
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return None
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    local_rank = int(os.environ.get("LOCAL_RANK", rank))
-    return Place(rank, size, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
 
 
 def run_forked(num_processes: int, work: Callable[[Place], int]) -> int:

@@ -14,8 +14,17 @@ import pytest
 
 from tests.trainer_job import make_job, result_of
 from tests.trainer_kill import WarmServer, wait, warm_server
-from tunesmith.train import spec as files
-from tunesmith.train.spec import Process, Validation
+from tunesmith.jobdir.files import read_record
+from tunesmith.jobdir.layout import (
+    EVENTS_FILE,
+    LOG_FILE,
+    PLAN_FILE,
+    PROCESS_FILE,
+    RESULT_FILE,
+    VALIDATION_FILE,
+)
+from tunesmith.jobdir.outcome import Validation
+from tunesmith.jobdir.process import Process
 
 LONG = {"n_epochs": 50, "batch_size": 1}
 
@@ -38,12 +47,12 @@ def test_it_has_one_thread_and_so_can_be_forked(server: WarmServer) -> None:
 def test_it_runs_both_phases(server: WarmServer, tmp_path: Path) -> None:
     job_dir = make_job(tmp_path / "job")
     server.run("validate", job_dir)
-    validation = files.read(Validation, job_dir / files.VALIDATION_FILE)
+    validation = read_record(Validation, job_dir / VALIDATION_FILE)
     assert validation is not None
     assert validation.ok
     server.run("train", job_dir)
     assert result_of(job_dir).status == "succeeded"
-    assert (job_dir / files.LOG_FILE).read_text() == ""
+    assert (job_dir / LOG_FILE).read_text() == ""
 
 
 def test_it_computes_with_several_threads_after_the_fork(
@@ -51,9 +60,9 @@ def test_it_computes_with_several_threads_after_the_fork(
 ) -> None:
     job_dir = make_job(tmp_path / "job")
     server.run("train", job_dir)
-    plan = (job_dir / files.PLAN_FILE).read_text().replace('"threads": 1', '"threads": 2')
+    plan = (job_dir / PLAN_FILE).read_text().replace('"threads": 1', '"threads": 2')
     two = make_job(tmp_path / "two")
-    (two / files.PLAN_FILE).write_text(plan)
+    (two / PLAN_FILE).write_text(plan)
     server.run("train", two)
     assert result_of(two).status == "succeeded"
 
@@ -63,10 +72,10 @@ def test_a_child_leads_its_own_session_and_says_who_it_is(
 ) -> None:
     job_dir = make_job(tmp_path / "job", hyperparameters=LONG)
     process = server.launch("train", job_dir)
-    path = job_dir / files.PROCESS_FILE
+    path = job_dir / PROCESS_FILE
     while not path.exists():
         time.sleep(0.002)
-    assert files.read(Process, path) == process
+    assert read_record(Process, path) == process
     assert os.getsid(process.pid) == process.pid
     assert Path(f"/proc/{process.pid}/oom_score_adj").read_text().strip() == "500"
     status = status_of(process.pid)
@@ -75,7 +84,7 @@ def test_a_child_leads_its_own_session_and_says_who_it_is(
     assert not int(status["SigBlk"], 16) & child
     assert not int(status["SigIgn"], 16) & (term | child)
     opened = {Path(f"/proc/{process.pid}/fd/{number}").readlink() for number in (0, 1, 2)}
-    assert opened == {Path(os.devnull), job_dir / files.LOG_FILE}
+    assert opened == {Path(os.devnull), job_dir / LOG_FILE}
     os.kill(process.pid, signal.SIGKILL)
     wait(process)
 
@@ -83,7 +92,7 @@ def test_a_child_leads_its_own_session_and_says_who_it_is(
 def test_sigterm_saves_and_ends_as_interrupted(server: WarmServer, tmp_path: Path) -> None:
     job_dir = make_job(tmp_path / "job", hyperparameters=LONG)
     process = server.launch("train", job_dir)
-    events = job_dir / files.EVENTS_FILE
+    events = job_dir / EVENTS_FILE
     while not events.exists() or b"step:3" not in events.read_bytes():
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGTERM)
@@ -112,10 +121,10 @@ def test_it_answers_nonsense_with_an_error_and_goes_on(server: WarmServer, tmp_p
 
 def test_a_crash_is_in_the_log_and_leaves_no_result(server: WarmServer, tmp_path: Path) -> None:
     job_dir = make_job(tmp_path / "job")
-    (job_dir / files.EVENTS_FILE).mkdir()
+    (job_dir / EVENTS_FILE).mkdir()
     server.run("train", job_dir)
-    assert not (job_dir / files.RESULT_FILE).exists()
-    assert "IsADirectoryError" in (job_dir / files.LOG_FILE).read_text()
+    assert not (job_dir / RESULT_FILE).exists()
+    assert "IsADirectoryError" in (job_dir / LOG_FILE).read_text()
 
 
 def test_children_outlive_the_server(tmp_path: Path) -> None:
@@ -129,7 +138,7 @@ def test_children_outlive_the_server(tmp_path: Path) -> None:
 
 def test_by_hand_it_is_one_command(tmp_path: Path) -> None:
     job_dir = make_job(tmp_path / "job")
-    command = [sys.executable, "-m", "tunesmith.train"]
+    command = [sys.executable, "-m", "tunesmith.trainer"]
     assert subprocess.run([*command, "train", job_dir], check=False).returncode == 0
     assert result_of(job_dir).status == "succeeded"
     wrong = subprocess.run([*command, "run"], capture_output=True, text=True, check=False)
@@ -143,16 +152,15 @@ def test_by_hand_it_is_one_command(tmp_path: Path) -> None:
 
 def test_neither_transformers_nor_the_compiler_is_imported() -> None:
     code = (
-        "import sys; from tunesmith.train import warm, loop, process; "
+        "import sys; from tunesmith.trainer import warm, process; "
+        "from tunesmith.train import loop; "
         "from tunesmith.train.optimizer import AdamW; import torch; "
         "AdamW([torch.zeros(3)]).update(0.1); "
         "print([m for m in ('transformers', 'torch._dynamo', 'sympy') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
-    torch_free = (
-        "import sys; from tunesmith.train import validate, spec; print('torch' in sys.modules)"
-    )
+    torch_free = "import sys; from tunesmith.trainer import validate; print('torch' in sys.modules)"
     ran = subprocess.run(
         [sys.executable, "-c", torch_free], capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""A server that starts job processes in milliseconds: `python -m tunesmith.train.warm`.
+"""A server that starts job processes in milliseconds: `python -m tunesmith.trainer.warm`.
 
 Importing torch takes longer than a small job trains. This process imports everything once and then
 forks a child for each request, one JSON object a line on standard input:
@@ -27,15 +27,15 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.config import MODERATION_KEY
-from tunesmith.train import spec as files
-from tunesmith.train.spec import Phase
-from tunesmith.train.threads import sleep_when_idle
+from tunesmith.jobdir.layout import LOG_FILE
+from tunesmith.jobdir.process import START_FIELD, Phase, stat_fields
+from tunesmith.model.threads import sleep_when_idle
 
 PRELOADED = (
-    "tunesmith.train.process",
-    "tunesmith.train.validate",
+    "tunesmith.trainer.process",
+    "tunesmith.trainer.validate",
     "tunesmith.train.loop",
-    "tunesmith.train.journal",
+    "tunesmith.jobdir.journal",
     "tunesmith.train.watch",
 )
 # Under memory pressure the system shall end a trainer before a server: it resumes by itself.
@@ -75,16 +75,16 @@ def serve(line: bytes) -> dict[str, Any]:
 
 def launch(phase: Phase, job_dir: Path) -> tuple[int, int]:
     """Forks a process for the phase; its pid and start. Raises OSError."""
-    log = os.open(job_dir / files.LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = os.open(job_dir / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     # Not reaped before it is identified, however short it lives.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     try:
         pid = os.fork()
         if pid == 0:
             _child(phase, job_dir, log)
-        fields = files.stat_fields(pid)
+        fields = stat_fields(pid)
         assert fields is not None, "a child stays in the process table until it is reaped"
-        return pid, int(fields[files.START_FIELD])
+        return pid, int(fields[START_FIELD])
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         os.close(log)
@@ -95,7 +95,7 @@ def _child(phase: Phase, job_dir: Path, log: int) -> None:
     status = 1
     try:
         _become_own_process(phase, log)
-        from tunesmith.train.process import run
+        from tunesmith.trainer.process import run
 
         status = run(phase, job_dir)
     except BaseException:
