@@ -17,7 +17,7 @@ from tunesmith.config import Settings
 from tunesmith.errors import BadRequest, ModerationError, NotFound, Unavailable
 from tunesmith.ids import MODERATION, new_id
 from tunesmith.jobs import commands
-from tunesmith.moderation.choice import moderator
+from tunesmith.moderation.choice import of_settings
 from tunesmith.moderation.verdict import Moderator
 from tunesmith.train.screening import read_flags
 from tunesmith.wire.lists import Page
@@ -86,12 +86,7 @@ def prepare(svc: Services, body: CreateModeration) -> Prepared:
 
 def chosen(settings: Settings) -> Moderator:
     """The one of the settings; 400 where they turn moderation off."""
-    found = moderator(
-        settings.moderation,
-        settings.moderation_url,
-        settings.moderation_model,
-        settings.moderation_key,
-    )
+    found = of_settings(settings)
     if found is None:
         raise BadRequest(
             "This server does not moderate: its operator has turned it off "
