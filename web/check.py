@@ -1,7 +1,8 @@
 """What must hold of the web app: `python web/check.py`. Needs Node, and the built files.
 
-The API's types are those of its document, the sources pass the strict compiler, the built files
-keep within their budgets and hold no source maps. `--install` only gets what checks and tests need.
+The lock has a hash for every package, the API's types are those of its document, the sources pass
+the strict compiler, the built files keep within their budgets and hold no source maps. `--install`
+only gets what checks and tests need.
 """
 
 from __future__ import annotations
@@ -38,6 +39,18 @@ def check_types() -> None:
         write_types(fresh)
         if fresh.read_text() != SCHEMA.read_text():
             sys.exit("web/src/api/schema.ts is not what the API says now: `make ui-types`.")
+
+
+def check_lock() -> None:
+    """Without a hash, a package of another system is not installed there."""
+    packages = json.loads(build.LOCK.read_text())["packages"]
+    bare = [
+        name
+        for name, package in packages.items()
+        if name and not (package.get("integrity") or package.get("inBundle"))
+    ]
+    if bare:
+        sys.exit(f"package-lock.json has no hash for {', '.join(bare)}: lock versions that have.")
 
 
 def first_load() -> int:
@@ -85,6 +98,7 @@ if __name__ == "__main__":
     elif "--write-types" in sys.argv:
         write_types(SCHEMA)
     else:
+        check_lock()
         check_types()
         _node("typescript/bin/tsc", "--noEmit")
         check_size()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.callers import OWNER
 from tests.service import BASE, ROW, Service
-from tunesmith.api import estimate
+from tunesmith.api import data, estimate
 from tunesmith.data.render import Renderer
 from tunesmith.data.rows import read_any
 from tunesmith.data.sequences import sequences
@@ -111,5 +111,16 @@ def test_large_files_are_counted_by_a_process_of_their_own(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = asked(service)
-    monkeypatch.setattr(estimate, "MAX_BYTES_HERE", 0)
+    monkeypatch.setattr(data, "MAX_BYTES_HERE", 0)
     assert asked(service) == here
+
+
+def test_a_count_that_fails_says_so(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "MAX_BYTES_HERE", 0)
+    file = service.client.files.create(file=ROW * 12, purpose="fine-tune")
+    service.blobs.path(file.id).unlink()
+    answer = service.http.post(PATH, json={"model": BASE, "training_file": file.id})
+    assert answer.status_code == 500
+    told = answer.json()["error"]["message"]
+    assert f"The count of tokens of '{file.id}' failed: FileNotFoundError" in told
+    assert "The job can be created all the same." in told

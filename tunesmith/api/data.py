@@ -62,25 +62,35 @@ def make_stats(body: StatsRequest, svc: Svc, caller: CallerDep) -> Stats:
 
 
 def work(
-    request: apart.Request, file: FileRow, num_bytes: int, what: str, command: str
+    request: apart.Request,
+    file: FileRow,
+    num_bytes: int,
+    what: str,
+    command: str,
+    *,
+    param: str = "file",
+    comfort: str = "",
 ) -> dict[str, Any]:
-    """The answer to a request that reads `num_bytes`, made here or in a process of its own."""
+    """The answer to a request that reads `num_bytes`, made here or in a process of its own.
+
+    `comfort` is said to who cannot get it.
+    """
     try:
         if num_bytes <= MAX_BYTES_HERE:
             return apart.work(request)
         return apart.work_apart(request, TIMEOUT_S)
     except apart.RefusedError as error:
-        raise BadRequest(error.message, param="file") from None
+        raise BadRequest(error.message, param=param) from None
     except apart.TooMuchError as error:
         raise BadRequest(
-            f"The {what} '{file.id}' takes {error}. Use the file where it lies: "
+            f"The {what} '{file.id}' takes {error}. {comfort}Use the file where it lies: "
             f"`tunesmith data {command} FILE`.",
-            param="file",
+            param=param,
         ) from None
     except apart.CrashError as error:
         raise ApiError(
-            f"The {what} '{file.id}' failed: {error}. Try it again, or use the file where it "
-            f"lies: `tunesmith data {command} FILE`."
+            f"The {what} '{file.id}' failed: {error}. {comfort}Try it again, or use the file where "
+            f"it lies: `tunesmith data {command} FILE`."
         ) from None
 
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
-from tunesmith.api.meter import Demand
+from tunesmith.api.meter import Demand, PromptOnly
 from tunesmith.api.models import find, root_name
 from tunesmith.api.prompts import prompts_of
 from tunesmith.api.sampling import adapter_of
@@ -20,7 +20,6 @@ from tunesmith.api.services import Services, Svc
 from tunesmith.api.sse import while_connected
 from tunesmith.errors import BadRequest
 from tunesmith.serve.protocol import EmbedRequest
-from tunesmith.wire.chat import Usage
 from tunesmith.wire.embeddings import (
     MAX_INPUTS,
     CreateEmbedding,
@@ -33,14 +32,8 @@ router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
 @dataclass(frozen=True)
-class PreparedEmbedding:
+class PreparedEmbedding(PromptOnly):
     request: EmbedRequest
-    demand: Demand
-
-    @property
-    def usage(self) -> Usage:
-        num = self.demand.num_prompt
-        return Usage(prompt_tokens=num, completion_tokens=0, total_tokens=num)
 
 
 @router.post("/embeddings")
@@ -94,7 +87,7 @@ def prepare(svc: Services, project_id: str, body: CreateEmbedding) -> PreparedEm
         num_prompt=sum(len(prompt.ids) for prompt in prompts),
     )
     ids = [prompt.ids for prompt in prompts]
-    return PreparedEmbedding(EmbedRequest(base.path, ids, adapter_of(svc, tuned)), demand)
+    return PreparedEmbedding(demand, EmbedRequest(base.path, ids, adapter_of(svc, tuned)))
 
 
 def shaped(vector: list[float], body: CreateEmbedding) -> list[float] | str:

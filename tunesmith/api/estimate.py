@@ -11,27 +11,22 @@ from typing import Any, Generic, TypeVar
 
 from fastapi import APIRouter
 
-from tunesmith.api import progress
+from tunesmith.api import data, progress
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import Services, Svc
 from tunesmith.bases import BaseInfo
-from tunesmith.data.apart import TooMuchError, work_apart
-from tunesmith.data.counts import Counts, Request, count
+from tunesmith.data.counts import Counts, Request
 from tunesmith.data.estimate import METHODS, learning_rate, num_steps, resolve
-from tunesmith.errors import BadRequest
 from tunesmith.jobs import commands, rate
 from tunesmith.jobs.rate import Rate, Rehearsal
 from tunesmith.jobs.request import NewJob
 from tunesmith.store.repo import bases, files, jobs
+from tunesmith.store.repo.files import FileRow
 from tunesmith.store.repo.jobs import JobRow
 from tunesmith.wire.estimate import EstimateJob, JobEstimate, Price
 
 router = APIRouter(prefix="/v1/tunesmith/jobs", route_class=JsonRoute)
-
-# Counted in this process, as reports are; larger files get one of their own.
-MAX_BYTES_HERE = 256 << 10
-TIMEOUT_S = 110.0
 
 Value = TypeVar("Value")
 
@@ -76,21 +71,22 @@ def estimate_job(body: EstimateJob, svc: Svc, caller: CallerDep) -> JobEstimate:
     path = svc.blobs.path(file.id)
     key = (file.id, base.fingerprint, draft.method)
     asking = Request(str(path), str(base.path), draft.method, base.context_length)
-    is_small = file.num_bytes <= MAX_BYTES_HERE
-    counts = _counted.get(key, lambda: _count(asking, is_small))
+    counts = _counted.get(key, lambda: _count(asking, file))
     speed = _speed(svc, draft, base, path, counts, measure=body.measure)
     return shape(svc, draft, base, counts, speed, num_ahead)
 
 
-def _count(asking: Request, is_small: bool) -> Counts:
-    try:
-        return count(asking) if is_small else Counts(**work_apart(asking, TIMEOUT_S))
-    except TooMuchError as error:
-        raise BadRequest(
-            f"Counting the tokens takes {error}. The job can be created all the same; "
-            "`tunesmith data estimate FILE` counts where the file lies.",
-            param="training_file",
-        ) from None
+def _count(asking: Request, file: FileRow) -> Counts:
+    found = data.work(
+        asking,
+        file,
+        file.num_bytes,
+        "count of tokens of",
+        "estimate",
+        param="training_file",
+        comfort="The job can be created all the same. ",
+    )
+    return Counts(**found)
 
 
 def _speed(
@@ -112,7 +108,7 @@ def _speed(
         rate.BUDGET_S,
     )
     key = (base.fingerprint, draft.training_file, str(sorted(draft.requested.items())))
-    return _measured.get(key, lambda: rate.rehearse_apart(rehearsal, TIMEOUT_S))
+    return _measured.get(key, lambda: rate.rehearse_apart(rehearsal, data.TIMEOUT_S))
 
 
 def shape(

@@ -8,8 +8,10 @@ clock are asked for their end every time.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
+import sqlalchemy as sa
 from anyio.to_thread import run_sync
 from starlette.datastructures import Headers
 
@@ -26,6 +28,8 @@ log = logging.getLogger("tunesmith.api")
 
 # Enough for every key in use on one server; beyond it keeping starts again.
 MAX_KEPT = 10_000
+
+Read = Callable[[sa.Connection, str, int], KeyRow | None]
 
 
 class Keyring:
@@ -55,44 +59,33 @@ class Keyring:
         now = int(self._clock.now())
         if secret.startswith(links.PREFIX):
             key_id = links.redeem(self._run_dir, secret, now)
-            return None if key_id is None else await self._of_key(key_id, now)
-        digest = keys.digest_of(self._pepper, secret)
-        row, caller = self._find(digest, now)
-        if row is None or (row.expires_at is not None and row.expires_at <= now):
-            return None
-        if keys.needs_touch(row, now):
-            await run_sync(self._touch, row.id, now)
-        return caller
+            return None if key_id is None else await self._find(key_id, now, keys.live)
+        return await self._find(keys.digest_of(self._pepper, secret), now, keys.verify)
 
     async def session_caller(self, headers: Headers) -> Caller | None:
         """Whose key a browser's session stands for at this moment."""
         now = int(self._clock.now())
         key_id = session_key(self._signer, headers, now)
-        return None if key_id is None else await self._of_key(key_id, now)
+        return None if key_id is None else await self._find(key_id, now, keys.live)
 
-    async def _of_key(self, key_id: str, now: int) -> Caller | None:
-        with self._db.read() as conn:
-            row = keys.live(conn, key_id, now)
-        if row is None:
-            return None
-        if keys.needs_touch(row, now):
-            await run_sync(self._touch, row.id, now)
-        return row.caller()
-
-    def _find(self, digest: str, now: int) -> tuple[KeyRow | None, Caller | None]:
+    async def _find(self, name: str, now: int, read: Read) -> Caller | None:
+        """Who has the key that `read` finds by its digest or its id, which no two keys share."""
         version = self._db.version()
         if version != self._version or len(self._kept) >= MAX_KEPT:
             self._kept.clear()
             self._version = version
-        kept = self._kept.get(digest)
-        if kept is not None:
-            return kept
-        with self._db.read() as conn:
-            row = keys.verify(conn, digest, now)
-        if row is None:
-            return None, None
-        self._kept[digest] = found = (row, row.caller())
-        return found
+        if name not in self._kept:
+            with self._db.read() as conn:
+                found = read(conn, name, now)
+            if found is None:
+                return None
+            self._kept[name] = (found, found.caller())
+        row, caller = self._kept[name]
+        if row.expires_at is not None and row.expires_at <= now:
+            return None
+        if keys.needs_touch(row, now):
+            await run_sync(self._touch, row.id, now)
+        return caller
 
     def _touch(self, key_id: str, now: int) -> None:
         try:

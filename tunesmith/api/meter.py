@@ -66,6 +66,18 @@ class Metered(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class PromptOnly:
+    """A request whose answer has no tokens."""
+
+    demand: Demand
+
+    @property
+    def usage(self) -> Usage:
+        num = self.demand.num_prompt
+        return Usage(prompt_tokens=num, completion_tokens=0, total_tokens=num)
+
+
 P = TypeVar("P", bound=Metered)
 
 

@@ -11,16 +11,15 @@ from fastapi import APIRouter, Request
 
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
-from tunesmith.api.meter import Demand
+from tunesmith.api.meter import Demand, PromptOnly
 from tunesmith.api.services import After, Limit, Services, Svc
 from tunesmith.config import Settings
 from tunesmith.errors import BadRequest, ModerationError, NotFound, Unavailable
 from tunesmith.ids import MODERATION, new_id
 from tunesmith.jobdir.flags import read_flags
 from tunesmith.jobs import commands
-from tunesmith.moderation.choice import moderator
+from tunesmith.moderation.choice import of_settings
 from tunesmith.moderation.verdict import Moderator
-from tunesmith.wire.chat import Usage
 from tunesmith.wire.lists import Page
 from tunesmith.wire.moderations import (
     MAX_INPUTS,
@@ -40,15 +39,9 @@ FLAG_ID = re.compile(r"flag-([1-9][0-9]{0,8})")
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Prepared(PromptOnly):
     texts: list[str]
     judge: Moderator
-    demand: Demand
-
-    @property
-    def usage(self) -> Usage:
-        num = self.demand.num_prompt
-        return Usage(prompt_tokens=num, completion_tokens=0, total_tokens=num)
 
 
 @router.post("/moderations")
@@ -88,17 +81,12 @@ def prepare(svc: Services, body: CreateModeration) -> Prepared:
         tuned=False,
         num_prompt=sum(len(text) // CHARS_PER_TOKEN + 1 for text in texts),
     )
-    return Prepared(texts, judge, demand)
+    return Prepared(demand, texts, judge)
 
 
 def chosen(settings: Settings) -> Moderator:
     """The one of the settings; 400 where they turn moderation off."""
-    found = moderator(
-        settings.moderation,
-        settings.moderation_url,
-        settings.moderation_model,
-        settings.moderation_key,
-    )
+    found = of_settings(settings)
     if found is None:
         raise BadRequest(
             "This server does not moderate: its operator has turned it off "

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import sqlalchemy as sa
+from collections.abc import Iterable, Mapping
 
 from tunesmith.api import fine_tuning, progress
 from tunesmith.api.feed import News, Place
@@ -25,9 +23,8 @@ def event_frame(row: EventRow) -> bytes:
     return f"id: {row.id}\nevent: {event.object}\ndata: {shown.model_dump_json()}\n\n".encode()
 
 
-def job_frames(conn: sa.Connection, rows: Iterable[JobRow]) -> list[tuple[str, bytes]]:
-    """The present state of each job, with its id."""
-    ahead = progress.queue(conn)
+def job_frames(rows: Iterable[JobRow], ahead: Mapping[str, int]) -> list[tuple[str, bytes]]:
+    """The present state of each job, with its id; `ahead` as progress.queue() finds it."""
     frames = []
     for row in rows:
         job = progress.shape(row, ahead.get(row.id))
@@ -44,11 +41,12 @@ def read(db: Database, place: Place | None) -> News:
         found = events.between(conn, place.number, None, project_id=None, job_id=None, limit=CHUNK)
         if not found:
             return News(place)
+        ahead = progress.queue(conn)
         # A job that begins or ends moves all that wait.
         moves = any(row.type == "message" for _, row in found)
-        waiting = progress.queue(conn) if moves else ()
-        touched = jobs.many(conn, list({row.job_id for _, row in found}.union(waiting)))
-        states = job_frames(conn, touched.values())
+        changed = {row.job_id for _, row in found}.union(ahead if moves else ())
+        touched = jobs.many(conn, list(changed))
+        states = job_frames(touched.values(), ahead)
     # Events in their order, and then where their jobs stand.
     frames = [(row.job_id, event_frame(row)) for _, row in found] + states
     by_topic: dict[str, list[bytes]] = {}
@@ -82,9 +80,9 @@ def states(db: Database, project_id: str, job_id: str | None, place: Place) -> b
     go on from."""
     with db.read() as conn:
         if job_id is None:
-            shown = [row for row in jobs.among(conn, progress.OPEN) if row.project_id == project_id]
+            shown = jobs.among(conn, progress.OPEN, project_id=project_id)
         else:
             shown = [commands.get_job(conn, project_id, job_id)]
-        frames = job_frames(conn, shown)
+        frames = job_frames(shown, progress.queue(conn))
     opening = f"id: {place.event_id}\nevent: open\ndata: {{}}\n\n".encode()
     return opening + b"".join(frame for _, frame in frames)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
@@ -13,12 +13,11 @@ from tunesmith.api.services import Services, Svc
 from tunesmith.api.usage_query import (
     COLUMNS,
     FILTERS,
-    MAX_COST_BUCKETS,
+    CostRange,
     Range,
-    Width,
+    UsageRange,
     filters,
     groups,
-    read_range,
 )
 from tunesmith.jobs import commands
 from tunesmith.store.repo import job_costs, usage
@@ -40,10 +39,7 @@ from tunesmith.wire.usage import (
 
 router = APIRouter(route_class=JsonRoute)
 
-Start = Annotated[int, Query()]
-End = Annotated[int | None, Query()]
-PageSize = Annotated[int | None, Query()]
-Cursor = Annotated[str | None, Query()]
+Shape = Callable[[Counts, dict[str, Any]], Result]
 
 GROUPS = tuple(COLUMNS)
 COST_GROUPS = ("project_id", "line_item", "api_key_id")
@@ -53,14 +49,7 @@ KINDS: tuple[Kind, ...] = ("completions", "embeddings", "moderations", "training
 
 @router.get("/v1/organization/usage/completions")
 def completions_usage(
-    request: Request,
-    svc: Svc,
-    start_time: Start,
-    end_time: End = None,
-    bucket_width: Width = "1d",
-    batch: bool | None = None,
-    limit: PageSize = None,
-    page: Cursor = None,
+    request: Request, svc: Svc, part: UsageRange, batch: bool | None = None
 ) -> UsagePage:
     """Chats and legacy completions. There are no batches here, and one service tier."""
     asked = groups(request, (*GROUPS, "batch", "service_tier"))
@@ -77,51 +66,27 @@ def completions_usage(
             **group,
         )
 
-    part = _range(svc, start_time, end_time, bucket_width, limit, page)
     return _usage(svc, request, "completions", part, asked, shape, nothing=bool(batch))
 
 
 @router.get("/v1/organization/usage/embeddings")
-def embeddings_usage(
-    request: Request,
-    svc: Svc,
-    start_time: Start,
-    end_time: End = None,
-    bucket_width: Width = "1d",
-    limit: PageSize = None,
-    page: Cursor = None,
-) -> UsagePage:
-    part = _range(svc, start_time, end_time, bucket_width, limit, page)
-    return _usage(svc, request, "embeddings", part, groups(request, GROUPS), _embeddings)
+def embeddings_usage(request: Request, svc: Svc, part: UsageRange) -> UsagePage:
+    return _usage(
+        svc, request, "embeddings", part, groups(request, GROUPS), _input(EmbeddingsUsage)
+    )
 
 
 @router.get("/v1/organization/usage/moderations")
-def moderations_usage(
-    request: Request,
-    svc: Svc,
-    start_time: Start,
-    end_time: End = None,
-    bucket_width: Width = "1d",
-    limit: PageSize = None,
-    page: Cursor = None,
-) -> UsagePage:
-    part = _range(svc, start_time, end_time, bucket_width, limit, page)
-    return _usage(svc, request, "moderations", part, groups(request, GROUPS), _moderations)
+def moderations_usage(request: Request, svc: Svc, part: UsageRange) -> UsagePage:
+    return _usage(
+        svc, request, "moderations", part, groups(request, GROUPS), _input(ModerationsUsage)
+    )
 
 
 @router.get("/v1/organization/costs")
-def costs(
-    request: Request,
-    svc: Svc,
-    start_time: Start,
-    end_time: End = None,
-    bucket_width: Literal["1d"] = "1d",
-    limit: PageSize = None,
-    page: Cursor = None,
-) -> UsagePage:
+def costs(request: Request, svc: Svc, part: CostRange) -> UsagePage:
     """At the prices of the time; training is booked when a round of it ends."""
     asked = groups(request, COST_GROUPS)
-    part = _range(svc, start_time, end_time, bucket_width, limit, page, MAX_COST_BUCKETS)
     columns: list[Field] = [COLUMNS[name] for name in asked if name in COLUMNS]
     by_item = "line_item" in asked
     if by_item:
@@ -152,26 +117,13 @@ def job_cost(job_id: str, svc: Svc, caller: CallerDep) -> JobCost:
     return JobCost(fine_tuning_job_id=job_id, estimate=estimate, actual=actual)
 
 
-def _range(
-    svc: Services,
-    start: int,
-    end: int | None,
-    width: Width,
-    limit: int | None,
-    page: str | None,
-    most: int | None = None,
-) -> Range:
-    now = int(svc.clock.now())
-    return read_range(start, end, width, limit, page, now=now, most=most)
-
-
 def _usage(
     svc: Services,
     request: Request,
     kind: Kind,
     part: Range,
     asked: list[str],
-    shape: Callable[[Counts, dict[str, Any]], Result],
+    shape: Shape,
     *,
     nothing: bool = False,
 ) -> UsagePage:
@@ -220,14 +172,8 @@ def _group(total: Total, asked: list[str]) -> dict[str, Any]:
     return {name: total.group[COLUMNS[name]] or None for name in asked if name in COLUMNS}
 
 
-def _embeddings(counts: Counts, group: dict[str, Any]) -> Result:
-    return EmbeddingsUsage(
-        input_tokens=counts.input_tokens, num_model_requests=counts.num_requests, **group
-    )
-
-
-def _moderations(counts: Counts, group: dict[str, Any]) -> Result:
-    return ModerationsUsage(
+def _input(kind: type[EmbeddingsUsage] | type[ModerationsUsage]) -> Shape:
+    return lambda counts, group: kind(
         input_tokens=counts.input_tokens, num_model_requests=counts.num_requests, **group
     )
 

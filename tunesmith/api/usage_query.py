@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import Request
+from fastapi import Depends, Request
 
+from tunesmith.api.services import Svc
 from tunesmith.errors import BadRequest
 from tunesmith.store.repo.usage import Field
 
@@ -106,6 +107,35 @@ def read_range(
             code="invalid_value",
         )
     return Range(start - start % 60, end, width_s, default if limit is None else limit)
+
+
+def _usage_range(
+    svc: Svc,
+    start_time: int,
+    end_time: int | None = None,
+    bucket_width: Width = "1d",
+    limit: int | None = None,
+    page: str | None = None,
+) -> Range:
+    now = int(svc.clock.now())
+    return read_range(start_time, end_time, bucket_width, limit, page, now=now)
+
+
+def _cost_range(
+    svc: Svc,
+    start_time: int,
+    end_time: int | None = None,
+    bucket_width: Literal["1d"] = "1d",
+    limit: int | None = None,
+    page: str | None = None,
+) -> Range:
+    now = int(svc.clock.now())
+    most = MAX_COST_BUCKETS
+    return read_range(start_time, end_time, bucket_width, limit, page, now=now, most=most)
+
+
+UsageRange = Annotated[Range, Depends(_usage_range)]
+CostRange = Annotated[Range, Depends(_cost_range)]
 
 
 def many(request: Request, name: str) -> list[str]:

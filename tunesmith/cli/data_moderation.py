@@ -72,16 +72,11 @@ class Moderated:
 def moderated(path: Path, show: bool) -> Moderated:
     """Judges every row by the moderator of the settings. Raises CommandFailed if it is off."""
     from tunesmith.config import load_settings
-    from tunesmith.moderation.choice import moderator
+    from tunesmith.moderation.choice import of_settings
     from tunesmith.moderation.screening import Count, in_order, screen
 
     settings = load_settings()
-    judge = moderator(
-        settings.moderation,
-        settings.moderation_url,
-        settings.moderation_model,
-        settings.moderation_key,
-    )
+    judge = of_settings(settings)
     if judge is None:
         raise CommandFailed("Moderation is turned off (TUNESMITH_MODERATION).")
     count = Count()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 from tunesmith.errors import Unavailable
 from tunesmith.jobs import lease
@@ -21,7 +20,6 @@ from tunesmith.store.repo.outbox import AttemptRow, DeliveryRow, State
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.25
 # At the same time, so that one slow receiver does not keep the others waiting.
 NUM_AT_ONCE = 16
 # Longer than any attempt can take.
@@ -31,32 +29,17 @@ PRUNE_EVERY_S = 3600.0
 
 
 class Courier:
+    poll_s = 0.25
+
     def __init__(self, context: Context) -> None:
         self._context = context
         self._pepper = keys.load_pepper(context.settings.data_dir)
         self._owner = lease.owner_name(context.rng)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
         self._reap_at_s = 0.0
         self._prune_at_s = context.ticking_s() + PRUNE_EVERY_S
 
-    async def run(self, stopping: Callable[[], bool]) -> None:
-        """Works until asked to stop; attempts under way are finished."""
-        while not stopping():
-            try:
-                self.tick()
-            except Unavailable as error:
-                log.warning("%s", error.message)
-            except Exception:
-                log.exception("the courier met an unexpected error; it goes on")
-            await asyncio.sleep(POLL_S)
-        await self.settled()
-
-    async def settled(self) -> None:
-        """Waits for the attempts under way."""
-        await asyncio.gather(*self._tasks)
-
     def tick(self) -> None:
-        """Takes on what is due, as far as there are hands."""
         now_s = self._context.ticking_s()
         if now_s >= self._reap_at_s:
             self._reap_at_s = now_s + REAP_EVERY_S
@@ -65,12 +48,12 @@ class Courier:
             self._prune_at_s = now_s + PRUNE_EVERY_S
             with self._context.db.write() as conn:
                 outbox.prune(conn, self._context.now() - KEEP_S)
-        free = NUM_AT_ONCE - len(self._tasks)
+        free = NUM_AT_ONCE - len(self.tasks)
         if free > 0:
             for row in self._claim(free):
                 task = asyncio.get_running_loop().create_task(self._deliver(row))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self.tasks.add(task)
+                task.add_done_callback(self.tasks.discard)
 
     def _claim(self, limit: int) -> list[DeliveryRow]:
         db, now = self._context.db, self._context.clock.now()

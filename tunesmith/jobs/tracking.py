@@ -33,7 +33,6 @@ from tunesmith.store.seal import unseal
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.5
 NUM_AT_ONCE = 8
 LEASE_S = 30.0
 REAP_EVERY_S = 1.0
@@ -63,32 +62,24 @@ def of_new_job(settings: Settings, job: JobRow) -> list[TrackerRow]:
 
 
 class Tracking:
-    def __init__(self, context: Context) -> None:
+    poll_s = 0.5
+
+    def __init__(self, context: Context, stopping: Callable[[], bool]) -> None:
+        """Runs under way when asked to stop are left, so that another worker goes on."""
         self._context = context
+        self._stopping = stopping
         self._pepper = keys.load_pepper(context.settings.data_dir)
         self._owner = lease.owner_name(context.rng)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
         self._reap_at_s = 0.0
 
-    async def run(self, stopping: Callable[[], bool]) -> None:
-        """Works until asked to stop; runs under way are left so that another worker goes on."""
-        while not stopping():
-            try:
-                self._tick(stopping)
-            except Unavailable as error:
-                log.warning("%s", error.message)
-            except Exception:
-                log.exception("the tracking met an unexpected error; it goes on")
-            await asyncio.sleep(POLL_S)
-        await asyncio.gather(*self._tasks)
-
-    def _tick(self, stopping: Callable[[], bool]) -> None:
+    def tick(self) -> None:
         db = self._context.db
         time = db.lease_clock()
         if time.now_s >= self._reap_at_s:
             self._reap_at_s = time.now_s + REAP_EVERY_S
             self._reap()
-        while len(self._tasks) < NUM_AT_ONCE:
+        while len(self.tasks) < NUM_AT_ONCE:
             now = self._context.clock.now()
             with db.read() as conn:
                 if not trackers.is_due(conn, time, now):
@@ -97,9 +88,9 @@ class Tracking:
                 row = trackers.claim(conn, self._owner, time, now, LEASE_S)
             if row is None:
                 return
-            task = asyncio.get_running_loop().create_task(self._guarded(row, stopping))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task = asyncio.get_running_loop().create_task(self._guarded(row))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
 
     def _reap(self) -> None:
         db = self._context.db
@@ -109,10 +100,10 @@ class Tracking:
             with db.write() as conn:
                 trackers.release(conn, owner)
 
-    async def _guarded(self, row: TrackerRow, stopping: Callable[[], bool]) -> None:
+    async def _guarded(self, row: TrackerRow) -> None:
         keeper = asyncio.create_task(self._keep(row))
         try:
-            state = await self._follow(row, stopping)
+            state = await self._follow(row)
             self._update(row, state=state, lease_owner=None)
         except _LeaseLost:
             log.warning("%s of %s has another owner now", row.kind, row.job_id)
@@ -134,14 +125,14 @@ class Tracking:
             with contextlib.suppress(_LeaseLost, Unavailable):
                 self._update(row, lease_epoch=time.epoch, lease_until=time.now_s + LEASE_S)
 
-    async def _follow(self, row: TrackerRow, stopping: Callable[[], bool]) -> str:
+    async def _follow(self, row: TrackerRow) -> str:
         """Feeds the tracker as long as there is something; the state it is in then."""
         job = self._job(row)
         if job.status in TERMINAL and row.sent_seq == 0 and not self._new_events(row, 0):
             return "done"
         seq = row.sent_seq
         async with self._process(row, job) as process:
-            while not stopping():
+            while not self._stopping():
                 # In this order: an ended job has no events that are yet to come.
                 job = self._job(row)
                 found = self._new_events(row, seq)
@@ -153,7 +144,7 @@ class Tracking:
                     return "done"
                 elif job.status != Status.RUNNING:
                     break
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(self.poll_s)
             # A tracker that does not end in time is killed; the next process goes on with its run.
             with contextlib.suppress(TrackingError):
                 await process.close(None)

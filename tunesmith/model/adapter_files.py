@@ -187,3 +187,16 @@ def content_hash(directory: Path) -> str:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def check_content(directory: Path, sha256: str) -> None:
+    """Raises AdapterError where the files are not the ones with that hash."""
+    try:
+        found = content_hash(directory)
+    except OSError as error:
+        raise AdapterError(f"The adapter {sha256[:12]} cannot be read: {error}.") from error
+    if found != sha256:
+        raise AdapterError(
+            f"The files in {directory} are not the adapter {sha256[:12]} "
+            f"(their content is {found[:12]}). Restore them from a backup or train again."
+        )

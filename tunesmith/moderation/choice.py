@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from tunesmith.config import Settings
 from tunesmith.moderation.verdict import Moderator
 
 Kind = Literal["embedded", "chat", "guard", "off"]
@@ -23,3 +24,12 @@ def moderator(
 
     assert url and model, "the settings have checked it"
     return ChatModerator(kind, url, model, api_key)
+
+
+def of_settings(settings: Settings) -> Moderator | None:
+    return moderator(
+        settings.moderation,
+        settings.moderation_url,
+        settings.moderation_model,
+        settings.moderation_key,
+    )

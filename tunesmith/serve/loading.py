@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tunesmith.errors import AdapterError, BaseModelError
-from tunesmith.model.adapter_files import WEIGHTS, content_hash
+from tunesmith.model.adapter_files import WEIGHTS, check_content
 from tunesmith.model.frozen import freeze
 from tunesmith.model.listing import problem_of
 from tunesmith.model.load import CausalModel, load_model, read_config
@@ -112,14 +112,6 @@ def adapter_bytes(ref: AdapterRef) -> int:
 
 def load_adapter(ref: AdapterRef, model: CausalModel) -> Adapter:
     """The adapter in the model's type, after its files were found to be the ones asked for."""
-    try:
-        found = content_hash(ref.path)
-    except OSError as error:
-        raise AdapterError(f"The adapter {ref.sha256[:12]} cannot be read: {error}.") from error
-    if found != ref.sha256:
-        raise AdapterError(
-            f"The files in {ref.path} are not the adapter {ref.sha256[:12]} "
-            f"(their content is {found[:12]}). Restore them from a backup or train again."
-        )
+    check_content(ref.path, ref.sha256)
     adapter = Adapter.load(ref.path, model.linears, weights=model.weights, device=model.device)
     return adapter.to(model.dtype)

@@ -81,7 +81,7 @@ def deliver(courier: Courier) -> None:
 
     async def once() -> None:
         courier.tick()
-        await courier.settled()
+        await asyncio.gather(*courier.tasks)
 
     asyncio.run(once())
 
@@ -196,7 +196,7 @@ def test_two_workers_send_once(world: World, receiver: Receiver) -> None:
         for courier in couriers:
             courier.tick()
         for courier in couriers:
-            await courier.settled()
+            await asyncio.gather(*courier.tasks)
 
     asyncio.run(race())
     assert len(receiver.requests) == 3

@@ -18,6 +18,7 @@ import pytest
 
 from tests.unit.jobs.test_outbox import run_job
 from tests.unit.jobs.world import World
+from tunesmith.jobs import herald
 from tunesmith.jobs.tracking import MAX_FAILURES, Tracking
 from tunesmith.store.repo import trackers
 from tunesmith.store.repo.trackers import TrackerRow
@@ -36,9 +37,9 @@ def follow(world: World, seconds: float = 20.0, until: Callable[[], bool] | None
     """Tracks until nothing is open that is due, or until what is asked for."""
 
     async def work() -> None:
-        tracking = Tracking(world.context)
         done = False
-        running = asyncio.create_task(tracking.run(lambda: done))
+        tracking = Tracking(world.context, lambda: done)
+        running = asyncio.create_task(herald.run(tracking, lambda: done))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not until() if until else due(world):

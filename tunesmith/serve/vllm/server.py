@@ -25,7 +25,7 @@ from typing import Any
 import httpx2
 
 from tunesmith.errors import AdapterError, BaseModelError, EngineUnavailable, TunesmithError
-from tunesmith.model.adapter_files import content_hash, read_spec
+from tunesmith.model.adapter_files import check_content, read_spec
 from tunesmith.ops.lifeline import end_with
 from tunesmith.serve.protocol import AdapterRef
 from tunesmith.serve.vllm import wire
@@ -228,15 +228,7 @@ def name_of(ref: AdapterRef) -> str:
 
 def check(ref: AdapterRef) -> None:
     """Raises AdapterError where the files are not the adapter asked for, or not for vLLM."""
-    try:
-        found = content_hash(ref.path)
-    except OSError as error:
-        raise AdapterError(f"The adapter {ref.sha256[:12]} cannot be read: {error}.") from error
-    if found != ref.sha256:
-        raise AdapterError(
-            f"The files in {ref.path} are not the adapter {ref.sha256[:12]} "
-            f"(their content is {found[:12]}). Restore them from a backup or train again."
-        )
+    check_content(ref.path, ref.sha256)
     if read_spec(ref.path).dora:
         raise AdapterError(
             "vLLM cannot serve DoRA adapters. Serve with `--engine local`, or export the model as "

@@ -195,7 +195,11 @@ def trained_tokens(conn: sa.Connection) -> int:
     return conn.execute(sa.select(sa.func.sum(jobs.c.trained_tokens))).scalar() or 0
 
 
-def among(conn: sa.Connection, statuses: tuple[str, ...]) -> list[JobRow]:
-    """The jobs in these states, oldest first."""
+def among(
+    conn: sa.Connection, statuses: tuple[str, ...], *, project_id: str | None = None
+) -> list[JobRow]:
+    """The jobs in these states, of one project or of all, oldest first."""
     query = sa.select(*_COLUMNS).where(jobs.c.status.in_(statuses)).order_by(jobs.c.seq)
+    if project_id is not None:
+        query = query.where(jobs.c.project_id == project_id)
     return [build(JobRow, row) for row in conn.execute(query)]

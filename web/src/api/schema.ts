@@ -5780,10 +5780,10 @@ export interface operations {
     completions_usage_v1_organization_usage_completions_get: {
         parameters: {
             query: {
+                batch?: boolean | null;
                 start_time: number;
                 end_time?: number | null;
                 bucket_width?: "1m" | "1h" | "1d";
-                batch?: boolean | null;
                 limit?: number | null;
                 page?: string | null;
             };
