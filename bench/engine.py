@@ -75,25 +75,29 @@ def tell(what: str, **found: object) -> None:
     print(json.dumps({"what": what, **rounded}), flush=True)
 
 
-def in_turn(works: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Seconds on the processor of each, measured by turns; the fastest fifth of the times."""
+def in_turn(
+    works: dict[str, Callable[[], object]], clock: Callable[[], float] = time.thread_time
+) -> dict[str, float]:
+    """Seconds (on the processor) of each, measured by turns; the fastest fifth of the times."""
     times: dict[str, list[float]] = {name: [] for name in works}
     end = time.monotonic() + SECONDS_EACH
     for _ in range(REPETITIONS):
         for name, work in works.items():
-            start = time.thread_time()
+            start = clock()
             work()
-            times[name].append(time.thread_time() - start)
+            times[name].append(clock() - start)
         if time.monotonic() > end:
             break
     return {name: sorted(found)[len(found) // 5] for name, found in times.items()}
 
 
-def measure_limits() -> dict[str, float]:
-    """Of one thread: bytes read and floating-point operations (fp32) a second, in billions."""
+def measure_limits(num_threads: int = 1) -> dict[str, float]:
+    """Bytes read and floating-point operations (fp32) a second, in billions; of several threads
+    on the clock."""
     large = torch.ones(64 << 20)
     square = torch.ones(1024, 1024)
-    seconds = in_turn({"read": large.sum, "multiply": lambda: square @ square})
+    clock = time.thread_time if num_threads == 1 else time.perf_counter
+    seconds = in_turn({"read": large.sum, "multiply": lambda: square @ square}, clock)
     return {
         "read_gb_s": large.nbytes / seconds["read"] / 1e9,
         "gflop_s": 2 * 1024**3 / seconds["multiply"] / 1e9,
