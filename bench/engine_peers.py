@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from bench.engine import NUM_ADAPTERS, RANK, limit_s, measure_limits, tell
+from bench.engine import NUM_ADAPTERS, RANK, limit_s, measure_limits, num_weights, tell
 from bench.engine_models import adapter_gguf, base_gguf, random_adapter, random_base
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.load import load_model
@@ -120,13 +120,13 @@ def main() -> None:
             random_adapter(base, scratch / f"adapter{seed}", RANK, seed)
             for seed in range(NUM_ADAPTERS)
         ]
-        sizes = Decoder(model.config, {k: v.to("meta") for k, v in model.weights.items()})
+        size = num_weights(model), model.dtype.itemsize
         del model
         for num_adapters in (0, NUM_ADAPTERS):
             commands = engines(options, base, adapters if num_adapters else [], scratch)
             with started(commands, scratch) as peers:
                 for num_streams in options.streams:
-                    compare(peers, num_streams, num_adapters, sizes, options)
+                    compare(peers, num_streams, num_adapters, size, options)
 
 
 def engines(
@@ -166,7 +166,7 @@ def compare(
     peers: list[Peer],
     num_streams: int,
     num_adapters: int,
-    sizes: Decoder,
+    size: tuple[int, int],
     options: argparse.Namespace,
 ) -> None:
     length = NUM_PROMPT_IDS // num_streams
@@ -175,7 +175,7 @@ def compare(
     for repetition in range(options.repetitions + 1):
         rng = random.Random(repetition * 1000 + num_streams)
         prompts = [prompts_of(rng, num_streams, length) for _ in range(2)]
-        limit = limit_s(sizes, num_streams, measure_limits(options.threads))
+        limit = limit_s(*size, num_streams, measure_limits(options.threads))
         for peer in peers:
             short = peer.turn(prompts[0], 1, num_adapters)
             whole = peer.turn(prompts[1], 1 + STEPS, num_adapters)
