@@ -16,6 +16,7 @@ from tests.trainer_job import make_job, result_of
 from tests.trainer_kill import WarmServer, wait, warm_server
 from tunesmith.train import spec as files
 from tunesmith.train.spec import Process, Validation
+from tunesmith.train.warm import NICE
 
 LONG = {"n_epochs": 50, "batch_size": 1}
 
@@ -69,6 +70,10 @@ def test_a_child_leads_its_own_session_and_says_who_it_is(
     assert files.read(Process, path) == process
     assert os.getsid(process.pid) == process.pid
     assert Path(f"/proc/{process.pid}/oom_score_adj").read_text().strip() == "500"
+    assert os.getpriority(os.PRIO_PROCESS, process.pid) >= NICE
+    group = Path(f"/proc/{process.pid}/autogroup")
+    if group.exists() and (told := group.read_text().split()):  # empty where they are turned off
+        assert told[-1] == str(NICE)
     status = status_of(process.pid)
     term = 1 << (signal.SIGTERM - 1)
     child = 1 << (signal.SIGCHLD - 1)
