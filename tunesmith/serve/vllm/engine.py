@@ -159,8 +159,8 @@ class VllmEngine:
             async with asyncio.timeout(request.deadline_s):
                 try:
                     await self._generate(run)
-                except wire.NotLoaded:
-                    if run.num_generated or not request.adapter or not await self._forget(request):
+                except (wire.NotLoaded, wire.Gone) as error:
+                    if run.num_generated or not await self._may_try_again(request, error):
                         raise
                     await self._generate(run)
             self._deliver([(run, self._done(run))])
@@ -263,11 +263,16 @@ class VllmEngine:
         async with server.lease(adapter) as model:
             yield server, model
 
-    async def _forget(self, request: GenRequest) -> bool:
-        """Has an adapter loaded again that a server elsewhere lost, as it does when it restarts."""
+    async def _may_try_again(self, request: GenRequest, error: TunesmithError) -> bool:
+        """Whether a server that ended is replaced, or one that lost an adapter is given it anew."""
+        if isinstance(error, wire.Gone):
+            return await self._servers.is_replaced(request.base_path)
         server = self._servers.by_base.get(request.base_path)
-        assert request.adapter is not None
-        return server is not None and server.forget(request.adapter.sha256)
+        return (
+            server is not None
+            and request.adapter is not None
+            and server.forget(request.adapter.sha256)
+        )
 
     def _reply(self, work: Coroutine[Any, Any, Any], done: Callable[[Any], object]) -> None:
         async def answer() -> None:

@@ -29,6 +29,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 # A server that did not start is not tried again for every request that waits for it.
 REMEMBER_S = 20.0
 CONNECT_S, WATCH_S = 5.0, 5.0
+END_S = 30.0
 
 Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
 
@@ -98,9 +99,18 @@ class Servers:
             await server.close()
         return server is not None
 
+    async def is_replaced(self, base: Path) -> bool:
+        """Whether a server that failed is one of ours that has ended, so that `get` gives another;
+        one that says it is dead takes some seconds to end."""
+        server = self.by_base.get(base)
+        return not self._clients and (server is None or await server.has_ended(END_S))
+
     def _fitting(self, base: Path, rank: int) -> VllmServer | None:
         server = self.by_base.get(base)
-        fits = server is not None and (server.room is None or rank <= server.room.rank)
+        if server is None or server.room is None:
+            return server
+        assert server.process is not None
+        fits = rank <= server.room.rank and server.process.returncode is None
         return server if fits else None
 
     async def _provide(self, base: Path, rank: int) -> None:
@@ -127,11 +137,10 @@ class Servers:
         at, error = self._failed.get(base, (0.0, None))
         if error is not None and time.monotonic() - at < REMEMBER_S:
             raise error
-        reason = "it is asked for"
-        if (before := self.by_base.get(base)) and before.room:
+        reason = "it is asked for" if base not in self._lost else "it had ended by itself"
+        if (before := self.by_base.get(base)) and before.room and rank > before.room.rank:
             reason = f"an adapter needs rank {rank}, and it had room for {before.room.rank}"
-        elif base in self._lost:
-            reason = "it had ended by itself"
+        self.message = f"vLLM starts for {base.name} once running answers have ended: {reason}"
         await self._make_way(base)
         room = await asyncio.to_thread(self._room, base, rank)
         self.message = f"vLLM starts for {base.name}, for adapters up to rank {room.rank}: {reason}"
