@@ -96,7 +96,7 @@ data-sets: .venv/.installed-dev ## what the checks find in the public data sets 
 bench-engine: .venv/.installed-dev ## the engine against this machine's limits and transformers, in one run
 	$(BIN)/python -m bench.engine
 
-engine-soak: .venv/.installed-dev ## 1,000 adapters under traffic for six minutes, every answer compared
+engine-soak: .venv/.installed-dev ## 1,000 adapters under traffic for ten minutes, every answer compared
 	$(BIN)/python -m tests.soak_engine
 
 conformance-vllm: .venv/.installed-dev ## the suite of all engines on a real vLLM (VLLM=python of its environment)

@@ -1,11 +1,12 @@
 """The engine against the limits of this machine, which are measured beside it.
 
-    python -m bench.engine
+    python -m bench.engine [--whole]
 
 One thread, and time on the processor, so that other work on the machine disturbs less; what is
 compared is measured in turn, in the same run, and the fastest fifth of the repetitions counts. The
-model has the layers of a 0.5B Qwen 2, but fewer, and random weights; a second table is of the
-embedded base. Prints JSON lines. Two minutes on a quiet machine.
+model has the layers of a 0.5B Qwen 2, but fewer (`--whole`: all, and its vocabulary), and random
+weights; a second table is of the embedded base. Both lie in memory as they are served. Prints JSON
+lines. Two minutes on a quiet machine.
 
 Limits: a decode step has to read every weight once (bandwidth) and to multiply it with every row
 (arithmetic); the larger of both is what a step cannot be faster than.
@@ -13,12 +14,14 @@ Limits: a decode step has to read every weight once (bandwidth) and to multiply 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,7 +30,8 @@ from tests.engine_harness import Harness, greedy, save_adapter
 from tunesmith.bases import embedded_directory
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.families import DecoderConfig
-from tunesmith.model.load import load_model
+from tunesmith.model.frozen import freeze
+from tunesmith.model.load import CausalModel, load_model
 from tunesmith.model.lora import Adapter, LoraSpec
 from tunesmith.model.shapes import init_weights
 from tunesmith.serve.local import Limits
@@ -54,20 +58,32 @@ HALF_BILLION = DecoderConfig(
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--whole", action="store_true", help="all of the 0.5B shape")
+    config = HALF_BILLION
+    if parser.parse_args().whole:
+        config = replace(config, num_layers=24, vocab_size=151_936)
     torch.set_num_threads(1)
     tell("machine", load=os.getloadavg()[0], cores=os.cpu_count(), torch=torch.__version__)
     with torch.inference_mode():
         limits = measure_limits()
         tell("limits", **limits)
-        embedded = load_model(embedded_directory(), dtype=torch.float32)
-        assert isinstance(embedded, Decoder)
-        random = Decoder(HALF_BILLION, init_weights(HALF_BILLION, 0))
-        for name, model in (("embedded", embedded), (f"0.5B shape, {LAYERS} layers", random)):
+        embedded = served(load_model(embedded_directory(), dtype=torch.float32))
+        random = served(Decoder(config, init_weights(config, 0)))
+        shape = f"0.5B shape, {config.num_layers} layers"
+        for name, model in (("embedded", embedded), (shape, random)):
             for num_streams in STREAMS:
-                decode(name, model, num_streams, limits)
-            prefill(name, model, limits)
+                decode(name, model, num_streams, measure_limits())
+            prefill(name, model, measure_limits())
         against_transformers(embedded_directory())
     through_the_engine(embedded_directory())
+
+
+def served(model: CausalModel) -> Decoder:
+    """As the engine keeps it."""
+    found = freeze(model)
+    assert isinstance(found, Decoder)
+    return found
 
 
 def tell(what: str, **found: object) -> None:
@@ -75,25 +91,29 @@ def tell(what: str, **found: object) -> None:
     print(json.dumps({"what": what, **rounded}), flush=True)
 
 
-def in_turn(works: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Seconds on the processor of each, measured by turns; the fastest fifth of the times."""
+def in_turn(
+    works: dict[str, Callable[[], object]], clock: Callable[[], float] = time.thread_time
+) -> dict[str, float]:
+    """Seconds (on the processor) of each, measured by turns; the fastest fifth of the times."""
     times: dict[str, list[float]] = {name: [] for name in works}
     end = time.monotonic() + SECONDS_EACH
     for _ in range(REPETITIONS):
         for name, work in works.items():
-            start = time.thread_time()
+            start = clock()
             work()
-            times[name].append(time.thread_time() - start)
+            times[name].append(clock() - start)
         if time.monotonic() > end:
             break
     return {name: sorted(found)[len(found) // 5] for name, found in times.items()}
 
 
-def measure_limits() -> dict[str, float]:
-    """Of one thread: bytes read and floating-point operations (fp32) a second, in billions."""
+def measure_limits(num_threads: int = 1) -> dict[str, float]:
+    """Bytes read and floating-point operations (fp32) a second, in billions; of several threads
+    on the clock."""
     large = torch.ones(64 << 20)
     square = torch.ones(1024, 1024)
-    seconds = in_turn({"read": large.sum, "multiply": lambda: square @ square})
+    clock = time.thread_time if num_threads == 1 else time.perf_counter
+    seconds = in_turn({"read": large.sum, "multiply": lambda: square @ square}, clock)
     return {
         "read_gb_s": large.nbytes / seconds["read"] / 1e9,
         "gflop_s": 2 * 1024**3 / seconds["multiply"] / 1e9,
@@ -102,12 +122,14 @@ def measure_limits() -> dict[str, float]:
 
 def num_weights(model: Decoder) -> int:
     """Those that a step multiplies with: a tied embedding is its head, an untied one is not."""
-    return sum(out * inputs for out, inputs in model.linears.values()) + model.head.numel()
+    in_layers = sum(out * inputs for out, inputs in model.linears.values())
+    return in_layers + model.vocab_size * model.hidden_size
 
 
-def limit_s(model: Decoder, num_rows: int, limits: dict[str, float]) -> float:
-    read_s = num_weights(model) * model.dtype.itemsize / limits["read_gb_s"]
-    return max(read_s, 2 * num_weights(model) * num_rows / limits["gflop_s"]) / 1e9
+def limit_s(num_weights: int, item_bytes: int, num_rows: int, limits: dict[str, float]) -> float:
+    """What a step of that many rows cannot be faster than."""
+    read_s = num_weights * item_bytes / limits["read_gb_s"]
+    return max(read_s, 2 * num_weights * num_rows / limits["gflop_s"]) / 1e9
 
 
 def adapters_for(model: Decoder) -> list[Adapter]:
@@ -142,12 +164,13 @@ def decode(name: str, model: Decoder, num_streams: int, limits: dict[str, float]
 
         works[kind] = step
     seconds = in_turn(works)
+    limit = limit_s(num_weights(model), model.dtype.itemsize, num_streams, limits)
     tell(
         "decode",
         model=name,
         streams=num_streams,
         tokens_s=num_streams / seconds["base"],
-        share_of_limit=limit_s(model, num_streams, limits) / seconds["base"],
+        share_of_limit=limit / seconds["base"],
         one_adapter=seconds["base"] / seconds["one"],
         eight_adapters=seconds["base"] / seconds["different"],
     )
@@ -163,7 +186,7 @@ def prefill(name: str, model: Decoder, limits: dict[str, float]) -> None:
         rows.run([ids], [None])
 
     seconds = in_turn({"prefill": work})["prefill"]
-    multiplied = num_weights(model) - model.head.numel()
+    multiplied = num_weights(model) - model.vocab_size * model.hidden_size
     limit = 2 * multiplied * len(ids) / limits["gflop_s"] / 1e9
     tell("prefill", model=name, tokens_s=len(ids) / seconds, share_of_limit=limit / seconds)
 
@@ -176,8 +199,7 @@ def against_transformers(base: Path) -> None:
     ids = torch.arange(CONTEXT)[None].expand(8, -1) + 5
     past = DynamicCache()
     model(ids, past_key_values=past)
-    ours = load_model(base, dtype=torch.float32)
-    assert isinstance(ours, Decoder)
+    ours = served(load_model(base, dtype=torch.float32))
     rows = BatchedRows(ours, 8)
     rows.reserve(8, CONTEXT + REPETITIONS + 1)
     for _ in range(8):

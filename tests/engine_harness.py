@@ -105,9 +105,9 @@ def greedy(base: Path, prompt: str | list[int], num_tokens: int, **options: Any)
     return GenRequest(base, ids, num_tokens, **options)
 
 
-def save_adapter(base: Path, directory: Path, seed: int) -> AdapterRef:
+def save_adapter(base: Path, directory: Path, seed: int, rank: int = 4) -> AdapterRef:
     """An adapter that changes answers visibly, published under its content hash."""
-    adapter = Adapter.create(load_model(base).linears, LoraSpec(4, 8.0), seed)
+    adapter = Adapter.create(load_model(base).linears, LoraSpec(rank, 8.0), seed)
     generator = torch.Generator().manual_seed(seed)
     for matrix in adapter.b.values():
         matrix.normal_(0, 0.5, generator=generator)

@@ -1,10 +1,10 @@
 """Many adapters loaded, dropped and loaded again under traffic; every answer compared.
 
-    python -m tests.soak_engine [--adapters 1000] [--clients 64] [--seconds 540]
+    python -m tests.soak_engine [--adapters 1000] [--clients 64] [--seconds 600]
 
 Each client asks random prompts of random adapters; some cancel, stop, or have an adapter unloaded.
 Each id of an answer must be what its adapter finds likeliest, one text and no batch. Memory must
-stay within the budget, and afterwards nothing may be running or leased.
+stay within the budget and must not grow, and afterwards nothing may be running or leased.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
+import statistics
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+import psutil
 import torch
 
-from tests.engine_harness import Answer, greedy, running_engine, save_adapter
+from tests.engine_harness import Answer, Harness, greedy, running_engine, save_adapter
 from tests.tiny_base import write_tiny_base
 from tunesmith.model.load import CausalModel, load_model
 from tunesmith.model.lora import Adapter
@@ -31,7 +33,10 @@ from tunesmith.serve.protocol import AdapterRef, Done, GenRequest
 from tunesmith.serve.ticket import Ticket
 
 NUM_TOKENS = 8
-NUM_PROMPTS = 3
+PROMPT_SIZES = (4, 40, 90)
+# Nothing more comes of a request that ended, or was cancelled, this long ago.
+SETTLED_S = 5.0
+Key = tuple[tuple[int, ...], AdapterRef | None]
 
 
 @dataclass
@@ -42,8 +47,79 @@ class Soak:
     wrong: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     num_loads_dropped: int = 0
-    grown_mb: float = 0.0
-    """Of the process's largest size, over the second half."""
+    sizes_mb: list[tuple[float, float]] = field(default_factory=list)
+    """(part of the time, memory of the process)."""
+    longest: dict[Key, list[int]] = field(default_factory=dict)
+    """Of each prompt and adapter; every other answer must be its beginning."""
+
+    @property
+    def grown_mb(self) -> float:
+        """From the sixth tenth of the time to the last, medians."""
+        parts = [
+            [size for part, size in self.sizes_mb if start <= part <= start + 0.1]
+            for start in (0.5, 0.9)
+        ]
+        before, after = map(statistics.median, parts)
+        return after - before
+
+    def add(self, request: GenRequest, answer: Answer, fate: str) -> None:
+        if fate != "cancel" and not isinstance(answer.end, Done):
+            self.problems.append(repr(answer.end))
+            return
+        key = tuple(request.prompt_ids), request.adapter
+        for index, ids in answer.ids.items():
+            self.num_answers += 1
+            if index in answer.finish and len(ids) != request.max_new_tokens:
+                self.wrong.append(f"{len(ids)} tokens instead of {request.max_new_tokens}")
+            known = self.longest.get(key, [])
+            if ids[: len(known)] != known[: len(ids)]:
+                self.wrong.append(f"{key}: {ids} and {known}")
+            self.longest[key] = max(known, ids, key=len)
+
+
+class Traffic:
+    """The clients, each a thread, and what they asked until it is settled."""
+
+    def __init__(self, harness: Harness, result: Soak, base: Path, end: float) -> None:
+        self._harness, self._result, self._base, self._end = harness, result, base, end
+        rng = random.Random(0)
+        self._prompts = [[rng.randrange(10, 500) for _ in range(size)] for size in PROMPT_SIZES]
+        self._open: deque[tuple[float, GenRequest, Ticket, str]] = deque()
+
+    def client(self, adapters: Sequence[AdapterRef], seed: int) -> None:
+        rng = random.Random(seed)
+        harness = self._harness
+        while time.monotonic() < self._end:
+            request = greedy(
+                self._base,
+                rng.choice(self._prompts),
+                rng.randint(1, NUM_TOKENS),
+                adapter=rng.choice([None, *adapters]),
+                n=rng.choice([1, 1, 2]),
+            )
+            fate = rng.choice(["finish", "finish", "finish", "cancel", "stop"])
+            ticket = harness.submit(request)
+            if fate == "cancel":
+                harness.engine.cancel(ticket)
+            elif fate == "stop":
+                harness.engine.stop(ticket, 0)
+            if rng.random() < 0.1:
+                harness.engine.unload(None, rng.choice(adapters).sha256, self._dropped)
+            while fate != "cancel" and harness.answers[ticket].end is None:
+                if time.monotonic() > self._end + 60:
+                    self._result.problems.append("an answer never ended")
+                    return
+                time.sleep(0.02)
+            self._open.append((time.monotonic(), request, ticket, fate))
+
+    def settle(self, before_s: float) -> None:
+        """Compares what ended before then, and forgets it."""
+        while self._open and self._open[0][0] < before_s:
+            _, request, ticket, fate = self._open.popleft()
+            self._result.add(request, self._harness.answers.pop(ticket), fate)
+
+    def _dropped(self, was_there: bool) -> None:
+        self._result.num_loads_dropped += was_there
 
 
 def write_adapters(base: Path, directory: Path, number: int) -> list[AdapterRef]:
@@ -53,56 +129,30 @@ def write_adapters(base: Path, directory: Path, number: int) -> list[AdapterRef]
 def soak(base: Path, adapters: Sequence[AdapterRef], num_clients: int, seconds: float) -> Soak:
     """Hammers one engine, whose memory holds a fraction of the adapters, from threads."""
     result = Soak()
-    rng = random.Random(0)
-    prompts = [[rng.randrange(10, 500) for _ in range(size)] for size in (4, 40, 90)[:NUM_PROMPTS]]
-    asked: list[tuple[GenRequest, Ticket, str]] = []
     models = load_once(base).num_bytes
     each = (adapters[0].path / "adapter_model.safetensors").stat().st_size
     budget = models + max(len(adapters) // 4, num_clients + 8) * each + (8 << 20)
+    process = psutil.Process()
     with running_engine(max_batch=16, max_queue=4 * num_clients, memory_bytes=budget) as harness:
-        end = time.monotonic() + seconds
-
-        def client(seed: int) -> None:
-            rng = random.Random(seed)
-            while time.monotonic() < end:
-                request = greedy(
-                    base,
-                    rng.choice(prompts),
-                    rng.randint(1, NUM_TOKENS),
-                    adapter=rng.choice([None, *adapters]),
-                    n=rng.choice([1, 1, 2]),
-                )
-                fate = rng.choice(["finish", "finish", "finish", "cancel", "stop"])
-                ticket = harness.submit(request)
-                asked.append((request, ticket, fate))
-                if fate == "cancel":
-                    harness.engine.cancel(ticket)
-                elif fate == "stop":
-                    harness.engine.stop(ticket, 0)
-                if rng.random() < 0.1:
-                    gone = rng.choice(adapters).sha256
-                    harness.engine.unload(None, gone, dropped)
-                while fate != "cancel" and harness.answers[ticket].end is None:
-                    if time.monotonic() > end + 60:
-                        result.problems.append("an answer never ended")
-                        return
-                    time.sleep(0.02)
-
-        def dropped(was_there: bool) -> None:
-            result.num_loads_dropped += was_there
-
-        threads = [threading.Thread(target=client, args=(seed,)) for seed in range(num_clients)]
+        start = time.monotonic()
+        traffic = Traffic(harness, result, base, start + seconds)
+        threads = [
+            threading.Thread(target=traffic.client, args=(adapters, seed))
+            for seed in range(num_clients)
+        ]
         for thread in threads:
             thread.start()
-        half_mb = 0.0
         while any(thread.is_alive() for thread in threads):
             harness.receive_some(0.1)
-            if not half_mb and time.monotonic() > end - seconds / 2:
-                half_mb = size_mb()
+            now = time.monotonic()
+            traffic.settle(now - SETTLED_S)
+            if not result.sizes_mb or (now - start) / seconds > result.sizes_mb[-1][0] + 0.005:
+                size_mb = process.memory_info().rss / 2**20
+                result.sizes_mb.append(((now - start) / seconds, size_mb))
         for thread in threads:
             thread.join()
-        result.grown_mb = size_mb() - half_mb
         harness.settle()
+        traffic.settle(time.monotonic())
         stats = harness.stats()
     if stats["num_running"] or stats["num_waiting"] or stats["cache_bytes"]:
         result.problems.append(f"left behind: {stats}")
@@ -110,34 +160,11 @@ def soak(base: Path, adapters: Sequence[AdapterRef], num_clients: int, seconds: 
         result.problems.append("leases are left")
     if stats["model_bytes"] + stats["kept_bytes"] > budget:
         result.problems.append("the budget is exceeded")
-    compare(base, asked, harness.answers, result)
-    return result
-
-
-def compare(
-    base: Path,
-    asked: Sequence[tuple[GenRequest, Ticket, str]],
-    answers: dict[Ticket, Answer],
-    result: Soak,
-) -> None:
     torch.set_num_threads(1)  # passes this small only wait for a second
-    longest: dict[tuple[tuple[int, ...], AdapterRef | None], list[int]] = {}
-    for request, ticket, fate in asked:
-        answer = answers[ticket]
-        if fate != "cancel" and not isinstance(answer.end, Done):
-            result.problems.append(repr(answer.end))
-            continue
-        key = tuple(request.prompt_ids), request.adapter
-        for index, ids in answer.ids.items():
-            result.num_answers += 1
-            whole = index in answer.finish
-            if whole and len(ids) != request.max_new_tokens:
-                result.wrong.append(f"{len(ids)} tokens instead of {request.max_new_tokens}")
-            known = longest.get(key, [])
-            if ids[: len(known)] != known[: len(ids)]:
-                result.wrong.append(f"{key}: {ids} and {known}")
-            longest[key] = max(known, ids, key=len)
-    result.wrong += [str(key) for key, ids in longest.items() if not is_greedy(base, *key, ids)]
+    for key, ids in result.longest.items():
+        if not is_greedy(base, *key, ids):
+            result.wrong.append(str(key))
+    return result
 
 
 def is_greedy(
@@ -157,15 +184,11 @@ def load_once(base: Path) -> CausalModel:
     return load_model(base)
 
 
-def size_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--adapters", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=360)
+    parser.add_argument("--seconds", type=float, default=600)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         base = write_tiny_base(Path(directory) / "tiny")
@@ -178,6 +201,7 @@ def main() -> None:
                 "wrong": len(result.wrong),
                 "problems": result.problems[:10],
                 "unloaded": result.num_loads_dropped,
+                "size_mb": round(result.sizes_mb[-1][1], 1),
                 "grown_mb": round(result.grown_mb, 1),
             }
         )

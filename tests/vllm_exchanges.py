@@ -26,6 +26,7 @@ from starlette.types import Message, Receive, Scope, Send
 from tunesmith.serve.vllm.server import Room, command, environment
 
 RECORDED = Path(__file__).parent / "data" / "vllm" / "exchanges.jsonl.xz"
+RESTARTS = RECORDED.with_name("restarts.jsonl.xz")
 # Answers kept of one request; the same request gives others where it is random.
 MAX_ANSWERS = 4
 START_S = 600
@@ -42,9 +43,7 @@ class Exchanges:
         self._turn: dict[str, int] = defaultdict(int)
         self.missing: list[str] = []
         if client is None:
-            with lzma.open(RECORDED, "rt") as lines:
-                for exchange in map(json.loads, lines):
-                    self._kept[exchange["request"]].append(exchange)
+            self.load(RECORDED)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,9 +81,14 @@ class Exchanges:
             self._kept[key].append({"request": key, "status": found.status_code, "answer": text})
         await answer(send, found.status_code, found.content)
 
-    def save(self) -> None:
-        RECORDED.parent.mkdir(exist_ok=True)
-        with lzma.open(RECORDED, "wt", preset=9) as file:
+    def load(self, path: Path) -> None:
+        with lzma.open(path, "rt") as lines:
+            for exchange in map(json.loads, lines):
+                self._kept[exchange["request"]].append(exchange)
+
+    def save(self, path: Path = RECORDED) -> None:
+        path.parent.mkdir(exist_ok=True)
+        with lzma.open(path, "wt", preset=9) as file:
             for kept in self._kept.values():
                 for exchange in kept:
                     file.write(json.dumps(exchange) + "\n")

@@ -6,6 +6,7 @@ there: a value, a type, or a test. The published schemas are checked on the way 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import struct
@@ -15,7 +16,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.conformance.engines import Engine
 from tests.service import Service
+from tunesmith.serve.protocol import AdapterRef
+from tunesmith.store.repo import models
+from tunesmith.store.repo.models import ModelRow
 
 Body = dict[str, Any]
 Expected = dict[str, Any]
@@ -638,3 +643,22 @@ def test_tokens_that_are_refused(
     answer = live.http.post(path, json={"model": model} | given)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == param
+
+
+def test_a_deleted_model_leaves_the_engine(
+    live: Service, engine: Engine, adapters: list[AdapterRef], model: str
+) -> None:
+    [answer] = engine.ask(engine.request(adapter=adapters[0], stop_ids=frozenset()))
+    assert answer.error is None
+    said = {"messages": [*SAY, {"role": "assistant", "content": "jumps"}]}
+    rows = (json.dumps(said) + "\n").encode() * 10
+    file = live.client.files.create(file=rows, purpose="fine-tune")
+    job = live.client.fine_tuning.jobs.create(model=model, training_file=file.id)
+    name, sha256 = f"ft:{model}:personal::gone", adapters[0].sha256
+    row = ModelRow(name, "proj_default", "tuned", model, model, sha256, job.id, 1, "personal")
+    with live.db.write() as conn:
+        models.insert(conn, row)
+    assert name in live.http.get("/v1/tunesmith/status").json()["engine"]["loaded"]
+    assert live.client.models.delete(name).deleted
+    stats = asyncio.run(engine.client.stats())
+    assert sha256 not in [held["sha256"] for base in stats["bases"] for held in base["adapters"]]

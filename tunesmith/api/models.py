@@ -84,14 +84,18 @@ def retrieve_model(name: str, svc: Svc, caller: CallerDep) -> Model:
 def delete_model(name: str, svc: Svc, caller: CallerDep, tasks: BackgroundTasks) -> ModelDeleted:
     """Forgets a tuned model at once; its files go when no other name needs them."""
     with svc.db.write() as conn:
+        row = models.get(conn, caller.project, name)
         deleted = models.delete(conn, caller.project, name)
         if deleted:
             now = int(svc.clock.now())
             audit_log.record(conn, svc.rng, now, caller, "model.deleted", name)
         unused = bases.drop_unused(conn)
+        in_use = models.adapters_in_use(conn)
         base = None if deleted else base_grants.resolve(conn, caller.project, name)
     for published in unused:
-        tasks.add_task(unload, svc, published.path)
+        tasks.add_task(unload, svc, path=published.path)
+    if row is not None and row.adapter_sha256 not in (None, *in_use):
+        tasks.add_task(unload, svc, adapter=row.adapter_sha256)
     if base is not None:
         raise Forbidden(
             f"`{name}` is a base model and cannot be deleted here; "
@@ -103,7 +107,7 @@ def delete_model(name: str, svc: Svc, caller: CallerDep, tasks: BackgroundTasks)
     return ModelDeleted(id=name)
 
 
-async def unload(svc: Services, path: Path) -> None:
-    """A whole model is large: its memory, and its disk with it, is free at once."""
+async def unload(svc: Services, *, path: Path | None = None, adapter: str | None = None) -> None:
+    """What nobody can ask for any more leaves memory at once, and with it the disk."""
     with suppress(EngineError):
-        await svc.engine.unload(base_path=path)
+        await svc.engine.unload(base_path=path, adapter=adapter)

@@ -44,7 +44,7 @@ async def _engine(svc: Services) -> EngineStatus:
     }
     return EngineStatus(
         state=stats["state"],
-        message=None,
+        message=stats.get("message"),
         num_running=stats["num_running"],
         num_waiting=stats["num_waiting"],
         model_bytes=stats["model_bytes"],

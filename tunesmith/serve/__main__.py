@@ -74,7 +74,8 @@ def local_engine(settings: Settings, deliver: Deliver) -> Engine:
 
 
 def vllm_engine(settings: Settings, deliver: Deliver) -> Engine:
-    from tunesmith.serve.vllm.engine import Options, VllmEngine
+    from tunesmith.serve.vllm.engine import VllmEngine
+    from tunesmith.serve.vllm.servers import Options
 
     options = Options(
         run_dir=settings.engine_socket.parent,

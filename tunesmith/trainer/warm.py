@@ -40,6 +40,8 @@ PRELOADED = (
 )
 # Under memory pressure the system shall end a trainer before a server: it resumes by itself.
 OOM_SCORE_ADJ = "500"
+# On cores that are wanted by a chat, too, a job gets about a tenth (docs/operations.md).
+NICE = 10
 # A check streams through the file; these end one that a hostile file has sent astray.
 VALIDATE_CPU_S = 3600
 VALIDATE_MEMORY_BYTES = 16 << 30
@@ -109,6 +111,7 @@ def _child(phase: Phase, job_dir: Path, log: int) -> None:
 
 def _become_own_process(phase: Phase, log: int) -> None:
     os.setsid()
+    give_way()
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
@@ -124,6 +127,14 @@ def _become_own_process(phase: Phase, log: int) -> None:
     else:
         resource.setrlimit(resource.RLIMIT_CPU, (VALIDATE_CPU_S, VALIDATE_CPU_S))
         resource.setrlimit(resource.RLIMIT_AS, (VALIDATE_MEMORY_BYTES, VALIDATE_MEMORY_BYTES))
+
+
+def give_way() -> None:
+    """Lets others go first, of whatever session: where the system shares cores between sessions,
+    a process's own value counts only within its own."""
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(NICE), encoding="ascii")
 
 
 def _reap(number: int, frame: Any) -> None:

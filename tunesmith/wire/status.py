@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 class EngineStatus(BaseModel):
     state: str
-    """"ready", "draining" or "unreachable"."""
+    """"ready", "starting", "draining" or "unreachable"."""
     message: str | None
-    """Why it cannot be reached."""
+    """Why it cannot be reached, or what it is waiting for."""
     num_running: int
     num_waiting: int
     model_bytes: int

@@ -122,7 +122,8 @@ def test_log_probabilities_are_of_ids_the_best_first() -> None:
         (401, "Unauthorized", EngineError),
         (404, "The model `a-0` does not exist.", wire.NotLoaded),
         (503, "busy", Overloaded),
-        (500, "EngineCore encountered an issue.", EngineError),
+        (500, "EngineCore encountered an issue.", wire.Gone),
+        (500, "Internal server error", EngineError),
     ],
 )
 def test_errors(status: int, message: str, kind: type[TunesmithError]) -> None:

@@ -25,6 +25,7 @@ from tunesmith.jobdir.layout import (
 )
 from tunesmith.jobdir.outcome import Validation
 from tunesmith.jobdir.process import Process
+from tunesmith.trainer.warm import NICE
 
 LONG = {"n_epochs": 50, "batch_size": 1}
 
@@ -78,6 +79,10 @@ def test_a_child_leads_its_own_session_and_says_who_it_is(
     assert read_record(Process, path) == process
     assert os.getsid(process.pid) == process.pid
     assert Path(f"/proc/{process.pid}/oom_score_adj").read_text().strip() == "500"
+    assert os.getpriority(os.PRIO_PROCESS, process.pid) >= NICE
+    group = Path(f"/proc/{process.pid}/autogroup")
+    if group.exists() and (told := group.read_text().split()):  # empty where they are turned off
+        assert told[-1] == str(NICE)
     status = status_of(process.pid)
     term = 1 << (signal.SIGTERM - 1)
     child = 1 << (signal.SIGCHLD - 1)

@@ -7,7 +7,6 @@ here are the bases and adapters it needs, its restarts, deadlines, and the lengt
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import time
@@ -19,7 +18,7 @@ from typing import Any
 
 import httpx2
 
-from tunesmith.errors import BaseModelError, EngineError, TunesmithError
+from tunesmith.errors import EngineError, TunesmithError
 from tunesmith.model.adapter_files import read_spec
 from tunesmith.serve.protocol import (
     AdapterRef,
@@ -34,29 +33,12 @@ from tunesmith.serve.protocol import (
 )
 from tunesmith.serve.vllm import server as vllm_server
 from tunesmith.serve.vllm import wire
-from tunesmith.serve.vllm.server import Room, VllmServer
+from tunesmith.serve.vllm.server import VllmServer
+from tunesmith.serve.vllm.servers import Options, Servers
 
 log = logging.getLogger(__name__)
 
 Deliver = Callable[[list[tuple[Any, Any]]], None]
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
-# A server that did not start is not tried again for every request that waits for it.
-REMEMBER_S = 20.0
-CONNECT_S, WATCH_S = 5.0, 5.0
-
-
-@dataclass(frozen=True)
-class Options:
-    """Where vLLM is: servers that run elsewhere (`urls`), or the `python` of its environment."""
-
-    run_dir: Path
-    log_dir: Path
-    adapters_dir: Path
-    urls: tuple[str, ...] = ()
-    api_key: str | None = None
-    python: Path | None = None
-    arguments: str = ""
-    max_queue: int = 256
 
 
 @dataclass(eq=False)
@@ -87,33 +69,27 @@ class VllmEngine:
     def __init__(self, options: Options, deliver: Deliver) -> None:
         self._options = options
         self._deliver = deliver
-        self._clients = [self._client(url) for url in options.urls]
-        self._servers: dict[Path, VllmServer] = {}
-        self._failed: dict[Path, tuple[float, TunesmithError]] = {}
-        self._choosing = asyncio.Lock()
+        self._servers = Servers(options, self._spawn)
         self._open: set[Run] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._counters = Counters()
         self._on_idle: Callable[[], object] | None = None
         self._draining = False
-        self._reached = 0
 
     def start(self) -> None:
         logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each request
-        if self._clients:
-            self._spawn(self._watch_remote())
+        self._servers.start()
 
     def close(self) -> None:
         """Ends what runs, and tells the servers that are ours to end."""
         for task in list(self._tasks):
             task.cancel()
-        for server in self._servers.values():
-            server.terminate()
+        self._servers.terminate()
 
     @property
     def state(self) -> str:
         """ "starting" while a server elsewhere does not answer; ours start when they are needed."""
-        return "ready" if self._reached == len(self._clients) else "starting"
+        return "ready" if self._servers.is_reached else "starting"
 
     def submit(self, request: GenRequest) -> Run:
         run = Run(request, time.monotonic())
@@ -137,7 +113,7 @@ class VllmEngine:
 
     def preload(self, base: Path, done: Callable[[TunesmithError | None], object]) -> None:
         async def load() -> None:
-            await self._server(base, 0)
+            await self._servers.get(base, 0)
 
         self._reply(load(), done)
 
@@ -145,17 +121,16 @@ class VllmEngine:
         self, base: Path | None, adapter: str | None, done: Callable[[bool], object]
     ) -> None:
         async def unload() -> bool:
-            found = [await each.unload(adapter) for each in self._servers.values() if adapter]
-            server = self._servers.pop(base, None) if base else None
-            if server is not None:
-                await server.close()
-            return any(found) or server is not None
+            servers = list(self._servers.by_base.values())
+            found = [await each.unload(adapter) for each in servers if adapter]
+            dropped = base is not None and await self._servers.drop(base)
+            return any(found) or dropped
 
         self._reply(unload(), done)
 
     def stats(self, done: Callable[[dict[str, Any]], object]) -> None:
         waiting = sum(1 for run in self._open if run.first_token_s is None)
-        servers = self._servers.items()
+        servers = self._servers.by_base.items()
         bases = [
             {
                 "path": str(path),
@@ -167,9 +142,13 @@ class VllmEngine:
             }
             for path, server in servers
         ]
-        state = "draining" if self._draining else "ready"
+        message = self._servers.message
+        state = "draining" if self._draining else "starting" if message else "ready"
         counts = {"num_running": len(self._open) - waiting, "num_waiting": waiting}
-        done({"state": state, **counts, "bases": bases, **asdict(self._counters)})
+        # What vLLM keeps in memory is its own affair.
+        sizes = {"model_bytes": 0, "budget_bytes": 0}
+        found = {"state": state, "message": message, **counts, **sizes, "bases": bases}
+        done(found | asdict(self._counters))
 
     # What follows is the way of one request.
 
@@ -180,8 +159,8 @@ class VllmEngine:
             async with asyncio.timeout(request.deadline_s):
                 try:
                     await self._generate(run)
-                except wire.NotLoaded:
-                    if run.num_generated or not request.adapter or not await self._forget(request):
+                except (wire.NotLoaded, wire.Gone) as error:
+                    if run.num_generated or not await self._may_try_again(request, error):
                         raise
                     await self._generate(run)
             self._deliver([(run, self._done(run))])
@@ -275,125 +254,24 @@ class VllmEngine:
             answer = json.loads(await server.post("/v1/completions", body))
         return wire.scores_of(answer, request)
 
-    # And this is about servers.
-
     @asynccontextmanager
     async def _lease(
         self, base: Path, adapter: AdapterRef | None
     ) -> AsyncIterator[tuple[VllmServer, str]]:
         rank = (await asyncio.to_thread(read_spec, adapter.path)).rank if adapter else 0
-        server = await self._server(base, rank)
+        server = await self._servers.get(base, rank)
         async with server.lease(adapter) as model:
             yield server, model
 
-    async def _forget(self, request: GenRequest) -> bool:
-        """Has an adapter loaded again that a server elsewhere lost, as it does when it restarts."""
-        server = self._servers.get(request.base_path)
-        assert request.adapter is not None
-        return server is not None and server.forget(request.adapter.sha256)
-
-    async def _server(self, base: Path, rank: int) -> VllmServer:
-        """The server of a base, with room for adapters of a rank; found or started if need be."""
-        async with self._choosing:
-            server = self._servers.get(base)
-            if server is not None and (server.room is None or rank <= server.room.rank):
-                return server
-            if self._clients:
-                server = await self._find(base)
-            else:
-                server = await self._launch(base, rank)
-            self._servers[base] = server
-            return server
-
-    async def _find(self, base: Path) -> VllmServer:
-        for client in self._clients:
-            if server := await vllm_server.find(client, base):
-                return server
-        raise BaseModelError(
-            f"No vLLM at {', '.join(self._options.urls)} serves {base.name}. Start one with "
-            f"`vllm serve {base}`, or serve with `--engine local`."
-        )
-
-    async def _launch(self, base: Path, rank: int) -> VllmServer:
-        """Starts a server in the place of the one that runs: each takes the GPU for itself."""
-        at, error = self._failed.get(base, (0.0, None))
-        if error is not None and time.monotonic() - at < REMEMBER_S:
-            raise error
-        refs = []
-        for path, other in list(self._servers.items()):
-            if path != base and other.leases:
-                raise Overloaded(f"vLLM is busy with {path.name}. Try again soon.")
-            while other.leases:  # those of this base go on first
-                await asyncio.sleep(vllm_server.POLL_S)
-            del self._servers[path]
-            refs = [held.ref for held in other.adapters if path == base]
-            await other.close()
-        options = self._options
-        assert options.python is not None
-        try:
-            server = await vllm_server.start(
-                options.python,
-                base,
-                Room.of([*await asyncio.to_thread(self._ranks), rank]),
-                options.run_dir,
-                extra=options.arguments,
-                log_path=options.log_dir / "vllm.log",
-            )
-        except (TunesmithError, OSError, TimeoutError) as problem:
-            error = BaseModelError(
-                f"vLLM cannot serve {base.name}: {problem or 'it took too long'}"
-            )
-            self._failed[base] = time.monotonic(), error
-            raise error from problem
-        server.reload(refs)
-        self._spawn(self._revive(base, server))
-        return server
-
-    async def _revive(self, base: Path, server: VllmServer) -> None:
-        """Starts a server again that ended by itself, with the adapters that it had."""
-        assert server.process is not None
-        code = await server.process.wait()
-        if self._servers.get(base) is not server:
-            return
-        log.error("vLLM ended (status %s) and is started again", code)
-        del self._servers[base]
-        await server.close()
-        pause_s, refs = FIRST_PAUSE_S, [held.ref for held in server.adapters]
-        while not self._draining and not self._servers:
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-            try:
-                (await self._server(base, 0)).reload(refs)
-            except TunesmithError as error:
-                log.error("%s", error.message)
-
-    def _ranks(self) -> list[int]:
-        """Of the adapters that are published here."""
-        found = []
-        for directory in self._options.adapters_dir.glob("*"):
-            with contextlib.suppress(TunesmithError):
-                spec = read_spec(directory)
-                found += [] if spec.dora else [spec.rank]
-        return found
-
-    async def _watch_remote(self) -> None:
-        while True:
-            reached = 0
-            for client in self._clients:
-                with contextlib.suppress(httpx2.HTTPError):
-                    reached += (await client.get("/health")).status_code == 200
-            if reached != self._reached:
-                log.warning("%d of %d vLLM servers answer", reached, len(self._clients))
-            self._reached = reached
-            await asyncio.sleep(WATCH_S)
-
-    def _client(self, url: str) -> httpx2.AsyncClient:
-        key = self._options.api_key
-        return httpx2.AsyncClient(
-            base_url=url.removesuffix("/").removesuffix("/v1"),
-            headers={"authorization": f"Bearer {key}"} if key else None,
-            timeout=httpx2.Timeout(None, connect=CONNECT_S),
-            limits=httpx2.Limits(),
+    async def _may_try_again(self, request: GenRequest, error: TunesmithError) -> bool:
+        """Whether a server that ended is replaced, or one that lost an adapter is given it anew."""
+        if isinstance(error, wire.Gone):
+            return await self._servers.is_replaced(request.base_path)
+        server = self._servers.by_base.get(request.base_path)
+        return (
+            server is not None
+            and request.adapter is not None
+            and server.forget(request.adapter.sha256)
         )
 
     def _reply(self, work: Coroutine[Any, Any, Any], done: Callable[[Any], object]) -> None:

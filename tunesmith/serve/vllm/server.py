@@ -158,7 +158,7 @@ class VllmServer:
         return True
 
     async def post(self, path: str, body: dict[str, Any]) -> bytes:
-        """The answer's body. Raises what the server said was wrong, EngineUnavailable if gone."""
+        """The answer's body. Raises what the server said was wrong, `wire.Gone` if it is gone."""
         try:
             answer = await self.client.post(path, json=body)
         except httpx2.HTTPError as error:
@@ -211,15 +211,23 @@ class VllmServer:
         """Ends the process, if it is ours, with all that it started."""
         await self.client.aclose()
         process = self.process
-        if process is None or process.returncode is not None:
+        if process is None:
             return
         self.terminate()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), STOP_S)
+        # Also where it died by itself: what it started would go on holding the GPU's memory.
         with contextlib.suppress(ProcessLookupError):
-            try:
-                await asyncio.wait_for(process.wait(), STOP_S)
-            except TimeoutError:
-                os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+    async def has_ended(self, within_s: float) -> bool:
+        """Whether the process, if it is ours, has ended by then."""
+        if self.process is None:
+            return False
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.process.wait(), within_s)
+        return self.process.returncode is not None
 
 
 def name_of(ref: AdapterRef) -> str:
@@ -236,12 +244,12 @@ def check(ref: AdapterRef) -> None:
         )
 
 
-def gone(error: httpx2.HTTPError) -> EngineUnavailable:
-    return EngineUnavailable(f"vLLM cannot be reached ({type(error).__name__}). Try again soon.")
+def gone(error: httpx2.HTTPError) -> wire.Gone:
+    return wire.Gone(f"vLLM cannot be reached ({type(error).__name__}). Try again soon.")
 
 
 async def models_of(client: httpx2.AsyncClient) -> list[dict[str, Any]]:
-    """The server's GET /v1/models. Raises EngineUnavailable, or what the server said."""
+    """The server's GET /v1/models. Raises `wire.Gone`, or what the server said."""
     try:
         answer = await client.get("/v1/models")
     except httpx2.HTTPError as error:
@@ -266,6 +274,7 @@ async def start(
     """A server of our own, once it answers. Raises BaseModelError with its last words."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
+    log_path.parent.mkdir(parents=True, exist_ok=True)
     socket = directory / "vllm.sock"
     socket.unlink(missing_ok=True)
     log.info("starting vLLM", extra={"fields": {"base": str(base), "log": str(log_path)}})

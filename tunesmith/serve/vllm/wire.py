@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from hashlib import blake2b
 from typing import Any
 
-from tunesmith.errors import EngineError, TunesmithError
+from tunesmith.errors import EngineError, EngineUnavailable, TunesmithError
 from tunesmith.serve.protocol import (
     MIN_LOGPROB,
     Delta,
@@ -29,8 +29,16 @@ TOKEN_PREFIX = "token_id:"
 COLDEST = 1e-4
 
 
+# What it says to every request once the process that computes has died; it ends soon after.
+DEAD = "EngineCore"
+
+
 class NotLoaded(EngineError):
     """The server does not know the model's name: it has restarted, or was told to forget it."""
+
+
+class Gone(EngineUnavailable):
+    """The server has ended, or cannot be reached."""
 
 
 def completion(request: GenRequest, index: int, model: str, max_positions: int) -> dict[str, Any]:
@@ -152,7 +160,7 @@ def error_of(status: int, body: bytes) -> TunesmithError:
     if status in (429, 503):
         return Overloaded(text)
     if status >= 500:
-        return EngineError(text)
+        return Gone("vLLM has ended. Try again soon.") if DEAD in message else EngineError(text)
     return InvalidGrammar(message) if "grammar" in message.lower() else InvalidRequest(text)
 
 
@@ -169,4 +177,4 @@ async def events(pieces: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
             if "error" in chunk:
                 raise error_of(int(chunk["error"].get("code") or 500), data)
             yield chunk
-    raise EngineError("vLLM's answer broke off.")
+    raise Gone("vLLM's answer broke off. Try again soon.")
