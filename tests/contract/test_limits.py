@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from tests.service import KEY, ROW, Service, engine_of, make_service, reopened
+from tests.service import BASE, KEY, ROW, Service, engine_of, make_service, reopened
 from tests.tiny_base import write_tiny_base
 from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.bases import describe
@@ -201,6 +201,54 @@ def test_budgets_stop_before_they_are_passed(live: Service) -> None:
     limited.http.get("/v1/organization/costs?start_time=0&limit=1")
     other = reopened(live, prices=prices, spend_per_month=Decimal("0.075"))
     assert [chat(other).status_code for _ in range(2)] == [200, 429]
+
+
+def test_what_another_process_has_written_is_seen_at_once(live: Service) -> None:
+    key_id = own_key(live)
+    one, other = (reopened(live, prices={"*": Rates(output=Decimal(10))}) for _ in range(2))
+    with live.db.write() as conn:
+        spent = usage.spent_in(conn, usage.month_of(int(time.time()))).get(key_id, 0)
+        limits.set_budget(conn, key_id, spent + int(0.02 * NANOS))
+    flush = "/v1/organization/costs?start_time=0&limit=1"
+    assert [each.http.get(flush).status_code for each in (one, other)] == [200, 200]
+    assert [chat(one).status_code for _ in range(3)] == [200, 200, 429]
+    one.http.get(flush)
+    assert chat(other).status_code == 429
+    with live.db.write() as conn:
+        limits.set_budget(conn, key_id, None)
+
+
+def test_a_job_beyond_the_budget_is_not_created(tmp_path: Path) -> None:
+    """A dollar for 1,000 tokens."""
+    prices = {"*": Rates(training=Decimal(1))}
+    service = make_service(tmp_path / "data", prices=prices, spend_per_month=Decimal(10))
+    file = service.client.files.create(file=("rows.jsonl", ROW * 12), purpose="fine-tune")
+    body = {"model": BASE, "training_file": file.id, "hyperparameters": {"n_epochs": 1}}
+    path = "/v1/fine_tuning/jobs"
+    asked = service.http.post("/v1/tunesmith/jobs/estimate", json=body).json()
+    cost = Decimal(asked["trained_tokens"]) / 1000
+    with service.db.write() as conn:
+        limits.set_budget(conn, DEFAULT_PROJECT, int(cost * 2 * NANOS) - 1)
+    service.http.get("/v1/organization/costs?start_time=0&limit=1")
+    answers = [service.http.post(path, json=body) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 429]
+    error = answers[1].json()["error"]
+    assert (error["type"], error["code"]) == ("insufficient_quota", "insufficient_quota")
+    assert error["message"].startswith(
+        "Creating this fine-tuning job would exceed your hard limit, please check your plan and "
+        f"billing details. Cost of this job: USD {cost.normalize():f}. Quota remaining for"
+    )
+    assert answers[1].headers["x-should-retry"] == "false"
+    # What cannot be counted fails as a job, as it does without a budget.
+    broken = service.client.files.create(file=("rows.jsonl", b"{}"), purpose="fine-tune")
+    assert service.http.post(path, json=body | {"training_file": broken.id}).status_code == 200
+    job_id = answers[0].json()["id"]
+    assert service.http.get(f"/v1/tunesmith/jobs/{job_id}/cost").json()["estimate"] == {
+        "tokens": asked["trained_tokens"],
+        "usd": float(cost),
+    }
+    service.client.fine_tuning.jobs.cancel(job_id)
+    assert service.http.post(path, json=body).status_code == 200
 
 
 def test_many_at_once_do_not_pass_a_budget_together(live: Service) -> None:
