@@ -315,6 +315,50 @@ def test_the_published_rate_limits_of_a_project(live: Service) -> None:
         limits.set_rates(conn, DEFAULT_PROJECT, "tiny", limits.RateLimit())
 
 
+def test_spend_limits_of_a_project_and_its_keys(tmp_path: Path) -> None:
+    service = make_service(tmp_path / "data", spend_per_month=Decimal(100))
+    url = f"/v1/tunesmith/projects/{DEFAULT_PROJECT}/spend_limits"
+    first, key = service.http.get(url).json()["data"]
+    assert (first["id"], first["owner"], key["owner"]) == (DEFAULT_PROJECT, "project", "api_key")
+    assert (first["usd_per_month"], first["is_default"]) == (100, True)
+    assert (key["usd_per_month"], key["usd_spent"], key["usd_reserved"]) == (None, 0, 0)
+    page = service.http.get(url, params={"limit": 1}).json()
+    assert (len(page["data"]), page["has_more"]) == (1, True)
+    assert service.http.get(url, params={"after": page["last_id"]}).json()["data"] == [key]
+    made = service.http.post(f"{url}/{key['id']}", json={"usd_per_month": 12.25}).json()
+    assert made == key | {"usd_per_month": 12.25, "is_default": False}
+    service.http.post(f"{url}/{DEFAULT_PROJECT}", json={"usd_per_month": 0})
+    owners = service.http.get(url).json()["data"]
+    assert [each["usd_per_month"] for each in owners] == [0, 12.25]
+    file = service.client.files.create(file=("rows.jsonl", ROW), purpose="fine-tune")
+    body = {"model": BASE, "training_file": file.id}
+    assert service.http.post("/v1/fine_tuning/jobs", json=body).status_code == 429
+    back = service.http.post(f"{url}/{DEFAULT_PROJECT}", json={"usd_per_month": None}).json()
+    assert back == first
+    for owner, given, status in (
+        (DEFAULT_PROJECT, {"usd_per_month": -1}, 400),
+        (DEFAULT_PROJECT, {"usd_per_month": "1"}, 400),
+        (DEFAULT_PROJECT, {}, 400),
+        ("key_none", {"usd_per_month": 1}, 404),
+    ):
+        assert service.http.post(f"{url}/{owner}", json=given).status_code == status, given
+    assert service.http.get(url.replace(DEFAULT_PROJECT, "proj_none")).status_code == 404
+
+
+def test_who_runs_nothing_sees_what_holds_for_its_own_key(tmp_path: Path) -> None:
+    service = make_service(tmp_path / "data", requests_per_day=7)
+    made = service.http.post("/v1/tunesmith/keys", json={"name": "r", "role": "reader"}).json()
+    reader = service.anonymous()
+    reader.headers["authorization"] = f"Bearer {made['value']}"
+    found = reader.get("/v1/tunesmith/limits").json()
+    assert found["project_id"] == DEFAULT_PROJECT
+    assert {each["max_requests_per_1_day"] for each in found["rate_limits"]} == {7}
+    assert [each["id"] for each in found["spend_limits"]] == [DEFAULT_PROJECT, made["id"]]
+    for path in ("organization/{}/rate_limits/rl-tiny", "tunesmith/{}/spend_limits/key_none"):
+        url = "/v1/" + path.format(f"projects/{DEFAULT_PROJECT}")
+        assert reader.post(url, json={}).status_code == 403
+
+
 def test_more_open_requests_than_the_server_has_room_for(live: Service) -> None:
     service = reopened(live, max_open_requests=1)
     with ThreadPoolExecutor(8) as pool:
