@@ -28,12 +28,20 @@ from tunesmith.roster import (
     find_user,
 )
 from tunesmith.store.db import Database
-from tunesmith.store.repo import audit_log, base_grants, keys, projects, service_accounts
+from tunesmith.store.repo import (
+    audit_log,
+    base_grants,
+    keys,
+    limits,
+    projects,
+    service_accounts,
+)
 from tunesmith.store.repo import users as people
 from tunesmith.store.repo.keys import KeyRow
 from tunesmith.store.repo.projects import ProjectRow
 from tunesmith.store.repo.service_accounts import ServiceAccountRow
 from tunesmith.store.repo.users import MemberRow, OrganizationRole, UserRow
+from tunesmith.tariff import to_dollars
 
 
 @dataclass(frozen=True)
@@ -261,6 +269,19 @@ class Organization:
                 raise NotFound(f"{base} is not reserved to {project_id}.", param="project_id")
             change.note("base.revoked", base, {}, project_id)
         return base
+
+    # Money
+
+    def limit_spending(self, project_id: str, owner_id: str, nanos: int | None) -> None:
+        """What a project or one of its keys may spend in a month; None: as the settings say."""
+        with self._changing() as change:
+            find_project(change.conn, project_id)
+            if owner_id != project_id:
+                find_key(change.conn, project_id, owner_id)
+            limits.set_budget(change.conn, owner_id, nanos)
+            usd = None if nanos is None else str(to_dollars(nanos))
+            detail = {"changes_requested": {"usd_per_month": usd}}
+            change.note("spend_limit.updated", owner_id, detail, project_id)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from tests.service import KEY, ROW, Service, engine_of, make_service, reopened
+from tests.service import BASE, KEY, ROW, Service, engine_of, make_service, reopened
 from tests.tiny_base import write_tiny_base
 from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.bases import describe
@@ -203,6 +203,54 @@ def test_budgets_stop_before_they_are_passed(live: Service) -> None:
     assert [chat(other).status_code for _ in range(2)] == [200, 429]
 
 
+def test_what_another_process_has_written_is_seen_at_once(live: Service) -> None:
+    key_id = own_key(live)
+    one, other = (reopened(live, prices={"*": Rates(output=Decimal(10))}) for _ in range(2))
+    with live.db.write() as conn:
+        spent = usage.spent_in(conn, usage.month_of(int(time.time()))).get(key_id, 0)
+        limits.set_budget(conn, key_id, spent + int(0.02 * NANOS))
+    flush = "/v1/organization/costs?start_time=0&limit=1"
+    assert [each.http.get(flush).status_code for each in (one, other)] == [200, 200]
+    assert [chat(one).status_code for _ in range(3)] == [200, 200, 429]
+    one.http.get(flush)
+    assert chat(other).status_code == 429
+    with live.db.write() as conn:
+        limits.set_budget(conn, key_id, None)
+
+
+def test_a_job_beyond_the_budget_is_not_created(tmp_path: Path) -> None:
+    """A dollar for 1,000 tokens."""
+    prices = {"*": Rates(training=Decimal(1))}
+    service = make_service(tmp_path / "data", prices=prices, spend_per_month=Decimal(10))
+    file = service.client.files.create(file=("rows.jsonl", ROW * 12), purpose="fine-tune")
+    body = {"model": BASE, "training_file": file.id, "hyperparameters": {"n_epochs": 1}}
+    path = "/v1/fine_tuning/jobs"
+    asked = service.http.post("/v1/tunesmith/jobs/estimate", json=body).json()
+    cost = Decimal(asked["trained_tokens"]) / 1000
+    with service.db.write() as conn:
+        limits.set_budget(conn, DEFAULT_PROJECT, int(cost * 2 * NANOS) - 1)
+    service.http.get("/v1/organization/costs?start_time=0&limit=1")
+    answers = [service.http.post(path, json=body) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 429]
+    error = answers[1].json()["error"]
+    assert (error["type"], error["code"]) == ("insufficient_quota", "insufficient_quota")
+    assert error["message"].startswith(
+        "Creating this fine-tuning job would exceed your hard limit, please check your plan and "
+        f"billing details. Cost of this job: USD {cost.normalize():f}. Quota remaining for"
+    )
+    assert answers[1].headers["x-should-retry"] == "false"
+    # What cannot be counted fails as a job, as it does without a budget.
+    broken = service.client.files.create(file=("rows.jsonl", b"{}"), purpose="fine-tune")
+    assert service.http.post(path, json=body | {"training_file": broken.id}).status_code == 200
+    job_id = answers[0].json()["id"]
+    assert service.http.get(f"/v1/tunesmith/jobs/{job_id}/cost").json()["estimate"] == {
+        "tokens": asked["trained_tokens"],
+        "usd": float(cost),
+    }
+    service.client.fine_tuning.jobs.cancel(job_id)
+    assert service.http.post(path, json=body).status_code == 200
+
+
 def test_many_at_once_do_not_pass_a_budget_together(live: Service) -> None:
     key_id = own_key(live)
     service = reopened(live, prices={"*": Rates(output=Decimal(10))})
@@ -265,6 +313,50 @@ def test_the_published_rate_limits_of_a_project(live: Service) -> None:
     assert back["data"] == page["data"]
     with live.db.write() as conn:
         limits.set_rates(conn, DEFAULT_PROJECT, "tiny", limits.RateLimit())
+
+
+def test_spend_limits_of_a_project_and_its_keys(tmp_path: Path) -> None:
+    service = make_service(tmp_path / "data", spend_per_month=Decimal(100))
+    url = f"/v1/tunesmith/projects/{DEFAULT_PROJECT}/spend_limits"
+    first, key = service.http.get(url).json()["data"]
+    assert (first["id"], first["owner"], key["owner"]) == (DEFAULT_PROJECT, "project", "api_key")
+    assert (first["usd_per_month"], first["is_default"]) == (100, True)
+    assert (key["usd_per_month"], key["usd_spent"], key["usd_reserved"]) == (None, 0, 0)
+    page = service.http.get(url, params={"limit": 1}).json()
+    assert (len(page["data"]), page["has_more"]) == (1, True)
+    assert service.http.get(url, params={"after": page["last_id"]}).json()["data"] == [key]
+    made = service.http.post(f"{url}/{key['id']}", json={"usd_per_month": 12.25}).json()
+    assert made == key | {"usd_per_month": 12.25, "is_default": False}
+    service.http.post(f"{url}/{DEFAULT_PROJECT}", json={"usd_per_month": 0})
+    owners = service.http.get(url).json()["data"]
+    assert [each["usd_per_month"] for each in owners] == [0, 12.25]
+    file = service.client.files.create(file=("rows.jsonl", ROW), purpose="fine-tune")
+    body = {"model": BASE, "training_file": file.id}
+    assert service.http.post("/v1/fine_tuning/jobs", json=body).status_code == 429
+    back = service.http.post(f"{url}/{DEFAULT_PROJECT}", json={"usd_per_month": None}).json()
+    assert back == first
+    for owner, given, status in (
+        (DEFAULT_PROJECT, {"usd_per_month": -1}, 400),
+        (DEFAULT_PROJECT, {"usd_per_month": "1"}, 400),
+        (DEFAULT_PROJECT, {}, 400),
+        ("key_none", {"usd_per_month": 1}, 404),
+    ):
+        assert service.http.post(f"{url}/{owner}", json=given).status_code == status, given
+    assert service.http.get(url.replace(DEFAULT_PROJECT, "proj_none")).status_code == 404
+
+
+def test_who_runs_nothing_sees_what_holds_for_its_own_key(tmp_path: Path) -> None:
+    service = make_service(tmp_path / "data", requests_per_day=7)
+    made = service.http.post("/v1/tunesmith/keys", json={"name": "r", "role": "reader"}).json()
+    reader = service.anonymous()
+    reader.headers["authorization"] = f"Bearer {made['value']}"
+    found = reader.get("/v1/tunesmith/limits").json()
+    assert found["project_id"] == DEFAULT_PROJECT
+    assert {each["max_requests_per_1_day"] for each in found["rate_limits"]} == {7}
+    assert [each["id"] for each in found["spend_limits"]] == [DEFAULT_PROJECT, made["id"]]
+    for path in ("organization/{}/rate_limits/rl-tiny", "tunesmith/{}/spend_limits/key_none"):
+        url = "/v1/" + path.format(f"projects/{DEFAULT_PROJECT}")
+        assert reader.post(url, json={}).status_code == 403
 
 
 def test_more_open_requests_than_the_server_has_room_for(live: Service) -> None:

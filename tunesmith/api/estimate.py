@@ -6,27 +6,38 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from fastapi import APIRouter
 
-from tunesmith.api import data, progress
+from tunesmith.access import Caller
+from tunesmith.api import data
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import Services, Svc
 from tunesmith.bases import BaseInfo
 from tunesmith.data.counts import Counts, Request
-from tunesmith.data.estimate import METHODS, learning_rate, num_steps, resolve
+from tunesmith.data.estimate import (
+    METHODS,
+    Hyperparameters,
+    Method,
+    learning_rate,
+    num_steps,
+    resolve,
+)
+from tunesmith.errors import ApiError
 from tunesmith.jobs import commands, rate
 from tunesmith.jobs.rate import Rate, Rehearsal
 from tunesmith.jobs.request import NewJob
+from tunesmith.jobs.states import UNDER_WAY
 from tunesmith.store.repo import bases, files, jobs
-from tunesmith.store.repo.files import FileRow
 from tunesmith.store.repo.jobs import JobRow
 from tunesmith.wire.estimate import EstimateJob, JobEstimate, Price
 
 router = APIRouter(prefix="/v1/tunesmith/jobs", route_class=JsonRoute)
+
+# Nobody waits longer for a job's creation; what is not counted by then is by its validation.
+CREATE_TIMEOUT_S = 10.0
 
 Value = TypeVar("Value")
 
@@ -63,34 +74,62 @@ def estimate_job(body: EstimateJob, svc: Svc, caller: CallerDep) -> JobEstimate:
     asked = {name: value for name, value in vars(body).items() if name != "measure"}
     request = NewJob(**{**asked, "hyperparameters": body.hyperparameters or {}})
     draft = commands.draft_job(svc.db, svc.clock, svc.settings, caller, request)
+    base, counts = _counts(svc, draft)
     with svc.db.read() as conn:
-        base = bases.get(conn, draft.base)
-        file = files.get(conn, caller.project, draft.training_file)
-        num_ahead = len(jobs.among(conn, progress.UNDER_WAY))
-    assert base is not None and file is not None, "the draft was checked"
-    path = svc.blobs.path(file.id)
-    key = (file.id, base.fingerprint, draft.method)
-    asking = Request(str(path), str(base.path), draft.method, base.context_length)
-    counts = _counted.get(key, lambda: _count(asking, file))
-    speed = _speed(svc, draft, base, path, counts, measure=body.measure)
+        num_ahead = len(jobs.among(conn, UNDER_WAY))
+    speed = _speed(svc, draft, base, counts, measure=body.measure)
     return shape(svc, draft, base, counts, speed, num_ahead)
 
 
-def _count(asking: Request, file: FileRow) -> Counts:
-    found = data.work(
-        asking,
-        file,
-        file.num_bytes,
-        "count of tokens of",
-        "estimate",
-        param="training_file",
-        comfort="The job can be created all the same. ",
-    )
-    return Counts(**found)
+def tokens_of_budget(svc: Services, caller: Caller, request: NewJob) -> int | None:
+    """What a job would train, where a budget needs to know; None also where that takes too long
+    or finds a fault, which both the job's validation will see."""
+    if not svc.meter.books.budgets(caller.project, caller.key_id):
+        return None
+    draft = commands.draft_job(svc.db, svc.clock, svc.settings, caller, request)
+    try:
+        _, counts = _counts(svc, draft, CREATE_TIMEOUT_S)
+    except ApiError:
+        return None
+    if counts.fault is not None:
+        return None
+    _, hyper = _resolved(draft, counts)
+    return counts.num_tokens * hyper.n_epochs
+
+
+def _counts(
+    svc: Services, draft: JobRow, timeout_s: float | None = None
+) -> tuple[BaseInfo, Counts]:
+    with svc.db.read() as conn:
+        base = bases.get(conn, draft.base)
+        file = files.get(conn, draft.project_id, draft.training_file)
+    assert base is not None and file is not None, "the draft was checked"
+    path = str(svc.blobs.path(file.id))
+    asking = Request(path, str(base.path), draft.method, base.context_length)
+
+    def count() -> Counts:
+        found = data.work(
+            asking,
+            file,
+            file.num_bytes,
+            "count of tokens of",
+            "estimate",
+            param="training_file",
+            comfort="The job can be created all the same. ",
+            timeout_s=timeout_s,
+        )
+        return Counts(**found)
+
+    return base, _counted.get((file.id, base.fingerprint, draft.method), count)
+
+
+def _resolved(draft: JobRow, counts: Counts) -> tuple[Method, Hyperparameters]:
+    [method] = [each for each in METHODS if each == draft.method]
+    return method, resolve(draft.requested, counts.num_examples, method)
 
 
 def _speed(
-    svc: Services, draft: JobRow, base: BaseInfo, path: Path, counts: Counts, *, measure: bool
+    svc: Services, draft: JobRow, base: BaseInfo, counts: Counts, *, measure: bool
 ) -> Rate | None:
     if counts.fault is not None or counts.num_tokens == 0:
         return None
@@ -98,7 +137,7 @@ def _speed(
     if known is not None or not measure or draft.method != "supervised":
         return known
     rehearsal = Rehearsal(
-        str(path),
+        str(svc.blobs.path(draft.training_file)),
         str(base.path),
         base.context_length,
         draft.method,
@@ -119,8 +158,7 @@ def shape(
     speed: Rate | None,
     num_ahead: int,
 ) -> JobEstimate:
-    [method] = [each for each in METHODS if each == draft.method]
-    hyper = resolve(draft.requested, counts.num_examples, method)
+    method, hyper = _resolved(draft, counts)
     trained = counts.num_tokens * hyper.n_epochs
     seconds = None if speed is None else trained / speed.tokens_per_s
     costs = rate.local_costs(svc.settings.prices, draft.base, trained, seconds)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request
 
+from tunesmith.api import estimate
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import After, Limit, Svc
@@ -68,7 +69,14 @@ def create_job(
     """Queues a job; it is durable when this returns. Faults of the data show on the job later."""
     request = NewJob(**{**vars(body), "hyperparameters": body.hyperparameters or {}})
     row = commands.create_job(
-        svc.db, svc.clock, svc.rng, svc.settings, caller, request, idempotency_key
+        svc.db,
+        svc.clock,
+        svc.rng,
+        svc.settings,
+        caller,
+        request,
+        idempotency_key,
+        estimate.tokens_of_budget(svc, caller, request),
     )
     return shape(row)
 

@@ -1,4 +1,5 @@
-"""/v1/organization/projects/{project_id}/rate_limits: how fast a project may ask, by base."""
+"""/v1/organization/projects/{project_id}/rate_limits: how fast a project may ask, by base; and
+/v1/tunesmith/limits: what holds for the caller."""
 
 from __future__ import annotations
 
@@ -6,19 +7,20 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from tunesmith.api import spend_limits
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import After, Svc
 from tunesmith.errors import BadRequest, NotFound
-from tunesmith.roster import find_project
+from tunesmith.roster import find_key, find_project
 from tunesmith.store.repo import audit_log, base_grants, bases, limits
 from tunesmith.store.repo.limits import NO_LIMIT, RateLimit
-from tunesmith.wire.limits import ProjectRateLimit, UpdateRateLimit
+from tunesmith.wire.limits import OwnLimits, ProjectRateLimit, UpdateRateLimit
 from tunesmith.wire.lists import Page
 
-router = APIRouter(
-    prefix="/v1/organization/projects/{project_id}/rate_limits", route_class=JsonRoute
-)
+router = APIRouter(prefix="/v1", route_class=JsonRoute)
+
+RATE_LIMITS = "/organization/projects/{project_id}/rate_limits"
 
 # Before the name of a base, which may hold "/".
 ID = "rl-"
@@ -36,7 +38,7 @@ NOT_HERE = (
 )
 
 
-@router.get("")
+@router.get(RATE_LIMITS)
 def list_rate_limits(
     project_id: str,
     svc: Svc,
@@ -56,7 +58,7 @@ def list_rate_limits(
     return Page.of(page[:limit], has_more=len(page) > limit)
 
 
-@router.post("/{rate_limit_id:path}")
+@router.post(RATE_LIMITS + "/{rate_limit_id:path}")
 def update_rate_limit(
     project_id: str, rate_limit_id: str, body: UpdateRateLimit, svc: Svc, caller: CallerDep
 ) -> ProjectRateLimit:
@@ -92,6 +94,17 @@ def update_rate_limit(
         )
     svc.meter.flush()
     return next(each for each in _all(svc, project_id) if each.id == ID + base)
+
+
+@router.get("/tunesmith/limits")
+def own_limits(svc: Svc, caller: CallerDep) -> OwnLimits:
+    """Of the caller's project, and of its own key."""
+    rates = _all(svc, caller.project)
+    with svc.db.read() as conn:
+        project = find_project(conn, caller.project)
+        key = find_key(conn, caller.project, caller.key_id)
+        spending = spend_limits.shape(svc, conn, [project, key])
+    return OwnLimits(project_id=project.id, rate_limits=rates, spend_limits=spending)
 
 
 def _all(svc: Svc, project_id: str) -> list[ProjectRateLimit]:

@@ -10,6 +10,7 @@ back, and what was used is recorded, once, also where the client hung up halfway
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -92,6 +93,8 @@ class Meter:
         self._clock = clock
         self._num_open = 0
         self._recorder = Recorder(self._write)
+        self._reading = threading.Lock()
+        self._version = 0
         self.books = self._read_books({})
         if isinstance(limiter, LocalLimiter):
             self._remember_the_day(limiter)
@@ -192,6 +195,10 @@ class Meter:
         budgets = self.books.budgets(caller.project, caller.key_id)
         if not budgets:
             return draws, []
+        if isinstance(self._limiter, LocalLimiter) and self._db.version() != self._version:
+            # Another process or a job has written since; in Redis, its money is held for a while.
+            self.books = self._read_books({})
+            budgets = self.books.budgets(caller.project, caller.key_id)
         # The dearest that it can become: nothing of the prompt cached, the longest answer.
         cost = sum(self._rates(demand).answer(demand.num_prompt, 0, demand.num_answer))
         month = month_of(int(self._clock.now()))
@@ -240,8 +247,11 @@ class Meter:
             log.warning("limits were not read anew: %s", error.message)
 
     def _read_books(self, booked: Held) -> Books:
-        books = read_books(self._db, self._settings, int(self._clock.now()))
-        self._limiter.book(books.spent, booked)
+        """What is written down takes the place of what was held for it, and no older sum after."""
+        with self._reading:
+            self._version = self._db.version()
+            books = read_books(self._db, self._settings, int(self._clock.now()))
+            self._limiter.book(books.spent, booked)
         return books
 
     def _remember_the_day(self, limiter: LocalLimiter) -> None:

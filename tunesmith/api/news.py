@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from tunesmith.api import fine_tuning, progress
 from tunesmith.api.feed import News, Place
 from tunesmith.jobs import commands
+from tunesmith.jobs.states import OPEN
 from tunesmith.store.db import Database
 from tunesmith.store.repo import events, jobs
 from tunesmith.store.repo.events import EventRow
@@ -80,7 +81,7 @@ def states(db: Database, project_id: str, job_id: str | None, place: Place) -> b
     go on from."""
     with db.read() as conn:
         if job_id is None:
-            shown = jobs.among(conn, progress.OPEN, project_id=project_id)
+            shown = jobs.among(conn, OPEN, project_id=project_id)
         else:
             shown = [commands.get_job(conn, project_id, job_id)]
         frames = job_frames(shown, progress.queue(conn))

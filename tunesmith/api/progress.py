@@ -10,16 +10,12 @@ from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import Svc
 from tunesmith.jobs import commands
-from tunesmith.jobs.states import TERMINAL, Status
+from tunesmith.jobs.states import WAITING, Status
 from tunesmith.store.repo import events, jobs
 from tunesmith.store.repo.jobs import JobRow
 from tunesmith.wire.live import JobMetrics, JobNow
 
 router = APIRouter(prefix="/v1/tunesmith/jobs", route_class=JsonRoute)
-
-WAITING = (Status.VALIDATING.value, Status.QUEUED.value)
-UNDER_WAY = (*WAITING, Status.RUNNING.value)
-OPEN = tuple(sorted(set(Status) - TERMINAL))
 
 
 def shape(row: JobRow, num_ahead: int | None) -> JobNow:

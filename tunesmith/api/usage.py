@@ -109,8 +109,7 @@ def job_cost(job_id: str, svc: Svc, caller: CallerDep) -> JobCost:
         row = job_costs.get(conn, job_id)
     estimate = None
     if row.estimated_tokens is not None:
-        usd = _usd(row.estimated_nanos or 0)
-        estimate = JobMoney(tokens=row.estimated_tokens, usd=usd)
+        estimate = JobMoney(tokens=row.estimated_tokens, usd=_usd(row.expected_nanos))
     actual = ActualMoney(
         tokens=row.trained_tokens, usd=_usd(row.nanos), machine_seconds=row.machine_s
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunesmith.cli.options import DataDir, existing_store
+from tunesmith.cli.people import organization
 from tunesmith.cli.problem import CommandFailed
 from tunesmith.cli.screen import screen
 
@@ -98,23 +99,19 @@ def set_(
 @app.command()
 def spend(
     owner: Annotated[str, typer.Argument(metavar="OWNER", help="Id of a project or a key.")],
-    amount: Annotated[str, typer.Argument(metavar="USD", help="A month, or none.")],
+    amount: Annotated[str, typer.Argument(metavar="USD", help="A month, or default.")],
     data: DataDir = None,
 ) -> None:
     """Set what a project or a key may spend in a calendar month (UTC)."""
-    from tunesmith.roster import find_project
-    from tunesmith.store.repo import keys, limits
+    from tunesmith.store.repo import keys
     from tunesmith.tariff import to_nanos
 
-    _, db = existing_store(data)
-    nanos = None if amount == "none" else to_nanos(_dollars(amount))
-    with db.write() as conn:
+    found = organization(data)
+    nanos = None if amount == "default" else to_nanos(_dollars(amount))
+    with found.db.read() as conn:
         key = next((each for each in keys.list_all(conn) if each.id == owner), None)
-        project_id = find_project(conn, owner).id if key is None else key.project_id
-        limits.set_budget(conn, owner, nanos)
-        _record(conn, "spend_limit.updated", owner, {"usd_per_month": amount}, project_id)
-    db.close()
-    print(f"{owner}: {'no limit' if nanos is None else f'USD {amount} a month'}")
+    found.limit_spending((key and key.project_id) or owner, owner, nanos)
+    print(f"{owner}: {'as the settings say' if nanos is None else f'USD {amount} a month'}")
 
 
 def _record(
@@ -151,5 +148,5 @@ def _dollars(text: str) -> Decimal:
     except InvalidOperation:
         found = Decimal(-1)
     if not (found.is_finite() and 0 <= found <= 10**9):
-        raise CommandFailed(f"{text} is no amount of US dollars.")
+        raise CommandFailed(f"{text} is no amount of US dollars; give one, or default.")
     return found

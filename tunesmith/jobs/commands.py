@@ -26,11 +26,13 @@ from tunesmith.store.repo import (
     events,
     files,
     idempotency,
+    job_costs,
     jobs,
     models,
     trackers,
 )
 from tunesmith.store.repo.events import NewEvent
+from tunesmith.store.repo.job_costs import JobCost
 from tunesmith.store.repo.jobs import JobRow
 
 MAX_IDEMPOTENCY_KEY = 255
@@ -44,11 +46,13 @@ def create_job(
     caller: Caller,
     request: NewJob,
     idempotency_key: str | None = None,
+    num_trained: int | None = None,
 ) -> JobRow:
     """A new job in validating_files, or the one that the same key and body made before.
 
-    Raises BadRequest for all that can be known at once, and TooMany for a job beyond the limits;
-    wrong file contents fail the job instead.
+    `num_trained`: tokens that it would train, where they were counted. Raises BadRequest for all
+    that can be known at once, and TooMany for a job beyond the limits; wrong file contents fail
+    the job instead.
     """
     hyperparameters = check(request)
     outbox.check_job_emails(settings, request.metadata)
@@ -60,8 +64,12 @@ def create_job(
             if earlier is not None:
                 return earlier
         job = _new_row(conn, rng, settings, caller, request, hyperparameters, now)
-        costs.admit(conn, settings, caller, request.model, job.base, now)
+        cost = JobCost(job.id)
+        if num_trained is not None:
+            cost = costs.expected(conn, settings, job, num_trained)
+        costs.admit(conn, settings, caller, job, cost, now)
         jobs.insert(conn, job)
+        job_costs.put(conn, cost)
         if idempotency_key is not None:
             idempotency.insert(conn, caller.project, idempotency_key, body_sha256, job.id, now)
         first = messages.created(job.id, now)

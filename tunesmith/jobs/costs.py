@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -23,58 +21,76 @@ DAY_S = 86400
 
 
 def admit(
-    conn: sa.Connection, settings: Settings, caller: Caller, model: str, base: str, now: int
+    conn: sa.Connection, settings: Settings, caller: Caller, job: JobRow, cost: JobCost, now: int
 ) -> None:
-    """Raises TooMany for a job beyond the day's number, or where no money is left for any."""
-    root = bases.root_of(conn, base)
+    """Raises TooMany for a job beyond the day's number, or beyond the money that is left.
+
+    `cost`: as far as it is known; a later look, when the job's files were read, knows it all.
+    """
+    root = bases.root_of(conn, job.base)
     most = limits.get_rates(conn, caller.project, root).jobs_per_day
     most = settings.jobs_per_day if most is None else most
     if most is not None and most != limits.NO_LIMIT:
         created = jobs.count_by_base(conn, caller.project, since=now - DAY_S)
         num = sum(count for name, count in created.items() if bases.root_of(conn, name) == root)
         if num >= most:
-            raise wording.too_many_jobs(most, model)
-    for owner, limit, spent in _budgets(conn, settings, caller.project, caller.key_id, now):
+            raise wording.too_many_jobs(most, job.model)
+    for owner, limit, spent in _budgets(conn, settings, job, now):
         if spent >= limit:
             kind = "key" if owner == caller.key_id else "project"
             raise wording.quota_exceeded(
                 kind, limit=to_dollars(limit), spent=to_dollars(spent), cost=Decimal(0)
             )
+        if spent + cost.expected_nanos > limit:
+            raise wording.job_quota_exceeded(_beyond("this job", owner, cost, limit - spent))
 
 
 def expected(
     conn: sa.Connection,
     settings: Settings,
     job: JobRow,
-    num_tokens: int,
-    hyperparameters: Mapping[str, Any],
+    num_trained: int,
 ) -> JobCost:
-    """Price x tokens of the file x epochs."""
-    num_trained = num_tokens * int(hyperparameters["n_epochs"])
+    """Price x tokens of the file x epochs, and the time that earlier jobs took for as many."""
     rates = _rates(conn, settings, job)
+    pace = job_costs.pace(conn, job.base) if rates.machine_hour else None
     return replace(
         job_costs.get(conn, job.id),
         estimated_tokens=num_trained,
         estimated_nanos=rates.trained(num_trained),
+        expected_machine_nanos=0 if pace is None else rates.machine(num_trained * pace),
     )
+
+
+def foresee(conn: sa.Connection, settings: Settings, job_id: str, round_s: float) -> None:
+    """The present round of training is expected to take so long in all."""
+    if not any(rates.machine_hour for rates in settings.prices.values()):
+        return
+    job = jobs.get_any(conn, job_id)
+    assert job is not None, "jobs are never deleted"
+    cost = job_costs.get(conn, job_id)
+    nanos = _rates(conn, settings, job).machine(cost.machine_s + round_s)
+    job_costs.put(conn, replace(cost, expected_machine_nanos=nanos))
 
 
 def beyond_budget(
     conn: sa.Connection, settings: Settings, job: JobRow, cost: JobCost, now: int
 ) -> Failure | None:
     """Why a job that would cost that much must not start."""
-    nanos = cost.estimated_nanos or 0
-    for owner, limit, spent in _budgets(conn, settings, job.project_id, job.key_id, now):
-        if spent + nanos > limit:
-            return Failure(
-                "insufficient_quota",
-                "Creating this fine-tuning job would exceed your hard limit, please check your "
-                f"plan and billing details. Cost of job {job.id}: "
-                f"{wording.dollars(to_dollars(nanos))}. Quota remaining for {owner}: "
-                f"{wording.dollars(to_dollars(max(0, limit - spent)))}. Fewer epochs or rows make "
-                "it cheaper; `tunesmith limits spend` raises the limit.",
-            )
+    for owner, limit, spent in _budgets(conn, settings, job, now):
+        if spent + cost.expected_nanos > limit:
+            told = _beyond(f"job {job.id}", owner, cost, limit - spent)
+            return Failure("insufficient_quota", told)
     return None
+
+
+def _beyond(job: str, owner: str, cost: JobCost, left: int) -> str:
+    return (
+        "Creating this fine-tuning job would exceed your hard limit, please check your plan and "
+        f"billing details. Cost of {job}: {wording.dollars(to_dollars(cost.expected_nanos))}. "
+        f"Quota remaining for {owner}: {wording.dollars(to_dollars(max(0, left)))}. Fewer epochs "
+        "or rows make it cheaper; `tunesmith limits spend` raises the limit."
+    )
 
 
 def account(
@@ -136,9 +152,10 @@ def _rates(conn: sa.Connection, settings: Settings, job: JobRow) -> Rates:
 
 
 def _budgets(
-    conn: sa.Connection, settings: Settings, project_id: str, key_id: str | None, now: int
+    conn: sa.Connection, settings: Settings, job: JobRow, now: int
 ) -> list[tuple[str, int, int]]:
     """(owner, limit, spent or reserved by other jobs) of the project and key that have one."""
+    project_id, key_id = job.project_id, job.key_id
     own = limits.all_budgets(conn)
     default = None if settings.spend_per_month is None else to_nanos(settings.spend_per_month)
     found = [(project_id, own.get(project_id, default))]
@@ -147,7 +164,7 @@ def _budgets(
     if all(limit is None for _, limit in found):
         return []
     spent = usage.spent_in(conn, month_of(now))
-    reserved = job_costs.reserved(conn)
+    reserved = job_costs.reserved(conn, but=job.id)
     return [
         (owner, limit, spent.get(owner, 0) + reserved.get(owner, 0))
         for owner, limit in found

@@ -63,9 +63,8 @@ def finish_validation(context: Context, run: Run, found: Validation) -> State:
     with context.db.write() as conn:
         job = read_held(conn, run.job_id, run.fence)
         resolved = _resolved(job, found)
-        cost = costs.expected(
-            conn, context.settings, job, found.num_tokens, resolved["hyperparameters"]
-        )
+        num_trained = found.num_tokens * int(resolved["hyperparameters"]["n_epochs"])
+        cost = costs.expected(conn, context.settings, job, num_trained)
         problem = costs.beyond_budget(conn, context.settings, job, cost, now)
         if problem is not None:
             return _failed(context, conn, job, problem, now)

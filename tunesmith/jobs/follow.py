@@ -9,6 +9,7 @@ from typing import Any
 from tunesmith.jobdir.events import EventLine, read_events
 from tunesmith.jobdir.layout import EVENTS_FILE
 from tunesmith.jobdir.process import Phase
+from tunesmith.jobs import costs
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.executor import Handle
 from tunesmith.jobs.ledger import LeaseLost
@@ -75,9 +76,13 @@ def _store(context: Context, run: Run, lines: list[EventLine], offset: int) -> N
         "total_steps": total_steps,
         "estimated_finish": _estimate(context, run, last_step, total_steps),
     }
+    finish = columns["estimated_finish"]
     with context.db.write() as conn:
         if not jobs.update(conn, run.job_id, at_fence=run.fence, **columns):
             raise LeaseLost(run.job_id)
+        if finish is not None:
+            started = (run.job_dir / spec.PROCESS_FILE).stat().st_mtime
+            costs.foresee(conn, context.settings, run.job_id, finish - started)
         events.append(conn, context.rng, run.job_id, [NewEvent(**vars(line)) for line in lines])
     run.offset, run.last_step, run.total_steps = offset, last_step, total_steps
     run.progress_at_s = context.ticking_s()

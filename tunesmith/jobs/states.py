@@ -32,6 +32,9 @@ class Status(StrEnum):
 
 
 TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
+WAITING = (Status.VALIDATING.value, Status.QUEUED.value)
+UNDER_WAY = (*WAITING, Status.RUNNING.value)
+OPEN = (*UNDER_WAY, Status.PAUSED.value)
 
 
 class Event(StrEnum):

@@ -96,6 +96,12 @@ def quota_exceeded(owner: str, limit: Decimal, spent: Decimal, cost: Decimal) ->
     )
 
 
+def job_quota_exceeded(message: str) -> TooMany:
+    return TooMany(
+        message, type="insufficient_quota", code="insufficient_quota", headers=NEVER_AGAIN
+    )
+
+
 def too_many_jobs(limit: int, model: str) -> TooMany:
     return TooMany(
         "This fine-tune request has been rate-limited. Your organization has reached the maximum "

@@ -357,6 +357,7 @@ job_costs = Table(
     Column("job_id", String, ForeignKey("jobs.id"), primary_key=True),
     Column("estimated_tokens", BigInteger),
     Column("estimated_nanos", BigInteger),
+    Column("expected_machine_nanos", BigInteger, nullable=False),
     Column("trained_tokens", BigInteger, nullable=False),
     Column("machine_s", Integer, nullable=False),
     Column("training_nanos", BigInteger, nullable=False),

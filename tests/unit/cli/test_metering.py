@@ -68,7 +68,7 @@ def test_limits_are_set_shown_and_taken_back(run: Run, data: Path) -> None:
 def test_budgets(run: Run, data: Path) -> None:
     assert run("limits", "spend", DEFAULT_PROJECT, "12.50", "--data", data).exit_code == 0
     assert "of USD 12.50" in run("limits", "show", "--data", data).output
-    assert run("limits", "spend", DEFAULT_PROJECT, "none", "--data", data).exit_code == 0
+    assert run("limits", "spend", DEFAULT_PROJECT, "default", "--data", data).exit_code == 0
     assert "no limit" in run("limits", "show", "--data", data).output.splitlines()[-1]
     for owner, amount in (("key_none", "1"), (DEFAULT_PROJECT, "-1"), (DEFAULT_PROJECT, "x")):
         assert problem(run("limits", "spend", owner, "--data", data, "--", amount))

@@ -123,6 +123,48 @@ def test_a_job_that_would_pass_the_budget_does_not_start(world: World) -> None:
     assert world.job(first.id).status == "running"
 
 
+def test_machine_time_is_foreseen_from_earlier_jobs_and_from_the_running_one(world: World) -> None:
+    """100 tokens take 1,000 s, a dollar of machine time."""
+    first, worker = world.create(), world.supervisor()
+    worker.tick()
+    validate(world.only_process(), total_steps=1)
+    worker.tick()
+    assert cost(world, first.id).expected_machine_nanos == 0
+    steps(world.only_process(), 1, 1)
+    end(world.only_process(), "succeeded", 1)
+    worked_for(world, 1000)
+    worker.tick()
+    second = world.create()
+    worker.tick()
+    validate(world.only_process(), total_steps=10)
+    worker.tick()
+    expected = cost(world, second.id)
+    assert (expected.estimated_nanos, expected.expected_machine_nanos) == (NANOS, NANOS)
+    process = world.only_process()
+    now = world.clock.now()
+    os.utime(process.job_dir / spec.PROCESS_FILE, (now, now))
+    # Slower: 200 s for each of 10 steps.
+    for _ in range(2):
+        world.clock.value += 200
+        world.ticking.now_s += 200
+        steps(process, 1, 10)
+        worker.tick()
+    assert cost(world, second.id).expected_machine_nanos == 2 * NANOS
+    with world.db.read() as conn:
+        assert job_costs.reserved(conn)[DEFAULT_PROJECT] == 3 * NANOS
+    budget(world, Decimal("6.50"))
+    third = world.create()
+    worker.tick()
+    validate(next(p for p in world.executor.live() if p.phase == "validate"), total_steps=1)
+    worker.tick()
+    error = world.job(third.id).error
+    assert error is not None and error["code"] == "insufficient_quota"
+    assert (
+        f"Cost of job {third.id}: USD 2.00. Quota remaining for proj_default: USD 1.50."
+        in (error["message"])
+    )
+
+
 def test_no_job_is_taken_where_no_money_is_left(world: World) -> None:
     budget(world, Decimal(0))
     with pytest.raises(TooMany) as refused:

@@ -1248,6 +1248,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tunesmith/limits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Own Limits
+         * @description Of the caller's project, and of its own key.
+         */
+        get: operations["own_limits_v1_tunesmith_limits_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tunesmith/models/{name}/files": {
         parameters: {
             query?: never;
@@ -1283,6 +1303,46 @@ export interface paths {
          * @description Whoever is named gets an e-mail at the end of every job of the project.
          */
         post: operations["update_notifications_v1_tunesmith_notifications_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tunesmith/projects/{project_id}/spend_limits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Spend Limits
+         * @description The project's, then those of its keys in use, oldest first.
+         */
+        get: operations["list_spend_limits_v1_tunesmith_projects__project_id__spend_limits_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tunesmith/projects/{project_id}/spend_limits/{owner_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Update Spend Limit
+         * @description Goes for the next request here, and within a second in other processes.
+         */
+        post: operations["update_spend_limit_v1_tunesmith_projects__project_id__spend_limits__owner_id__post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -2900,6 +2960,21 @@ export interface components {
             /** Wandb Api Key Hint */
             wandb_api_key_hint: string | null;
         };
+        /** OwnLimits */
+        OwnLimits: {
+            /**
+             * Object
+             * @default tunesmith.limits
+             * @constant
+             */
+            object: "tunesmith.limits";
+            /** Project Id */
+            project_id: string;
+            /** Rate Limits */
+            rate_limits: components["schemas"]["ProjectRateLimit"][];
+            /** Spend Limits */
+            spend_limits: components["schemas"]["SpendLimit"][];
+        };
         /** OwnerServiceAccount */
         OwnerServiceAccount: {
             /** Created At */
@@ -3172,6 +3247,23 @@ export interface components {
         Page_ServiceAccount_: {
             /** Data */
             data: components["schemas"]["ServiceAccount"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+        };
+        /** Page[SpendLimit] */
+        Page_SpendLimit_: {
+            /** Data */
+            data: components["schemas"]["SpendLimit"][];
             /** First Id */
             first_id: string | null;
             /** Has More */
@@ -3684,6 +3776,37 @@ export interface components {
             /** Trained */
             trained: boolean;
         };
+        /**
+         * SpendLimit
+         * @description Has the id of the project or key that it is of.
+         */
+        SpendLimit: {
+            /** Id */
+            id: string;
+            /** Is Default */
+            is_default: boolean;
+            /** Month */
+            month: string;
+            /** Name */
+            name: string;
+            /**
+             * Object
+             * @default project.spend_limit
+             * @constant
+             */
+            object: "project.spend_limit";
+            /**
+             * Owner
+             * @enum {string}
+             */
+            owner: "project" | "api_key";
+            /** Usd Per Month */
+            usd_per_month: number | null;
+            /** Usd Reserved */
+            usd_reserved: number;
+            /** Usd Spent */
+            usd_spent: number;
+        };
         /** SplitRequest */
         SplitRequest: {
             /**
@@ -4002,6 +4125,14 @@ export interface components {
             name?: string | null;
             /** Role */
             role?: string | null;
+        };
+        /**
+         * UpdateSpendLimit
+         * @description None: as the server's settings say.
+         */
+        UpdateSpendLimit: {
+            /** Usd Per Month */
+            usd_per_month: number | null;
         };
         /** UpdateUser */
         UpdateUser: {
@@ -6683,6 +6814,26 @@ export interface operations {
             };
         };
     };
+    own_limits_v1_tunesmith_limits_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OwnLimits"];
+                };
+            };
+        };
+    };
     download_model_v1_tunesmith_models__name__files_get: {
         parameters: {
             query?: never;
@@ -6754,6 +6905,76 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Notifications"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_spend_limits_v1_tunesmith_projects__project_id__spend_limits_get: {
+        parameters: {
+            query?: {
+                after?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_SpendLimit_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    update_spend_limit_v1_tunesmith_projects__project_id__spend_limits__owner_id__post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+                owner_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateSpendLimit"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SpendLimit"];
                 };
             };
             /** @description Validation Error */

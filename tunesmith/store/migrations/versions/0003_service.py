@@ -183,6 +183,7 @@ def _limits_and_usage() -> None:
         sa.Column("job_id", sa.String, sa.ForeignKey("jobs.id"), primary_key=True),
         sa.Column("estimated_tokens", sa.BigInteger),
         sa.Column("estimated_nanos", sa.BigInteger),
+        sa.Column("expected_machine_nanos", sa.BigInteger, nullable=False),
         sa.Column("trained_tokens", sa.BigInteger, nullable=False),
         sa.Column("machine_s", sa.Integer, nullable=False),
         sa.Column("training_nanos", sa.BigInteger, nullable=False),
