@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.jobdir.events import EventLine, read_events
-from tunesmith.jobdir.layout import EVENTS_FILE
+from tunesmith.jobdir.layout import EVENTS_FILE, PROCESS_FILE
 from tunesmith.jobdir.process import Phase
 from tunesmith.jobs import costs
 from tunesmith.jobs.context import Context
@@ -81,7 +81,7 @@ def _store(context: Context, run: Run, lines: list[EventLine], offset: int) -> N
         if not jobs.update(conn, run.job_id, at_fence=run.fence, **columns):
             raise LeaseLost(run.job_id)
         if finish is not None:
-            started = (run.job_dir / spec.PROCESS_FILE).stat().st_mtime
+            started = (run.job_dir / PROCESS_FILE).stat().st_mtime
             costs.foresee(conn, context.settings, run.job_id, finish - started)
         events.append(conn, context.rng, run.job_id, [NewEvent(**vars(line)) for line in lines])
     run.offset, run.last_step, run.total_steps = offset, last_step, total_steps

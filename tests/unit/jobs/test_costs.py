@@ -142,7 +142,7 @@ def test_machine_time_is_foreseen_from_earlier_jobs_and_from_the_running_one(wor
     assert (expected.estimated_nanos, expected.expected_machine_nanos) == (NANOS, NANOS)
     process = world.only_process()
     now = world.clock.now()
-    os.utime(process.job_dir / spec.PROCESS_FILE, (now, now))
+    os.utime(process.job_dir / PROCESS_FILE, (now, now))
     # Slower: 200 s for each of 10 steps.
     for _ in range(2):
         world.clock.value += 200
