@@ -105,8 +105,8 @@ schemas: .venv/.installed-dev ## structured output: every answer fits its schema
 bench-api: .venv/.installed-dev ## light requests a second that the API process answers (ARGS)
 	$(BIN)/python bench/api_load.py $(ARGS)
 
-bench-train: .venv/.installed-dev ## training against other trainers; TRL=python of its environment
-	$(BIN)/python bench/train.py $(if $(TRL),--trl $(TRL))
+bench-train: .venv/.installed-dev ## training against other trainers; TRL, LLAMAFACTORY=python of theirs; ARGS
+	$(BIN)/python bench/train.py $(if $(TRL),--trl $(TRL)) $(if $(LLAMAFACTORY),--llamafactory $(LLAMAFACTORY)) $(ARGS)
 
 clean: ## remove what the targets made
 	rm -rf .venv .clients .trackers tunesmith-demo tunesmith/ui web/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
