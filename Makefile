@@ -112,8 +112,8 @@ bench-web: .venv/.installed-dev ui ## the web app in Chromium: first look, frame
 	@$(BIN)/python web/check.py --install
 	$(BIN)/python -m bench.web $(ARGS)
 
-bench-train: .venv/.installed-dev ## training against other trainers; TRL=python of its environment
-	$(BIN)/python bench/train.py $(if $(TRL),--trl $(TRL))
+bench-train: .venv/.installed-dev ## training against other trainers; TRL, LLAMAFACTORY=python of theirs; ARGS
+	$(BIN)/python bench/train.py $(if $(TRL),--trl $(TRL)) $(if $(LLAMAFACTORY),--llamafactory $(LLAMAFACTORY)) $(ARGS)
 
 clean: ## remove what the targets made
 	rm -rf .venv .clients .trackers tunesmith-demo tunesmith/ui web/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

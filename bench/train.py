@@ -1,10 +1,13 @@
 """Speed and memory of training against other trainers, on a CPU: one command, ratios of one run.
 
-    make bench-train TRL=/path/to/trl/bin/python
+    make bench-train TRL=/path/to/trl/bin/python LLAMAFACTORY=/path/to/lf/bin/python
 
 Every trainer learns the same rows (token ids and labels) with the same model and the same starting
 adapter, in processes that take turns; medians of the repetitions are told. Without a peer's Python
 our own figures are told alone. bench/README.md says how a peer's environment is made.
+
+`--ablate` leaves out one technique at a time instead, `--job` compares a whole small job: from
+`jobs.create` to succeeded on a server that is up, and TRL's script from its start to its end.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,13 +26,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import job_latency
+from peers.without import TECHNIQUES
+
 ROOT = Path(__file__).parent.parent
 PEERS = Path(__file__).parent / "peers"
 ROWS = ROOT / "tests" / "data" / "sgd_chat.jsonl"
 NANO = ROOT / "tunesmith" / "assets" / "nano"
 RANK, ALPHA = 16, 32.0
 # A run that takes longer is ended, and told as such.
-LIMIT_S = 240
+LIMIT_S = 600
 
 SHAPES: dict[str, dict[str, Any]] = {
     "m15": {
@@ -96,6 +103,9 @@ class Found:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trl", help="the Python of TRL's environment")
+    parser.add_argument("--llamafactory", help="the Python of LLaMA-Factory's environment")
+    parser.add_argument("--ablate", action="store_true", help="leave out one technique at a time")
+    parser.add_argument("--job", action="store_true", help="a whole job of ten rows")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cases", default="", help="words of the cases to run; all by default")
@@ -106,9 +116,12 @@ def main() -> None:
     dtypes = ["float32", "bfloat16"] if multiplies_bf16() else ["float32"]
     print(f"{options.threads} threads, {options.repetitions} repetitions, {' and '.join(dtypes)}")
     with tempfile.TemporaryDirectory(prefix="tunesmith-bench-") as scratch:
-        for case in CASES:
-            if options.cases in case.name:
-                compare(case, Path(scratch), options, dtypes)
+        if options.job:
+            compare_jobs(Path(scratch), options)
+            return
+        cases = [case for case in CASES if options.cases in case.name]
+        for case in cases[:1] if options.ablate else cases:
+            compare(case, Path(scratch), options, dtypes)
 
 
 def compare(case: Case, scratch: Path, options: argparse.Namespace, dtypes: list[str]) -> None:
@@ -120,18 +133,23 @@ def compare(case: Case, scratch: Path, options: argparse.Namespace, dtypes: list
     common += ["--adapter", adapter] if adapter else []
     common += ["--learning-rate", 1e-3 if case.is_lora else 1e-4]
     found: dict[str, Found] = {}
+    load = os.getloadavg()[0]
     for _ in range(options.repetitions):
-        for name, command in runners(case, options, dtypes):
+        for name, command in (ablations if options.ablate else runners)(case, options, dtypes):
             report = run([*command, *common, "--steps", case.steps])
             if report is not None:
                 found.setdefault(name, Found()).add(report)
+    print(f"\nload {load:.1f} before and {os.getloadavg()[0]:.1f} after", end="")
     print(f"\n{case.name}, medians (tokens/s; per CPU second; peak MB; share of the product limit)")
     for name, each in found.items():
         middle = [statistics.median(values) for values in vars(each).values()]
         share = f"{middle[3]:5.0%}" if middle[3] else "    -"
-        print(f"  {name:<28}{middle[0]:8.0f}{middle[1]:8.0f}{middle[2]:8.0f}  {share}")
-    tell_ratios(found)
-    if options.trl and case.shape == "m15":
+        print(f"  {name:<52}{middle[0]:8.0f}{middle[1]:8.0f}{middle[2]:8.0f}  {share}")
+    if options.ablate:
+        return
+    for peer in ("TRL", "LLaMA-Factory"):
+        tell_ratios(found, peer)
+    if case.shape == "m15":
         tell_loss_equality([*common, "--steps", 6], options)
 
 
@@ -144,18 +162,32 @@ def runners(
             trl = [options.trl, PEERS / "run_trl.py", "--arrangement", "packing", "--dtype", dtype]
             tokens = 1024 if case.shape == "m15" else 512
             yield f"TRL packing {dtype}", [*trl, "--packed-tokens", tokens]
+        if options.llamafactory and case.is_lora and case.shape == "m15":
+            name, script = f"LLaMA-Factory neat_packing {dtype}", PEERS / "run_llamafactory.py"
+            arranged = ["--arrangement", "neat_packing", "--dtype", dtype]
+            yield name, [options.llamafactory, script, *arranged, "--packed-tokens", 1024]
 
 
-def tell_ratios(found: dict[str, Found]) -> None:
-    """Our best against the best of TRL, by repetition, so that both saw the same machine."""
+def ablations(
+    case: Case, options: argparse.Namespace, dtypes: list[str]
+) -> Iterator[tuple[str, list[Any]]]:
+    """All techniques, then all but one."""
+    ours = [sys.executable, PEERS / "run_tunesmith.py", "--dtype", dtypes[-1]]
+    yield "tunesmith", ours
+    for name in TECHNIQUES:
+        yield f"without {name}", [*ours, "--without", name]
+
+
+def tell_ratios(found: dict[str, Found], peer: str) -> None:
+    """Our best against the peer's best, by repetition, so that both saw the same machine."""
     ours = best(found, "tunesmith")
-    theirs = best(found, "TRL")
+    theirs = best(found, peer)
     if ours is None or theirs is None:
         return
     for name in ("tokens_per_s", "tokens_per_cpu_s", "peak_mb"):
         pairs = zip(getattr(ours, name), getattr(theirs, name), strict=False)
         ratios = [one / other for one, other in pairs]
-        print(f"  ratio {name:<22}{statistics.median(ratios):8.2f}")
+        print(f"  to {peer}: {name:<22}{statistics.median(ratios):8.2f}")
 
 
 def best(found: dict[str, Found], prefix: str) -> Found | None:
@@ -166,15 +198,50 @@ def best(found: dict[str, Found], prefix: str) -> Found | None:
 def tell_loss_equality(common: list[Any], options: argparse.Namespace) -> None:
     """The same rows in the same order, step by step."""
     ours = run([sys.executable, PEERS / "run_tunesmith.py", *common])
-    arrangement = ["--arrangement", "padding_free"]
-    theirs = run([options.trl, PEERS / "run_trl.py", *arrangement, *common])
-    if ours and theirs:
-        pairs = zip(ours["loss"], theirs["loss"], strict=True)
-        apart = max(abs(one - other) for one, other in pairs)
-        print(
-            f"  loss in the same order, largest difference over {len(ours['loss'])} steps: "
-            f"{apart:.1e}"
-        )
+    for name, python, script, arrangement in (
+        ("TRL", options.trl, "run_trl.py", "padding_free"),
+        ("LLaMA-Factory", options.llamafactory, "run_llamafactory.py", "padding"),
+    ):
+        if not python:
+            continue
+        theirs = run([python, PEERS / script, "--arrangement", arrangement, *common])
+        if ours and theirs:
+            pairs = zip(ours["loss"], theirs["loss"], strict=True)
+            apart = max(abs(one - other) for one, other in pairs)
+            print(
+                f"  loss in the same order as {name}, largest difference over "
+                f"{len(ours['loss'])} steps: {apart:.1e}"
+            )
+
+
+def compare_jobs(scratch: Path, options: argparse.Namespace) -> None:
+    """Seconds of ten rows and `auto` (ten epochs, 100 steps) on the embedded base, in turns."""
+    from openai import OpenAI
+
+    from tunesmith.cli.background import background_server
+
+    texts = scratch / "train.jsonl"
+    texts.write_text("".join(job_latency.row(number) for number in range(job_latency.NUM_ROWS)))
+    base = scratch / "base"
+    shutil.copytree(NANO, base)
+    rows = write_rows(base, scratch / "rows.jsonl", texts)
+    command = [options.trl, PEERS / "run_trl.py", "--arrangement", "padding", "--model", base]
+    command += ["--rows", rows, "--adapter", make_adapter(base), "--threads", options.threads]
+    command += ["--batch", 1, "--steps", 10 * job_latency.NUM_ROWS]
+    ours, theirs = [], []
+    with background_server(scratch / "data") as server:
+        client = OpenAI(base_url=server.base_url, api_key=server.api_key)
+        file = client.files.create(file=texts, purpose="fine-tune")
+        for _ in range(options.repetitions):
+            parts = job_latency.measure(client, file.id, server.data / "jobs")
+            ours.append(parts["total"] - parts["first answer"])
+            report = run(command) if options.trl else None
+            theirs.append(report["process_s"] if report else float("nan"))
+    print(f"\nten rows, whole job, seconds, load {os.getloadavg()[0]:.1f}")
+    for name, values in (("tunesmith", ours), ("TRL's script", theirs)):
+        print(f"  {name:<28}{statistics.median(values):8.2f}  of {[round(v, 2) for v in values]}")
+    ratios = [other / one for one, other in zip(ours, theirs, strict=True)]
+    print(f"  ratio {statistics.median(ratios):.2f}")
 
 
 def run(command: list[Any]) -> dict[str, Any] | None:
@@ -243,7 +310,7 @@ def make_adapter(base: Path) -> Path:
     return directory
 
 
-def write_rows(base: Path, path: Path) -> Path:
+def write_rows(base: Path, path: Path, texts: Path = ROWS) -> Path:
     """Ids and labels, so that every trainer learns the same tokens."""
     from tunesmith.data.check import Dataset, read_examples
     from tunesmith.data.formats import Limits
@@ -251,7 +318,7 @@ def write_rows(base: Path, path: Path) -> Path:
 
     renderer = Renderer.load(base)
     examples = read_examples(
-        ROWS, ROWS.name, "training_file", renderer, 4096, 1, Limits(), Dataset()
+        texts, texts.name, "training_file", renderer, 4096, 1, Limits(), Dataset()
     )
     with path.open("w", encoding="utf-8") as file:
         for example in examples:

@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 import torch
+from without import TECHNIQUES
 
 from tunesmith.data.render import Example
+from tunesmith.model import memory
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
-from tunesmith.model.memory import keep_freed_memory, peak_bytes
 from tunesmith.train import attention, full
 from tunesmith.train.batches import Corpus
 from tunesmith.train.forecast import operations, product_rate
@@ -34,9 +35,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--without", choices=TECHNIQUES, help="leave one technique out")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
+    if options.without:
+        TECHNIQUES[options.without]()
+    memory.keep_freed_memory()
     corpus = Corpus(
         Example(row["input_ids"], [float(label >= 0) for label in row["labels"]], number)
         for number, row in enumerate(map(json.loads, options.rows.read_text().splitlines()), 1)
@@ -60,7 +64,7 @@ def main() -> None:
     wall_s, cpu_s = wall_s + time.perf_counter(), cpu_s + time.process_time()
     everything = range(corpus.num_rows)
     share = corpus.num_supervised(everything) / corpus.num_tokens(everything)
-    peak = peak_bytes(forward.model.device)
+    peak = memory.peak_bytes(forward.model.device)
     limit = product_rate(forward.model.device, dtype, forward.model.hidden_size)
     report = {
         "tokens": num_tokens,

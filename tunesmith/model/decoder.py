@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from tunesmith.model.families import DecoderConfig
-from tunesmith.model.passes import rms_norm
+from tunesmith.model.passes import activated, rms_norm
 from tunesmith.model.rope_rules import LongScaling, Rope
 from tunesmith.model.rotation import Rotation, rotate
 from tunesmith.model.shapes import EMBEDDING, HEAD, linear_shapes
@@ -59,6 +59,17 @@ class LowRankUpdate(Protocol):
 
     def adapt(self, names: tuple[str, ...], x_BTE: Tensor, products: Linears) -> tuple[Tensor, ...]:
         """The outputs of the linears `names` for input x, each with its update."""
+        ...
+
+
+@runtime_checkable
+class GatedUpdate(Protocol):
+    """One that learns with less memory where it is given what the input was made from."""
+
+    def adapt_gated(
+        self, name: str, gate_BTE: Tensor, up_BTE: Tensor, kind: str, products: Linears
+    ) -> Tensor:
+        """`adapt` for x = activated(gate, kind) * up."""
         ...
 
 
@@ -229,9 +240,10 @@ class Decoder:
         c = self.config
         outputs = self._linear(tuple(f"{name}.{part}" for part in c.mlp_inputs), x_BTE, lora)
         gate, up = outputs[0].chunk(2, dim=-1) if c.fused else outputs
-        gate = F.silu(gate) if c.activation == "silu" else F.gelu(gate, approximate="tanh")
-        (down,) = self._linear((f"{name}.down_proj",), gate * up, lora)
-        return down
+        if torch.is_grad_enabled() and isinstance(lora, GatedUpdate):
+            return lora.adapt_gated(f"{name}.down_proj", gate, up, c.activation, self._products)
+        x_BTE = activated(gate, c.activation) * up
+        return self._linear((f"{name}.down_proj",), x_BTE, lora)[0]
 
     def _linear(
         self, names: tuple[str, ...], x_BTE: Tensor, lora: LowRankUpdate | None

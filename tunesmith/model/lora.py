@@ -30,7 +30,7 @@ from tunesmith.model.adapter_files import (
     read_spec,
 )
 from tunesmith.model.decoder import Linears, PlainLinears
-from tunesmith.model.passes import adapted_products
+from tunesmith.model.passes import activated, adapted_products, gated_product
 
 _PREFIX = "base_model.model."
 _SIDES = ("lora_A", "lora_B")
@@ -119,6 +119,16 @@ class Adapter:
         if not self.magnitude:
             return updated
         return tuple(self._stretched(name, each) for name, each in zip(names, updated, strict=True))
+
+    def adapt_gated(
+        self, name: str, gate: Tensor, up: Tensor, kind: str, products: Linears
+    ) -> Tensor:
+        """The output of one linear for x = activated(gate, kind) * up, with its update."""
+        if not (isinstance(products, PlainLinears) and self._is_learnt_whole((name,))):
+            return self.adapt((name,), activated(gate, kind) * up, products)[0]
+        w, (a, b) = products.weights, (self.a[name], self.b[name])
+        weight, bias = w[f"{name}.weight"], w.get(f"{name}.bias")
+        return gated_product(gate, up, kind, weight, bias, a, b, self.spec.scale)
 
     def _is_learnt_whole(self, names: tuple[str, ...]) -> bool:
         """Whether product and update can be formed, and learned from, in one pass."""

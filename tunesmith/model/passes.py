@@ -1,4 +1,4 @@
-"""Three pieces of the decoder with a backward pass written by hand, for training.
+"""Pieces of the decoder with a backward pass written by hand, for training.
 
 Autograd's own would give the same gradients with two to three times the passes over memory, which
 on a CPU is a tenth of a step. What is kept for the backward pass is the input, which the layers
@@ -51,6 +51,27 @@ def adapted_products(
         x_TE, scale, len(weights), *weights, *biases, *a, *b
     )
     return tuple(out_TF.view(*x.shape[:-1], -1) for out_TF in outputs)
+
+
+def gated_product(
+    gate: Tensor,
+    up: Tensor,
+    kind: str,
+    weight: Tensor,
+    bias: Tensor | None,
+    a: Tensor,
+    b: Tensor,
+    scale: float,
+) -> Tensor:
+    """The same of one linear for x = activated(gate) * up, of which only gate and up are kept."""
+    flat = gate.flatten(0, -2), up.flatten(0, -2)
+    out: Tensor = _Gated.apply(*flat, kind, weight, bias, a, b, scale)  # type: ignore[no-untyped-call]
+    return out.view(*gate.shape[:-1], -1)
+
+
+def activated(gate: Tensor, kind: str) -> Tensor:
+    """`kind` is silu, or gelu in its form with tanh."""
+    return F.silu(gate) if kind == "silu" else F.gelu(gate, approximate="tanh")
 
 
 def _normed(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -107,35 +128,94 @@ class _Adapted(Function):
         ctx: Any, x_TE: Tensor, scale: float, num: int, *tensors: Any
     ) -> tuple[Tensor, ...]:
         weights, biases, a, b = (tensors[i : i + num] for i in range(0, 4 * num, num))
-        # All A in one product; scaled where it is narrowest.
-        a_RE = torch.cat(a).mul_(scale).to(x_TE.dtype)
-        b_FR = [each.to(x_TE.dtype) for each in b]
-        narrow_TR = x_TE @ a_RE.T
-        parts = narrow_TR.chunk(num, 1)
+        outputs, narrow_TR, a_RE, b_FR = _products(x_TE, weights, biases, a, b, scale)
         ctx.scale = scale
         ctx.save_for_backward(x_TE, narrow_TR, a_RE, *b_FR, *weights)
-        return tuple(
-            F.linear(x_TE, weight, bias).addmm_(part, each.T)
-            for weight, bias, part, each in zip(weights, biases, parts, b_FR, strict=True)
-        )
+        return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         num = len(gradients)
         x_TE, narrow_TR, a_RE, *rest = ctx.saved_tensors
         b_FR, weights = rest[:num], rest[num:]
-        of_narrow_TR = torch.empty_like(narrow_TR)
-        of_b = []
-        parts = zip(of_narrow_TR.chunk(num, 1), narrow_TR.chunk(num, 1), strict=True)
-        for toward_TF, each, (of_part, part) in zip(gradients, b_FR, parts, strict=True):
-            torch.mm(toward_TF, each, out=of_part)
-            of_b.append((toward_TF.T @ part).to(torch.promote_types(part.dtype, torch.float32)))
-        of_a_RE = of_narrow_TR.T @ x_TE
-        wide = torch.promote_types(of_a_RE.dtype, torch.float32)
-        of_a = of_a_RE.to(wide).mul_(ctx.scale).chunk(num)
+        of_narrow_TR, of_a, of_b = _of_update(gradients, x_TE, narrow_TR, b_FR, ctx.scale)
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = of_narrow_TR @ a_RE
-            for toward_TF, weight in zip(gradients, weights, strict=True):
-                of_x.addmm_(toward_TF, weight)
+            of_x = _of_input(gradients, weights, of_narrow_TR, a_RE)
         return (of_x, None, None, *[None] * (2 * num), *of_a, *of_b)
+
+
+class _Gated(Function):
+    @staticmethod
+    def forward(ctx: Any, gate_TE: Tensor, up_TE: Tensor, kind: str, *tensors: Any) -> Tensor:
+        weight, bias, a, b, scale = tensors
+        x_TE = activated(gate_TE, kind).mul_(up_TE)
+        (out,), narrow_TR, a_RE, b_FR = _products(x_TE, [weight], [bias], [a], [b], scale)
+        ctx.scale, ctx.kind = scale, kind
+        ctx.save_for_backward(gate_TE, up_TE, narrow_TR, a_RE, *b_FR, weight)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        gate_TE, up_TE, narrow_TR, a_RE, b_FR, weight = ctx.saved_tensors
+        active_TE = activated(gate_TE, ctx.kind)
+        x_TE = active_TE * up_TE
+        of_narrow_TR, of_a, of_b = _of_update(gradients, x_TE, narrow_TR, [b_FR], ctx.scale)
+        of_x_TE = _of_input(gradients, [weight], of_narrow_TR, a_RE)
+        of_up_TE = active_TE.mul_(of_x_TE)
+        of_x_TE.mul_(up_TE)
+        if ctx.kind == "silu":
+            of_gate_TE = torch.ops.aten.silu_backward(of_x_TE, gate_TE)
+        else:
+            of_gate_TE = torch.ops.aten.gelu_backward(of_x_TE, gate_TE, approximate="tanh")
+        return of_gate_TE, of_up_TE, None, None, None, *of_a, *of_b, None
+
+
+def _products(
+    x_TE: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    a: Sequence[Tensor],
+    b: Sequence[Tensor],
+    scale: float,
+) -> tuple[tuple[Tensor, ...], Tensor, Tensor, list[Tensor]]:
+    """The outputs, and what the backward pass needs: scale x A^T (T, all R), scale A and each B."""
+    # All A in one product; scaled where it is narrowest.
+    a_RE = torch.cat(list(a)).mul_(scale).to(x_TE.dtype)
+    b_FR = [each.to(x_TE.dtype) for each in b]
+    narrow_TR = x_TE @ a_RE.T
+    parts = narrow_TR.chunk(len(weights), 1)
+    outputs = tuple(
+        F.linear(x_TE, weight, bias).addmm_(part, each.T)
+        for weight, bias, part, each in zip(weights, biases, parts, b_FR, strict=True)
+    )
+    return outputs, narrow_TR, a_RE, b_FR
+
+
+def _of_update(
+    gradients: Sequence[Tensor],
+    x_TE: Tensor,
+    narrow_TR: Tensor,
+    b_FR: Sequence[Tensor],
+    scale: float,
+) -> tuple[Tensor, Sequence[Tensor], list[Tensor]]:
+    """The gradients of x A^T, and in fp32 at least of each A and B."""
+    num = len(gradients)
+    of_narrow_TR = torch.empty_like(narrow_TR)
+    of_b = []
+    parts = zip(of_narrow_TR.chunk(num, 1), narrow_TR.chunk(num, 1), strict=True)
+    for toward_TF, each, (of_part, part) in zip(gradients, b_FR, parts, strict=True):
+        torch.mm(toward_TF, each, out=of_part)
+        of_b.append((toward_TF.T @ part).to(torch.promote_types(part.dtype, torch.float32)))
+    of_a_RE = of_narrow_TR.T @ x_TE
+    wide = torch.promote_types(of_a_RE.dtype, torch.float32)
+    return of_narrow_TR, of_a_RE.to(wide).mul_(scale).chunk(num), of_b
+
+
+def _of_input(
+    gradients: Sequence[Tensor], weights: Sequence[Tensor], of_narrow_TR: Tensor, a_RE: Tensor
+) -> Tensor:
+    of_x_TE = of_narrow_TR @ a_RE
+    for toward_TF, weight in zip(gradients, weights, strict=True):
+        of_x_TE.addmm_(toward_TF, weight)
+    return of_x_TE

@@ -38,8 +38,13 @@ class Head:
     """(V, E), where the scores are the product with it and nothing else: no graph is needed."""
 
     def chunks(self, hidden_NE: Tensor) -> list[slice]:
-        size = max(1, CHUNK_ELEMENTS[hidden_NE.device.type] // self.vocab_size)
-        return [slice(start, start + size) for start in range(0, hidden_NE.shape[0], size)]
+        """Of about equal size, so that no product is left with a few positions."""
+        num, most = hidden_NE.shape[0], self.most_at_once(hidden_NE.device)
+        size = max(1, -(-num // max(1, -(-num // most))))
+        return [slice(start, start + size) for start in range(0, num, size)]
+
+    def most_at_once(self, device: torch.device) -> int:
+        return max(1, CHUNK_ELEMENTS[device.type] // self.vocab_size)
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Scores:
 
 def chunk_bytes(head: Head, dtype: torch.dtype, device: torch.device, num: int) -> int:
     """What the logits of `num` positions take at most, in `dtype` and wide."""
-    size = min(num, max(1, CHUNK_ELEMENTS[device.type] // head.vocab_size))
+    size = min(num, head.most_at_once(device))
     narrow = 0 if dtype == torch.float32 else 2 * dtype.itemsize
     return size * head.vocab_size * (4 + narrow)
 
@@ -111,7 +116,8 @@ def _learn(
     """Loss and rightness of each position; the gradient of sum(factors * nll) into `gradient_NE`
     and the head's.
 
-    For logits z that is factors * (softmax(z) - one at the target), formed where z stood.
+    For logits z that is factors * (softmax(z) - one at the target), formed where z stood; the
+    factors come in where it is narrow.
     """
     leaf_NE = hidden_NE.requires_grad_(head.plain is None)
     with torch.set_grad_enabled(head.plain is None):
@@ -120,13 +126,15 @@ def _learn(
     if head.plain is None and logits_NV.dtype == narrow_NV.dtype:
         logits_NV = logits_NV.clone()
     nll_N, is_right_N, toward_NV = _softmax_(logits_NV, targets_N)
-    toward_NV *= factors_N[:, None]
     toward_NV = toward_NV.to(narrow_NV.dtype)
+    factors_N1 = factors_N[:, None].to(narrow_NV.dtype)
     if head.plain is not None:
         torch.mm(toward_NV, head.plain, out=gradient_NE)
+        gradient_NE *= factors_N1
         if head.gradient is not None:
-            _add_product_(head.gradient, toward_NV.T, hidden_NE)
+            _add_product_(head.gradient, toward_NV.T, hidden_NE * factors_N1)
         return nll_N, is_right_N
+    toward_NV *= factors_N1
     # A head that is more than one product: autograd goes through what it does to the logits.
     inputs = [leaf_NE] if head.weight is None else [leaf_NE, head.weight]
     with torch.enable_grad():

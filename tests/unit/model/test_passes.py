@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tunesmith.model.passes import adapted_products, rms_norm, turn
+from tunesmith.model.passes import activated, adapted_products, gated_product, rms_norm, turn
 
 EPS = 1e-5
 
@@ -89,6 +89,27 @@ def test_products_with_their_updates(sizes: tuple[int, ...], first_layer: bool) 
         return torch.cat(updates, -1)
 
     assert_same(ours, theirs, [x, *parameters], 1e-12)
+
+
+@pytest.mark.parametrize("kind", ["silu", "gelu"])
+def test_a_product_of_what_a_gate_lets_through(kind: str) -> None:
+    gate, up, weight, bias, a, b = leaves((2, 5, 8), (2, 5, 8), (6, 8), (6,), (2, 8), (6, 2))
+    weight, bias = weight.detach(), bias.detach()
+    seen = []
+
+    def ours(gate: Tensor, up: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda kept: seen.append(tuple(kept.shape)) or kept, lambda kept: kept
+        ):
+            return gated_product(gate, up, kind, weight, bias, a, b, 1.5)
+
+    def theirs(gate: Tensor, up: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        x = activated(gate, kind) * up
+        return F.linear(x, weight, bias) + 1.5 * F.linear(F.linear(x, a), b)
+
+    assert_same(ours, theirs, [gate, up, a, b], 1e-12)
+    # Of the positions gate and up alone are kept, and neither their product nor a part of it.
+    assert [shape for shape in seen if shape == (10, 8)] == [(10, 8), (10, 8)]
 
 
 def test_parameters_in_fp32_get_gradients_in_fp32_from_bf16_products() -> None:

@@ -1,0 +1,131 @@
+"""What each technique of the trainer is worth: the same step without it, by name.
+
+`python bench/train.py --ablate` runs them in turns. Each puts what torch or autograd would do by
+itself in the place of what the trainer does; the loss stays the same, but for the last two, which
+leave work out to show what it costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tunesmith.model import decoder, memory, rotation
+from tunesmith.model.lora import Adapter
+from tunesmith.train import attention, batches, loss, step
+from tunesmith.train.batches import Corpus, MicroBatch
+
+
+def packing() -> None:
+    """A grid of one sequence a line, padded to the longest."""
+    attention.choose = lambda model: ("padded", None)
+
+
+def gathering() -> None:
+    """Every position goes through the head, not only those whose next token counts."""
+    plain = batches.pack
+
+    def pack(corpus: Corpus, sequences: Any) -> MicroBatch:
+        row = plain(corpus, sequences)
+        parts = [corpus.tokens(sequence) for sequence in row.sequences]
+        return replace(
+            row,
+            counts_S=torch.tensor(row.lengths),
+            index_N=torch.arange(sum(row.lengths)),
+            targets_N=torch.cat([ids[1:] for ids, _ in parts]).long(),
+            weights_N=torch.cat([weights[1:] for _, weights in parts]),
+        )
+
+    batches.pack = pack
+
+
+def chunks() -> None:
+    """All logits at once, through autograd."""
+    loss.CHUNK_ELEMENTS["cpu"] = 1 << 60
+    head = step.Forward.head.fget
+    assert head is not None
+    step.Forward.head = property(lambda forward: replace(head(forward), plain=None))
+
+
+def kept_memory() -> None:
+    """What is freed goes back to the system at once."""
+    memory.keep_freed_memory = lambda: None
+
+
+def fused_products() -> None:
+    """Base and adapter as products of their own, learned from by autograd."""
+    Adapter._is_learnt_whole = lambda adapter, names: False
+
+
+def gate_again() -> None:
+    """What the gate lets through is kept for the backward pass."""
+
+    def adapt_gated(
+        adapter: Adapter, name: str, gate: Tensor, up: Tensor, kind: str, products: Any
+    ) -> Tensor:
+        return adapter.adapt((name,), decoder.activated(gate, kind) * up, products)[0]
+
+    Adapter.adapt_gated = adapt_gated
+
+
+def hand_written() -> None:
+    """Norm and rotation learned from by autograd."""
+
+    def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+        return weight * wide.to(x.dtype)
+
+    def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        first, second = x.chunk(2, dim=-1)
+        return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+    decoder.rms_norm, rotation.turn = norm, turn
+
+
+def attention_itself() -> None:
+    """Every position reads its own value: the cost of attention, not a way to do without."""
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Any) -> Tensor:
+        return v.repeat_interleave(q.shape[2] // v.shape[2], 2)
+
+    attention.causal = attend
+    attention.choose = lambda model: ("split", None)
+
+
+def head_itself() -> None:
+    """A head of 64 tokens: the cost of the vocabulary, not a way to do without."""
+    plain = batches.pack
+
+    def pack(corpus: Corpus, sequences: Any) -> MicroBatch:
+        row = plain(corpus, sequences)
+        return replace(row, targets_N=row.targets_N % 64)
+
+    batches.pack = pack
+    head = step.Forward.head.fget
+    assert head is not None
+
+    def small(forward: step.Forward) -> loss.Head:
+        found = head(forward)
+        assert found.plain is not None
+        matrix = found.plain[:64]
+        return replace(found, logits=lambda x: x @ matrix.T, vocab_size=64, plain=matrix)
+
+    step.Forward.head = property(small)
+
+
+TECHNIQUES: dict[str, Callable[[], None]] = {
+    "packing": packing,
+    "gathering before the head": gathering,
+    "chunked head, gradient in its forward pass": chunks,
+    "keeping freed memory": kept_memory,
+    "base and adapter in one product": fused_products,
+    "forming the gated product again": gate_again,
+    "norm and rotation by hand": hand_written,
+    "attention (its cost)": attention_itself,
+    "head (its cost)": head_itself,
+}
