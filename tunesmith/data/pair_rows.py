@@ -165,5 +165,9 @@ def _answer(
     if answer["role"] != "assistant":
         text = f": '{key}' must be an assistant message"
         faults.append(PairFault("invalid_preference", text))
-    answer.pop("weight", None)
-    return answer
+    return learned(answer)
+
+
+def learned(answer: Message) -> Message:
+    """A side's answer, which counts whatever weight it was given."""
+    return {key: value for key, value in answer.items() if key != "weight"}

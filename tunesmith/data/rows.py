@@ -16,6 +16,7 @@ from tunesmith.data.codes import CODES
 from tunesmith.data.formats import ChatRow, Limits, Place, chat_row
 from tunesmith.data.kinds import ROW_KINDS, detect, row_kind
 from tunesmith.data.messages import Message, normalise_messages, normalise_tools
+from tunesmith.data.pair_rows import learned
 from tunesmith.data.raw import RawRow, read_raw
 
 ANSWERS = {"preferred": "preferred_output", "rejected": "non_preferred_output"}
@@ -88,7 +89,7 @@ def prompt_row(value: dict[str, Any], kind: str, number: int, line: int) -> Prom
         return PromptRow(kind, number, line, fields=value)
     source = value["input"] if kind == "preference" else value
     answers = {
-        name: normalise_messages(value[key], training=True)[0]
+        name: learned(normalise_messages(value[key], training=True)[0])
         for name, key in ANSWERS.items()
         if kind == "preference"
     }

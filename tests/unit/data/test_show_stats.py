@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from tests.unit.data.conftest import Rendering
 from tunesmith.data import show, stats
 from tunesmith.data.formats import ChatRow, read_rows
+from tunesmith.data.rows import read_any
+from tunesmith.data.sequences import sequences
 from tunesmith.data.stats import Stats, balance, histogram
 
 DEMO = Path(show.__file__).parents[1] / "assets/demo/snips_heldout.jsonl"
@@ -38,6 +41,20 @@ def test_tokens_are_the_example_s(rendering: Callable[[str], Rendering], family:
     assert sum(len(token.ids) for token in shown if not token.beyond) in range(7, 14)
     last = [token for token in shown if token.special][-1]
     assert last.trained and set(last.ids) <= renderer.stop_ids
+
+
+def test_both_answers_of_a_pair_are_learned_whatever_their_weights(
+    tmp_path: Path, rendering: Callable[[str], Rendering]
+) -> None:
+    answers = ({"role": "assistant", "content": text, "weight": 0} for text in ("Yes.", "No."))
+    preferred, rejected = ([answer] for answer in answers)
+    prompt = {"messages": [{"role": "user", "content": "Is it?"}]}
+    value = {"input": prompt, "preferred_output": preferred, "non_preferred_output": rejected}
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps(value))
+    _, renderer = rendering("ours")
+    [found] = read_any(path, "dpo")
+    assert [any(each.example.weights) for each in sequences(renderer, found)] == [True, True]
 
 
 def test_spans_part_what_is_trained_from_what_is_not(
