@@ -182,7 +182,10 @@ def compare(
             short = peer.turn(prompts[0], 1, num_adapters)
             whole = peer.turn(prompts[1], 1 + STEPS, num_adapters)
             times[peer.name].add(short, whole)
-            shares[peer.name].append(limit / times[peer.name].wall_step[-1])
+            # As the limits were measured.
+            found = times[peer.name]
+            step_s = (found.cpu_step if options.threads == 1 else found.wall_step)[-1]
+            shares[peer.name].append(limit / step_s)
     report(times, shares, num_streams, num_adapters)
 
 
