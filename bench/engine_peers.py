@@ -2,8 +2,8 @@
 
     python -m bench.engine_peers --transformers PYTHON --llama PYTHON [--threads 2]
 
-Each engine is a process that stays loaded. A turn is a batch of prompts and 17 ids for each, all
-greedy; another turn stops after the first id, so that the difference is 16 steps of decoding. Each
+Each engine is a process that stays loaded. A turn is a batch of prompts and 9 ids for each, all
+greedy; another turn stops after the first id, so that the difference is 8 steps of decoding. Each
 repetition has other prompts. Told are medians, on the clock and in processor time, the share of
 what the machine could do (measured before each repetition), and how many of the ids are those of
 our engine. `bench/README.md` says how a peer's environment is made.
@@ -36,7 +36,7 @@ ROOT = Path(__file__).parent.parent
 PEERS = Path(__file__).parent / "peers"
 NUM_PROMPT_IDS = 512
 """Of all streams together: one piece of prompts for every engine."""
-STEPS = 16
+STEPS = 8
 VOCABULARY = 4000
 """Ids are drawn below this one."""
 
@@ -172,17 +172,20 @@ def compare(
     length = NUM_PROMPT_IDS // num_streams
     times = {peer.name: Times() for peer in peers}
     shares: dict[str, list[float]] = {peer.name: [] for peer in peers}
-    for repetition in range(options.repetitions + 1):
-        rng = random.Random(repetition * 1000 + num_streams)
+    rng = random.Random(num_streams)
+    for peer in peers:  # they warm up
+        peer.turn(prompts_of(rng, num_streams, 8), 2, num_adapters)
+    for _ in range(options.repetitions):
         prompts = [prompts_of(rng, num_streams, length) for _ in range(2)]
         limit = limit_s(*size, num_streams, measure_limits(options.threads))
         for peer in peers:
             short = peer.turn(prompts[0], 1, num_adapters)
             whole = peer.turn(prompts[1], 1 + STEPS, num_adapters)
-            if repetition == 0:
-                continue  # it warms up
             times[peer.name].add(short, whole)
-            shares[peer.name].append(limit / times[peer.name].wall_step[-1])
+            # As the limits were measured.
+            found = times[peer.name]
+            step_s = (found.cpu_step if options.threads == 1 else found.wall_step)[-1]
+            shares[peer.name].append(limit / step_s)
     report(times, shares, num_streams, num_adapters)
 
 

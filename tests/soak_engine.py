@@ -52,15 +52,13 @@ class Soak:
     longest: dict[Key, list[int]] = field(default_factory=dict)
     """Of each prompt and adapter; every other answer must be its beginning."""
 
-    @property
-    def grown_mb(self) -> float:
-        """From the sixth tenth of the time to the last, medians."""
+    def tenths_mb(self) -> list[float]:
+        """The memory in each tenth of the time, medians."""
         parts = [
-            [size for part, size in self.sizes_mb if start <= part <= start + 0.1]
-            for start in (0.5, 0.9)
+            [size for part, size in self.sizes_mb if tenth / 10 <= part < (tenth + 1) / 10]
+            for tenth in range(10)
         ]
-        before, after = map(statistics.median, parts)
-        return after - before
+        return [round(statistics.median(part), 1) for part in parts if part]
 
     def add(self, request: GenRequest, answer: Answer, fate: str) -> None:
         if fate != "cancel" and not isinstance(answer.end, Done):
@@ -201,8 +199,7 @@ def main() -> None:
                 "wrong": len(result.wrong),
                 "problems": result.problems[:10],
                 "unloaded": result.num_loads_dropped,
-                "size_mb": round(result.sizes_mb[-1][1], 1),
-                "grown_mb": round(result.grown_mb, 1),
+                "memory_mb_by_tenths": result.tenths_mb(),
             }
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -26,6 +27,9 @@ from tunesmith.wire.chat import (
     TopLogprob,
     Usage,
 )
+
+# In the place of a text; in no id and no name.
+BLANK = "\x00"
 
 
 @dataclass
@@ -63,6 +67,7 @@ class Answer:
     def __post_init__(self) -> None:
         num_choices = self.prepared.text.request.n
         self._parsers = [self._parser() for _ in range(num_choices)]
+        self._around_text: dict[int, list[bytes]] = {}
 
     async def whole(self, news: AsyncIterator[News]) -> ChatCompletion:
         drafts = [Draft() for _ in self._parsers]
@@ -93,6 +98,9 @@ class Answer:
                 deltas = [Delta(content="")]
             for place, delta in enumerate(deltas):
                 logprobs = self._logprobs(item.tokens if place == 0 else ())
+                if delta.content and logprobs is None:
+                    yield self._text_chunk(item.index, delta.content)
+                    continue
                 yield self._chunk(ChunkChoice(index=item.index, delta=delta, logprobs=logprobs))
             if finish_reason is not None:
                 end = ChunkChoice(index=item.index, delta=Delta(), finish_reason=finish_reason)
@@ -170,6 +178,14 @@ class Answer:
         )
         without = None if self.include_usage else {"usage"}
         return chunk.model_dump_json(exclude=without).encode()
+
+    def _text_chunk(self, index: int, text: str) -> bytes:
+        """The same as `_chunk` writes, where all but the text is written once."""
+        if index not in self._around_text:
+            blank = self._chunk(ChunkChoice(index=index, delta=Delta(content=BLANK)))
+            self._around_text[index] = blank.split(json.dumps(BLANK).encode())
+        before, after = self._around_text[index]
+        return before + json.dumps(text, ensure_ascii=False).encode() + after
 
     def _logprobs(self, tokens: Iterable[ChosenToken]) -> ChoiceLogprobs | None:
         if self.prepared.text.request.top_logprobs is None:
