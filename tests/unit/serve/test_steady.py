@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tunesmith.bases import embedded_directory
+from tunesmith.model.decoder import Decoder
 from tunesmith.model.frozen import freeze
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter, LoraSpec
@@ -20,7 +21,8 @@ NUM_STEPS = 4
 @pytest.fixture(scope="module")
 def rows() -> BatchedRows:
     model = freeze(load_model(embedded_directory(), dtype=torch.float32))
-    result = BatchedRows(model, 32, num_threads=2)  # type: ignore[arg-type]
+    assert isinstance(model, Decoder)
+    result = BatchedRows(model, 32)
     result.reserve(32, 1024)
     return result
 
@@ -57,7 +59,7 @@ def alone(rows: BatchedRows, ids: list[int], lora: Adapter | None, *pieces: int)
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("length", [5, 33, 130, 260, 520, 900])
+@pytest.mark.parametrize("length", [5, 33, 130, 600])
 def test_pieces_of_a_prompt_change_no_bit(
     rows: BatchedRows, adapters: list[Adapter], length: int
 ) -> None:
@@ -70,11 +72,11 @@ def test_pieces_of_a_prompt_change_no_bit(
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("num_rows", [2, 9, 32])
+@pytest.mark.parametrize("num_rows", [2, 9, 20])
 def test_company_changes_no_bit(rows: BatchedRows, adapters: list[Adapter], num_rows: int) -> None:
     """Rows of all lengths and adapters, half of them a step ahead of the others' prompts."""
     loras = [None if row % 6 == 5 else adapters[row % 6] for row in range(num_rows)]
-    texts = [text(30 + 37 * row % 600 + NUM_STEPS) for row in range(num_rows)]
+    texts = [text(30 + 37 * row % 400 + NUM_STEPS) for row in range(num_rows)]
     expected = [
         alone(rows, ids, lora, len(ids) - NUM_STEPS) for ids, lora in zip(texts, loras, strict=True)
     ]
@@ -82,12 +84,11 @@ def test_company_changes_no_bit(rows: BatchedRows, adapters: list[Adapter], num_
     for _ in texts:
         rows.add()
     found: list[list[torch.Tensor]] = [[] for _ in texts]
-    for step in range(-1, NUM_STEPS + 1):
+    for step in range(NUM_STEPS + 2):
         new = []
         for row, ids in enumerate(texts):
-            place = len(ids) - NUM_STEPS + step - row % 2
-            first = 0 if step == row % 2 - 1 else place
-            new.append(ids[first : place + 1] if first <= place else [])
+            first, begun = len(ids) - NUM_STEPS, step - row % 2
+            new.append(ids[:first] if begun == 0 else ids[first:][begun - 1 : max(begun, 0)])
         computed = [row for row, ids in enumerate(new) if ids]
         for row, scores in zip(computed, rows.run(new, loras), strict=True):
             found[row].append(scores)
