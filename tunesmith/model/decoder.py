@@ -22,10 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from tunesmith.model.attention import Attend, Attention, AttentionRule, attend_stored, causal
 from tunesmith.model.families import DecoderConfig
 from tunesmith.model.passes import activated, rms_norm
 from tunesmith.model.rope_rules import LongScaling, Rope
-from tunesmith.model.rotation import Rotation, rotate
+from tunesmith.model.rotation import Rotation, Turning, rotate
 from tunesmith.model.shapes import EMBEDDING, HEAD, linear_shapes
 
 # Cosines and sines of the positions of a pass, for each rule that some layer has.
@@ -33,25 +34,19 @@ Turns = dict[Rope, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class AttentionRule:
-    """How the scores of one layer are formed; the same for every position."""
+class Block:
+    """A layer: the names of its weights and linears, and how it attends."""
 
-    window: int | None = None
-    """Positions that are seen, the position itself included; None: all before it."""
-    scale: float | None = None
-    """What a product of query and key is multiplied by; None: 1 / sqrt(head size)."""
-    softcap: float | None = None
-    """Scores stay within +-softcap: softcap * tanh(score / softcap). None: as they are."""
-
-
-class Attention(Protocol):
-    """Who sees whom in a pass, and where the keys and values of earlier positions are kept."""
-
-    def __call__(
-        self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
-    ) -> Tensor:
-        """What the new positions of one layer read, (B, T, H, D)."""
-        ...
+    layer: int
+    norms: tuple[str, ...]
+    queries: tuple[str, ...]
+    """Linears of queries, keys and values."""
+    qk_norms: tuple[str, str] | None
+    out: tuple[str]
+    gates: tuple[str, ...]
+    down: tuple[str]
+    rope: Rope | None
+    rule: AttentionRule
 
 
 class LowRankUpdate(Protocol):
@@ -106,7 +101,8 @@ class Decoder:
         self.config = config
         self.weights = weights
         self._products = linears or PlainLinears(weights)
-        self._rotations = {
+        self._blocks = blocks(config)
+        self._rotations: dict[Rope, Turning] = {
             kind.rope: Rotation(kind.rope, config.head_dim, self.device)
             for kind in config.kinds
             if kind.rope is not None
@@ -171,6 +167,7 @@ class Decoder:
 
         Without `attention` every position attends to itself and what came before it, so rows may
         be padded on the right. With `recompute` a layer keeps only its input for the backward pass.
+        Single positions of N sequences may come as (N,): T is then left out everywhere.
         """
         if positions_BT is None:
             positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device)[None]
@@ -178,8 +175,8 @@ class Decoder:
         if self.config.embedding_scale != 1.0:
             x = x * self._embedding_scale
         turns = {rope: turn(positions_BT, x.dtype) for rope, turn in self._rotations.items()}
-        for layer in range(self.config.num_layers):
-            arguments = (layer, x, turns, attention or causal, lora)
+        for block in self._blocks:
+            arguments = (block, x, turns, attention or causal, lora)
             if recompute:
                 x = checkpoint(self._layer, *arguments, use_reentrant=False)
             else:
@@ -188,22 +185,26 @@ class Decoder:
 
     def _layer(
         self,
-        layer: int,
+        block: Block,
         x: Tensor,
         turns: Turns,
         attention: Attention,
         lora: LowRankUpdate | None,
     ) -> Tensor:
-        name = f"model.layers.{layer}"
-        before, after, *more = (f"{name}.{norm}.weight" for norm in self.config.block_norms)
-        added = self._attention(layer, self._norm(before, x), turns, attention, lora)
+        before, after, *more = block.norms
+        added = self._attention(block, self._norm(before, x), turns, attention, lora)
         if more:
             # Gemma: what each part adds is normalised too.
             x = x + self._norm(after, added)
-            added = self._mlp(f"{name}.mlp", self._norm(more[0], x), lora)
+            added = self._mlp(block, self._norm(more[0], x), lora)
             return x + self._norm(more[1], added)
         x = x + added
-        return x + self._mlp(f"{name}.mlp", self._norm(after, x), lora)
+        return x + self._mlp(block, self._norm(after, x), lora)
+
+    @property
+    def attend(self) -> Attend:
+        """How stored keys and values are read where nothing is learned."""
+        return attend_stored
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary for any stack of hidden states (..., E) -> (..., V)."""
@@ -214,36 +215,41 @@ class Decoder:
 
     def _attention(
         self,
-        layer: int,
+        block: Block,
         x_BTE: Tensor,
         turns: Turns,
         attention: Attention,
         lora: LowRankUpdate | None,
     ) -> Tensor:
-        c, kind, name = self.config, self.config.kind(layer), f"model.layers.{layer}.self_attn"
-        outputs = self._linear(tuple(f"{name}.{part}" for part in c.attention_inputs), x_BTE, lora)
+        q, k, v = self._heads(block, x_BTE, turns, lora)
+        out_BTHD = attention(block.layer, q, k, v, block.rule)
+        (out,) = self._linear(block.out, out_BTHD.flatten(-2), lora)
+        return out
+
+    def _heads(
+        self, block: Block, x_BTE: Tensor, turns: Turns, lora: LowRankUpdate | None
+    ) -> tuple[Tensor, ...]:
+        """Queries (B, T, H, D), keys and values (B, T, K, D)."""
+        c = self.config
+        outputs = self._linear(block.queries, x_BTE, lora)
         if c.fused:
             kv_size = c.num_kv_heads * c.head_dim
             outputs = torch.split(outputs[0], [c.num_heads * c.head_dim, kv_size, kv_size], -1)
-        q, k, v = (output.view(*output.shape[:-1], -1, c.head_dim) for output in outputs)
-        if c.qk_norm:
-            q = self._norm(f"{name}.q_norm.weight", q)
-            k = self._norm(f"{name}.k_norm.weight", k)
-        if kind.rope is not None:
-            q, k = rotate(q, *turns[kind.rope]), rotate(k, *turns[kind.rope])
-        rule = AttentionRule(kind.window, c.attention_scale, c.attention_softcap)
-        out_BTHD = attention(layer, q, k, v, rule)
-        (out,) = self._linear((f"{name}.o_proj",), out_BTHD.flatten(2), lora)
-        return out
+        q, k, v = (each.view(*each.shape[:-1], -1, c.head_dim) for each in outputs)
+        if block.qk_norms is not None:
+            q, k = (self._norm(name, x) for name, x in zip(block.qk_norms, (q, k), strict=True))
+        if block.rope is not None:
+            q, k = rotate(q, *turns[block.rope]), rotate(k, *turns[block.rope])
+        return q, k, v
 
-    def _mlp(self, name: str, x_BTE: Tensor, lora: LowRankUpdate | None) -> Tensor:
-        c = self.config
-        outputs = self._linear(tuple(f"{name}.{part}" for part in c.mlp_inputs), x_BTE, lora)
-        gate, up = outputs[0].chunk(2, dim=-1) if c.fused else outputs
+    def _mlp(self, block: Block, x_BTE: Tensor, lora: LowRankUpdate | None) -> Tensor:
+        kind = self.config.activation
+        outputs = self._linear(block.gates, x_BTE, lora)
+        gate, up = outputs[0].chunk(2, dim=-1) if self.config.fused else outputs
         if torch.is_grad_enabled() and isinstance(lora, GatedUpdate):
-            return lora.adapt_gated(f"{name}.down_proj", gate, up, c.activation, self._products)
-        x_BTE = activated(gate, c.activation) * up
-        return self._linear((f"{name}.down_proj",), x_BTE, lora)[0]
+            return lora.adapt_gated(*block.down, gate, up, kind, self._products)
+        (down,) = self._linear(block.down, activated(gate, kind) * up, lora)
+        return down
 
     def _linear(
         self, names: tuple[str, ...], x_BTE: Tensor, lora: LowRankUpdate | None
@@ -260,76 +266,22 @@ class Decoder:
         return rms_norm(x, weight, eps)
 
 
-def causal(
-    layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
-) -> Tensor:
-    """The `Attention` of whole rows: each position sees itself and what came before it."""
-    T = q_BTHD.shape[1]
-    mask_BTS = None
-    if rule.window is not None and rule.window < T:
-        mask_BTS = seen(torch.arange(T, device=q_BTHD.device)[None], T, rule)
-    return attend(q_BTHD, k_BTKD.transpose(1, 2), v_BTKD.transpose(1, 2), mask_BTS, rule)
+def blocks(config: DecoderConfig) -> list[Block]:
+    """The layers, in order."""
+    return [_block(config, layer) for layer in range(config.num_layers)]
 
 
-def seen(positions_BT: Tensor, num_stored: int, rule: AttentionRule) -> Tensor:
-    """(B, T, S): True where a new position sees a stored one."""
-    distance_BTS = positions_BT[..., None] - torch.arange(num_stored, device=positions_BT.device)
-    seen_BTS = distance_BTS >= 0
-    return seen_BTS if rule.window is None else seen_BTS & (distance_BTS < rule.window)
-
-
-def attend(
-    q_BTHD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_BTS: Tensor | None, rule: AttentionRule
-) -> Tensor:
-    """Grouped attention (B, T, H, D) of what the mask shows, causal where there is none: True where
-    a position is seen or, where scores are not capped, what is added to them."""
-    B, T, H, D = q_BTHD.shape
-    K, S = k_BKSD.shape[1:3]
-    assert mask_BTS is not None or T in (1, S), "stored positions need a mask"
-    if rule.softcap is not None:
-        return _attend_capped(q_BTHD, k_BKSD, v_BKSD, mask_BTS, rule)
-    mask = None if mask_BTS is None else mask_BTS[:, None]
-    if T == 1:
-        # One new position: the query heads of a group stand in as positions of their key head.
-        # Against spreading keys and values over the heads, 1.8x faster in fp32, 5x in bf16.
-        q_BKGD = q_BTHD.reshape(B, K, H // K, D)
-        out_BKGD = F.scaled_dot_product_attention(
-            q_BKGD, k_BKSD, v_BKSD, attn_mask=mask, scale=rule.scale
-        )
-        return out_BKGD.reshape(B, 1, H, D)
-    if q_BTHD.requires_grad and q_BTHD.dtype == torch.bfloat16 and q_BTHD.device.type == "cpu":
-        # torch's backward pass there is up to five times slower in bf16 than in fp32 with casts.
-        wide = attend(q_BTHD.float(), k_BKSD.float(), v_BKSD.float(), mask_BTS, rule)
-        return wide.to(q_BTHD.dtype)
-    out_BHTD = F.scaled_dot_product_attention(
-        q_BTHD.transpose(1, 2),
-        k_BKSD,
-        v_BKSD,
-        attn_mask=mask,
-        is_causal=mask is None,
-        scale=rule.scale,
-        enable_gqa=True,
+def _block(c: DecoderConfig, layer: int) -> Block:
+    name, kind = f"model.layers.{layer}", c.kind(layer)
+    qk_norms = f"{name}.self_attn.q_norm.weight", f"{name}.self_attn.k_norm.weight"
+    return Block(
+        layer,
+        norms=tuple(f"{name}.{norm}.weight" for norm in c.block_norms),
+        queries=tuple(f"{name}.self_attn.{part}" for part in c.attention_inputs),
+        qk_norms=qk_norms if c.qk_norm else None,
+        out=(f"{name}.self_attn.o_proj",),
+        gates=tuple(f"{name}.mlp.{part}" for part in c.mlp_inputs),
+        down=(f"{name}.mlp.down_proj",),
+        rope=kind.rope,
+        rule=AttentionRule(kind.window, c.attention_scale, c.attention_softcap),
     )
-    return out_BHTD.transpose(1, 2)
-
-
-def _attend_capped(
-    q_BTHD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_BTS: Tensor | None, rule: AttentionRule
-) -> Tensor:
-    """`attend` where the scores are capped: torch has no fused form, so they are written out."""
-    B, T, H, D = q_BTHD.shape
-    K, S = k_BKSD.shape[1:3]
-    assert rule.softcap is not None
-    if mask_BTS is None:
-        positions_BT = torch.arange(S - T, S, device=q_BTHD.device)[None]
-        mask_BTS = seen(positions_BT, S, AttentionRule())
-    # The heads of a group stand in as more positions, so that no key is copied for them.
-    q_BKGTD = q_BTHD.reshape(B, T, K, H // K, D).permute(0, 2, 3, 1, 4)
-    scale = D**-0.5 if rule.scale is None else rule.scale
-    scores = (q_BKGTD.reshape(B, K, -1, D) @ k_BKSD.transpose(-1, -2)).float()
-    scores = rule.softcap * torch.tanh(scores * (scale / rule.softcap))
-    scores_BKGTS = scores.view(B, K, -1, T, S)
-    scores_BKGTS = scores_BKGTS.masked_fill(~mask_BTS[:, None, None], -torch.inf)
-    weights = scores_BKGTS.softmax(-1).to(v_BKSD.dtype)
-    out_BKGTD = (weights.flatten(2, 3) @ v_BKSD).view(B, K, -1, T, D)
-    return out_BKGTD.permute(0, 3, 1, 2, 4).reshape(B, T, H, D)

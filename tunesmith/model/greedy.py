@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunesmith.model.decoder import AttentionRule, Decoder, LowRankUpdate, attend, seen
+from tunesmith.model.attention import AttentionRule, attend, seen
+from tunesmith.model.decoder import Decoder, LowRankUpdate
 from tunesmith.model.load import CausalModel
 from tunesmith.model.transformers_path import TransformersModel
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from tunesmith.errors import BaseModelError
-from tunesmith.model.decoder import Attention, Decoder, LowRankUpdate
+from tunesmith.model.attention import Attention
+from tunesmith.model.decoder import Decoder, LowRankUpdate
 from tunesmith.model.families import decoder_config
 from tunesmith.model.nf4 import Nf4Decoder, Nf4Weights
 from tunesmith.model.transformers_path import TransformersModel

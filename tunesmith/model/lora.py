@@ -175,9 +175,10 @@ class Adapter:
 
     def to(self, dtype: torch.dtype, device: str | torch.device | None = None) -> Adapter:
         """A copy for serving in the model's type, without gradients or dropout."""
+        # Laid out as the base's weights are for serving (`frozen.py`).
         a, b = (
             {
-                name: x.detach().to(device=device or x.device, dtype=dtype)
+                name: x.detach().to(device=device or x.device, dtype=dtype).T.contiguous().T
                 for name, x in side.items()
             }
             for side in (self.a, self.b)
@@ -282,7 +283,9 @@ class AdapterBatch:
         for row, adapter in enumerate(rows):
             if adapter is not None:
                 by_adapter.setdefault(id(adapter), (adapter, []))[1].append(row)
-        self._groups = [(adapter, _index(found)) for adapter, found in by_adapter.values()]
+        self._groups = [
+            (adapter, _index(found, len(rows))) for adapter, found in by_adapter.values()
+        ]
 
     @classmethod
     def of(cls, rows: Sequence[Adapter | None]) -> AdapterBatch | None:
@@ -327,8 +330,11 @@ def added(outputs: Sequence[Tensor], updates: Sequence[Tensor | None]) -> tuple[
     )
 
 
-def _index(rows: list[int]) -> slice | list[int]:
-    """A slice where the rows are neighbours: it copies nothing."""
+def _index(rows: list[int], num_rows: int) -> slice | list[int]:
+    """A slice where the rows are neighbours: it copies nothing. One of several is taken twice: a
+    product of a single row has other bits than one of several."""
+    if len(rows) == 1 < num_rows:
+        return rows * 2
     if rows[-1] - rows[0] + 1 == len(rows):
         return slice(rows[0], rows[-1] + 1)
     return rows

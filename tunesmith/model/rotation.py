@@ -9,12 +9,17 @@ Shape suffixes as in `decoder.py`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from tunesmith.model.passes import turn
 from tunesmith.model.rope_rules import LinearScaling, Llama3Scaling, LongScaling, Rope, YarnScaling
+
+PART = 64
+
+Turning = Callable[[Tensor, torch.dtype], tuple[Tensor, Tensor]]
 
 
 class Rotation:
@@ -44,16 +49,41 @@ class Rotation:
         self._inv_freq = inv_freq.to(device)
 
     def __call__(self, positions_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """(B, T, 1, D) each."""
+        """(B, T, 1, D) each; (N, 1, D) for positions (N,) that are a sequence each.
+
+        The sines of the first half are negative, as they are used.
+        """
         inv_freq = self._inv_freq
         if self._long is not None:
             original, other = self._long
             is_long_BT = _lengths(positions_BT) > original
             inv_freq = torch.where(is_long_BT[..., None], other, inv_freq)
-        angle_BTD = positions_BT[..., None].float() * inv_freq
-        angle_BTD = torch.cat((angle_BTD, angle_BTD), dim=-1)[:, :, None]
-        cos, sin = angle_BTD.cos() * self._gain, angle_BTD.sin() * self._gain
-        return cos.to(dtype), sin.to(dtype)
+        angle_BT1D = (positions_BT[..., None].float() * inv_freq)[..., None, :]
+        cos, sin = angle_BT1D.cos() * self._gain, angle_BT1D.sin() * self._gain
+        return torch.cat((cos, cos), -1).to(dtype), torch.cat((-sin, sin), -1).to(dtype)
+
+
+class RotationTable:
+    """The cosines and sines of a `Rotation`, looked up: few calls, and for a position always the
+    same bits. Not for LongRoPE, where a position's depend on the length of its sequence."""
+
+    def __init__(self, rotation: Turning) -> None:
+        self._rotation = rotation
+        self._table_S21D = self._part(0)
+
+    def __call__(self, positions_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        num_needed = int(positions_BT.max()) + 1
+        while len(self._table_S21D) < num_needed:
+            num = len(self._table_S21D)
+            more = [self._part(start) for start in range(num, 2 * num, PART)]
+            self._table_S21D = torch.cat((self._table_S21D, *more))
+        cos, sin = self._table_S21D[positions_BT].to(dtype).unbind(-3)
+        return cos, sin
+
+    def _part(self, start: int) -> Tensor:
+        # One after the other, because the last elements of an odd number have other bits.
+        positions_S = torch.arange(start, start + PART)
+        return torch.stack(self._rotation(positions_S, torch.float32), -3)
 
 
 def rotate(x_BTHD: Tensor, cos_BT1D: Tensor, sin_BT1D: Tensor) -> Tensor:
@@ -70,6 +100,8 @@ def _lengths(positions_BT: Tensor) -> Tensor:
 
     A row may hold several sequences; positions that follow each other are of one.
     """
+    if positions_BT.dim() == 1:
+        return positions_BT + 1
     is_last_BT = torch.ones_like(positions_BT, dtype=torch.bool)
     is_last_BT[:, :-1] = positions_BT[:, 1:] != positions_BT[:, :-1] + 1
     T = positions_BT.shape[1]

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.errors import BaseModelError
-from tunesmith.model.decoder import Attention, LowRankUpdate
+from tunesmith.model.attention import Attention
+from tunesmith.model.decoder import LowRankUpdate
 
 _INSTALL = (
     'this model family needs transformers. Install it with: pip install "tunesmith[transformers]"'

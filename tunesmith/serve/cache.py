@@ -13,25 +13,43 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tunesmith.model.decoder import AttentionRule, attend, seen
+from tunesmith.model.attention import (
+    Attend,
+    AttentionRule,
+    attend_steadily,
+    attend_stored,
+    seen,
+    steady_length,
+    steady_mask,
+)
 from tunesmith.model.families import DecoderConfig
 
 MIN_LENGTH = 64
 # Storage this many times larger than needed shrinks: one long row must not cost all others.
 WASTEFUL = 4
+# New positions of a row that are attended to together, where their number changes no bits.
+PIECE = 64
 
 
 class SlotCache:
     """Rows of one model. Room is made by `reserve` only; nothing else allocates."""
 
     def __init__(
-        self, config: DecoderConfig, *, dtype: torch.dtype, device: torch.device, max_rows: int
+        self,
+        config: DecoderConfig,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        max_rows: int,
+        attend: Attend = attend_stored,
     ) -> None:
         self.lengths: list[int] = []
         """Positions that each active row holds."""
-        self._config = config
-        self._dtype = dtype
-        self._device = device
+        self.config = config
+        self.dtype = dtype
+        self.device = device
+        self.attend = attend
+        self.is_steady = attend is attend_steadily
         self._max_rows = max_rows
         self._num_rows = 0  # room, used or not
         self._num_positions = 0
@@ -53,19 +71,20 @@ class SlotCache:
         room = self._room_for(num_rows, length, tight)
         if room == (self._num_rows, self._num_positions):
             return
-        shape = (room[0], self._config.num_kv_heads, room[1], self._config.head_dim)
+        heads = self.config.num_kv_heads
+        shape = (room[0] * heads, room[1], self.config.head_dim)
         # Layer by layer, so that the old and the new storage never exist side by side.
-        for layer in range(self._config.num_layers):
+        for layer in range(self.config.num_layers):
             # Zeros: a masked position weighs 0, but 0 times uninitialised memory may be NaN.
             keys, values = (
-                torch.zeros(shape, dtype=self._dtype, device=self._device) for _ in range(2)
+                torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(2)
             )
             if layer == len(self._layers):
                 self._layers.append((keys, values))
                 continue
-            rows, held = len(self.lengths), max(self.lengths, default=0)
+            rows, held = len(self.lengths) * heads, max(self.lengths, default=0)
             for old, new in zip(self._layers[layer], (keys, values), strict=True):
-                new[:rows, :, :held] = old[:rows, :, :held]
+                new[:rows, :held] = old[:rows, :held]
             self._layers[layer] = (keys, values)
         self._num_rows, self._num_positions = room
 
@@ -81,9 +100,10 @@ class SlotCache:
         if source == target:
             return
         self.lengths[target] = length = self.lengths[source]
+        old, new = self._heads(source), self._heads(target)
         for pair in self._layers:
             for kind in pair:
-                kind[target, :, :length] = kind[source, :, :length]
+                kind[new, :length] = kind[old, :length]
 
     def drop_last(self) -> None:
         """Ends the last row. Without rows the storage is given back."""
@@ -92,10 +112,6 @@ class SlotCache:
             self._layers = []
             self._num_rows = self._num_positions = 0
 
-    def view(self, num_new: Sequence[int]) -> RowsView:
-        """For a pass that adds so many positions to each row; 0 leaves a row alone."""
-        return RowsView(self, num_new)
-
     @property
     def position_bytes(self) -> int:
         """Memory of one position of a row."""
@@ -103,29 +119,35 @@ class SlotCache:
 
     def read(self, row: int, start: int, stop: int) -> Tensor:
         """Keys and values of a row's positions, (2 x layers, K, positions, D): a copy."""
-        return torch.stack([kind[row, :, start:stop] for pair in self._layers for kind in pair])
+        heads = self._heads(row)
+        return torch.stack([kind[heads, start:stop] for pair in self._layers for kind in pair])
 
     def write(self, row: int, content: Tensor) -> None:
         """Makes what `read` gave the beginning of an empty row."""
         self.lengths[row] = length = content.shape[2]
         kinds = [kind for pair in self._layers for kind in pair]
         for kind, content_KSD in zip(kinds, content, strict=True):
-            kind[row, :, :length] = content_KSD
+            kind[self._heads(row), :length] = content_KSD
 
     def storage(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values, (rows x K, positions, D) each: a row's heads one after the other."""
         return self._layers[layer]
+
+    def _heads(self, row: int) -> slice:
+        num = self.config.num_kv_heads
+        return slice(row * num, (row + 1) * num)
 
     def _room_for(self, num_rows: int, length: int, tight: bool) -> tuple[int, int]:
         if tight:
-            return num_rows, -(-length // MIN_LENGTH) * MIN_LENGTH
+            return num_rows, _whole(length)
         return (
             _room(self._num_rows, num_rows, self._max_rows),
-            _room(self._num_positions, max(length, MIN_LENGTH), self._config.max_positions),
+            _room(self._num_positions, _whole(length), _whole(self.config.max_positions)),
         )
 
     def _bytes(self, num_rows: int, num_positions: int) -> int:
-        c = self._config
-        per_position = 2 * c.num_layers * c.num_kv_heads * c.head_dim * self._dtype.itemsize
+        c = self.config
+        per_position = 2 * c.num_layers * c.num_kv_heads * c.head_dim * self.dtype.itemsize
         return num_rows * num_positions * per_position
 
 
@@ -134,13 +156,13 @@ class RowsView:
 
     The pass computes N positions: those that are new in each row, in the order of the rows. Rows
     with one new position are attended to together where they are neighbours, others by themselves,
-    so that a piece of a prompt is computed as it would be alone.
+    so that a piece of a prompt is computed as it would be alone. A single position is computed
+    twice: the bits of a product of one row are others than those of several.
     """
 
     def __init__(self, cache: SlotCache, num_new: Sequence[int]) -> None:
         self._cache = cache
         self._num_new = num_new
-        device = cache._device
         self.lasts: list[int] = []
         """Which of the N is the last of each row that has new ones."""
         self._parts: list[_Part] = []
@@ -151,18 +173,26 @@ class RowsView:
                 held = cache.lengths[row]
                 positions.extend(range(held, held + num_new[row]))
                 self.lasts.append(len(positions) - 1)
-            self._parts.append(_Part(cache, rows, slice(first, len(positions)), device))
-        positions_N = torch.tensor(positions, device=device)
+            self._parts.append(_Part(cache, rows, slice(first, len(positions))))
+        num = len(positions)
+        positions_N = torch.tensor(positions * (2 if num == 1 else 1), device=cache.device)
         # A single text as a row of its own: there its length shows (see `Rotation`).
-        is_single = len(self.lasts) == 1
-        self.positions_BT = positions_N[None] if is_single else positions_N[:, None]
+        self.positions = positions_N[None] if len(self.lasts) == 1 < num else positions_N
+        """(N,), or (1, N) of a single text; what the decoder is given and gives has this shape."""
 
     def __call__(
         self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
     ) -> Tensor:
-        q_NHD, k_NKD, v_NKD = (x.flatten(0, 1) for x in (q_BTHD, k_BTKD, v_BTKD))
-        out = [part.attend(layer, q_NHD, k_NKD, v_NKD, rule) for part in self._parts]
-        return (out[0] if len(out) == 1 else torch.cat(out)).view(q_BTHD.shape)
+        q, k, v = q_BTHD, k_BTKD, v_BTKD
+        if q.dim() == 4:
+            return self(layer, q[0], k[0], v[0], rule)[None]
+        if len(self._parts) == 1 and len(q) == len(self._parts[0]):
+            return self._parts[0](layer, q, k, v, rule)
+        out = [
+            part(layer, q[part.places], k[part.places], v[part.places], rule)
+            for part in self._parts
+        ]
+        return torch.cat(out) if len(out) > 1 else out[0].expand(q.shape)
 
     def advance(self) -> None:
         """Counts the new positions as held, once the pass has been computed."""
@@ -173,50 +203,78 @@ class RowsView:
 class _Part:
     """Neighbouring rows with one new position each, or one row with any number."""
 
-    def __init__(self, cache: SlotCache, rows: range, places: slice, device: torch.device) -> None:
+    def __init__(self, cache: SlotCache, rows: range, places: slice) -> None:
+        self.places = places
         self._cache = cache
-        self._rows = slice(rows.start, rows.stop)
-        self._places = places
-        self._shape = len(rows), (places.stop - places.start) // len(rows)
-        held = cache.lengths[self._rows]
-        self._held = held[0]
-        self._is_uniform = len(set(held)) == 1
-        self._is_plain = held == [0]
-        self._num_attended = max(held) + self._shape[1]
-        held_B1 = torch.tensor(held, device=device)[:, None]
-        self._positions_BT = held_B1 + torch.arange(self._shape[1], device=device)
-        self._rows_B = torch.arange(rows.start, rows.stop, device=device)
-        self._masks: dict[AttentionRule, Tensor] = {}
-
-    def attend(
-        self, layer: int, q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor, rule: AttentionRule
-    ) -> Tensor:
-        """What the part's positions read, (positions, H, D)."""
-        q_BTHD, k_BTKD, v_BTKD = (
-            x[self._places].view(*self._shape, *x.shape[1:]) for x in (q_NHD, k_NKD, v_NKD)
+        self._num_rows, self._held = len(rows), cache.lengths[rows.start : rows.stop]
+        self._num_new = T = len(self) // len(rows)
+        num = cache.config.num_kv_heads
+        self._heads = slice(rows.start * num, rows.stop * num)
+        # Of many new positions each sees few beyond those before: by pieces that is not computed.
+        size = PIECE if cache.is_steady else T
+        self._pieces = [range(start, min(start + size, T)) for start in range(0, T, size)]
+        self._masks: dict[tuple[AttentionRule, int], Tensor | None] = {}
+        heads = [[*range(row * num, row * num + num)] for row in rows for _ in range(T)]
+        at = [[held + new] for held in self._held for new in range(T)]
+        self._stored_at = (
+            torch.tensor(heads, device=cache.device),
+            torch.tensor(at, device=cache.device),
         )
-        keys, values = self._cache.storage(layer)
-        for storage, new in ((keys, k_BTKD), (values, v_BTKD)):
-            if self._is_uniform:
-                storage[self._rows, :, self._held : self._num_attended] = new.transpose(1, 2)
-            else:
-                storage[self._rows_B, :, self._positions_BT[:, 0]] = new[:, 0]
-        held = slice(0, self._num_attended)
-        k_BKSD, v_BKSD = keys[self._rows, :, held], values[self._rows, :, held]
-        return attend(q_BTHD, k_BKSD, v_BKSD, self._mask(rule), rule).flatten(0, 1)
 
-    def _mask(self, rule: AttentionRule) -> Tensor | None:
+    def __len__(self) -> int:
+        return len(range(self.places.stop)[self.places])
+
+    def __call__(
+        self, layer: int, q_PHD: Tensor, k_PKD: Tensor, v_PKD: Tensor, rule: AttentionRule
+    ) -> Tensor:
+        """What the part's positions read, (P, H, D)."""
+        keys, values = self._cache.storage(layer)
+        keys.index_put_(self._stored_at, k_PKD)
+        values.index_put_(self._stored_at, v_PKD)
+        if len(self._pieces) == 1:
+            return self._read(q_PHD, keys, values, self._pieces[0], rule)
+        out = [
+            self._read(q_PHD[piece.start : piece.stop], keys, values, piece, rule)
+            for piece in self._pieces
+        ]
+        return torch.cat(out)
+
+    def _read(
+        self, q_PHD: Tensor, keys: Tensor, values: Tensor, piece: range, rule: AttentionRule
+    ) -> Tensor:
+        """What a piece of the new positions reads."""
+        num_attended = self._num_attended(piece)
+        k_NSD, v_NSD = keys[self._heads, :num_attended], values[self._heads, :num_attended]
+        mask = self._mask(rule, piece)
+        return self._cache.attend(q_PHD, k_NSD, v_NSD, mask, rule, self._num_rows)
+
+    def _num_attended(self, piece: range) -> int:
+        num_attended = max(self._held) + piece.stop
+        return steady_length(num_attended) if self._cache.is_steady else num_attended
+
+    def _mask(self, rule: AttentionRule, piece: range) -> Tensor | None:
+        key = rule, piece.start
+        if key not in self._masks:
+            self._masks[key] = self._new_mask(rule, piece)
+        return self._masks[key]
+
+    def _new_mask(self, rule: AttentionRule, piece: range) -> Tensor | None:
         """None where all that is stored is seen, or causal attention is all there is."""
-        everything = self._is_plain or (self._is_uniform and self._shape[1] == 1)
-        if everything and (rule.window is None or rule.window >= self._num_attended):
+        num_attended = self._num_attended(piece)
+        is_plain = self._held == [0] and not self._cache.is_steady
+        is_uniform = self._num_new == 1 and set(self._held) == {num_attended - 1}
+        if (is_plain or is_uniform) and (rule.window is None or rule.window >= num_attended):
             return None
-        if rule not in self._masks:
-            mask = seen(self._positions_BT, self._num_attended, rule)
-            if rule.softcap is None:
-                # What is added to the scores: attention would make it anew in each layer.
-                mask = torch.where(mask, 0.0, -torch.inf).to(self._cache._dtype)
-            self._masks[rule] = mask
-        return self._masks[rule]
+        device = self._cache.device
+        positions_BT = torch.tensor([[held + new for new in piece] for held in self._held])
+        mask = seen(positions_BT.to(device), num_attended, rule)
+        if self._cache.is_steady:
+            num_heads, num_kv_heads = self._cache.config.num_heads, self._cache.config.num_kv_heads
+            return steady_mask(mask, num_kv_heads, num_heads // num_kv_heads)
+        if rule.softcap is not None:
+            return mask
+        # What is added to the scores: attention would make it anew in each layer.
+        return torch.where(mask, 0.0, -torch.inf).to(self._cache.dtype)
 
 
 def _neighbours(num_new: Sequence[int]) -> list[range]:
@@ -228,6 +286,10 @@ def _neighbours(num_new: Sequence[int]) -> list[range]:
         elif number:
             parts.append(range(row, row + 1))
     return parts
+
+
+def _whole(length: int) -> int:
+    return max(-(-length // MIN_LENGTH), 1) * MIN_LENGTH
 
 
 def _room(current: int, needed: int, most: int) -> int:

@@ -16,9 +16,9 @@ from torch import Tensor
 from tunesmith.model.decoder import Decoder, LowRankUpdate
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter, AdapterBatch
+from tunesmith.model.stack import AdapterStack, stackable
 from tunesmith.model.transformers_path import TransformersModel
-from tunesmith.serve.cache import SlotCache
-from tunesmith.serve.stack import AdapterStack, stackable
+from tunesmith.serve.cache import RowsView, SlotCache
 
 # Below so many multiplications a pass of one thread is faster than one of several that have to
 # meet after every layer (nano: 2-3 times faster on a machine that is busy training).
@@ -81,62 +81,50 @@ def rows_of(model: CausalModel, max_rows: int, num_threads: int = 1) -> Rows:
     return SequentialRows(model)
 
 
-class BatchedRows:
+class BatchedRows(SlotCache):
     def __init__(self, model: Decoder, max_rows: int, num_threads: int = 1) -> None:
+        super().__init__(
+            model.config,
+            dtype=model.dtype,
+            device=model.device,
+            max_rows=max_rows,
+            attend=model.attend,
+        )
         self._model = model
         self._num_threads = num_threads
         self._stack = AdapterStack([])
         self._num_weights = model.num_bytes // model.dtype.itemsize
-        self._cache = SlotCache(
-            model.config, dtype=model.dtype, device=model.device, max_rows=max_rows
-        )
-        self.bytes_for = self._cache.bytes_for
-        self.reserve = self._cache.reserve
-        self.add = self._cache.add
-        self.move = self._cache.move
-        self.drop_last = self._cache.drop_last
-        self.read = self._cache.read
-        self.write = self._cache.write
-
-    @property
-    def lengths(self) -> list[int]:
-        return self._cache.lengths
-
-    @property
-    def num_bytes(self) -> int:
-        return self._cache.num_bytes
-
-    @property
-    def position_bytes(self) -> int:
-        return self._cache.position_bytes
 
     def run(self, ids: Sequence[Sequence[int]], adapters: Sequence[Adapter | None]) -> Tensor:
         new = [(row, adapter) for row, adapter in zip(ids, adapters, strict=True) if row]
         ids_N = [token for row, _ in new for token in row]
         small = self._num_weights * len(ids_N) < ONE_THREAD
         torch.set_num_threads(1 if small else self._num_threads)
-        view = self._cache.view([len(row) for row in ids])
-        positions_BT = view.positions_BT
-        lora = self._update([adapter for row, adapter in new for _ in row], positions_BT)
-        hidden_BTE = self._model.hidden(
-            torch.tensor(ids_N, device=self._model.device).view(positions_BT.shape),
-            positions_BT=positions_BT,
+        view = RowsView(self, [len(row) for row in ids])
+        lora = self._update([adapter for row, adapter in new for _ in row], view.positions)
+        new_N = torch.tensor(ids_N, device=self._model.device)
+        hidden = self._model.hidden(
+            new_N.expand(view.positions.shape),
+            positions_BT=view.positions,
             attention=view,
             lora=lora,
         )
         view.advance()
-        return self._model.logits(hidden_BTE.flatten(0, 1)[view.lasts]).float()
+        lasts = view.lasts if len(view.lasts) > 1 else 2 * view.lasts
+        scores_BV = self._model.logits(hidden.flatten(0, -2)[lasts])
+        return scores_BV[: len(view.lasts)].float()
 
-    def _update(self, adapters: list[Adapter | None], positions_BT: Tensor) -> LowRankUpdate | None:
+    def _update(self, adapters: list[Adapter | None], positions: Tensor) -> LowRankUpdate | None:
         """What the adapters of each position make of a pass."""
-        if len(positions_BT) == 1:
+        if positions.dim() == 2:
             return AdapterBatch.of(adapters[:1])
-        if not stackable(adapters):
+        adapters = adapters * (len(positions) // len(adapters))
+        # In the order of the rows, each once.
+        different = list(dict.fromkeys(adapter for adapter in adapters if adapter is not None))
+        if not different or not stackable(different, len(adapters)):
             return AdapterBatch.of(adapters)
-        if not self._stack.holds(adapters):
-            # In the order of the rows, each once.
-            different = dict.fromkeys(adapter for adapter in adapters if adapter is not None)
-            self._stack = AdapterStack(list(different))
+        if not self._stack.suits(different):
+            self._stack = AdapterStack(different)
         return self._stack.rows(adapters)
 
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from tunesmith.errors import JobError
-from tunesmith.model.decoder import Attention, AttentionRule, LowRankUpdate, causal
+from tunesmith.model.attention import Attention, AttentionRule, causal
+from tunesmith.model.decoder import LowRankUpdate
 from tunesmith.model.load import CausalModel
 from tunesmith.train.batches import MicroBatch
 

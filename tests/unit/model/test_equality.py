@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tests.tiny_transformers import OURS, build
-from tunesmith.model.decoder import AttentionRule, attend, seen
+from tunesmith.model.attention import AttentionRule, attend, seen
 from tunesmith.model.load import load_model
 
 Saved = Callable[[str], tuple[Path, Any]]

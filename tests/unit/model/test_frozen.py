@@ -25,7 +25,7 @@ SHAPES = {
 
 @pytest.fixture(autouse=True)
 def small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frozen, "WORTHWHILE", 10_000)
+    monkeypatch.setattr(frozen, "WORTHWHILE", dict.fromkeys(frozen.WORTHWHILE, 10_000))
 
 
 def logits(model: CausalModel, lora: AdapterBatch | None = None) -> torch.Tensor:

@@ -61,8 +61,11 @@ def test_the_norm(trained: bool, dtype: torch.dtype, limit: float) -> None:
 def test_the_rotation() -> None:
     (x,) = leaves((2, 5, 3, 8))
     angle = torch.arange(5, dtype=torch.float64)[None, :, None, None] * torch.rand(4).double()
-    cos, sin = (torch.cat((part, part), -1) for part in (angle.cos(), angle.sin()))
-    assert_same(lambda x: turn(x, cos, sin), lambda x: plain_turn(x, cos, sin), [x], 1e-12)
+    cos, sin = torch.cat((angle.cos(), angle.cos()), -1), torch.cat((angle.sin(), angle.sin()), -1)
+    signed = torch.cat((-angle.sin(), angle.sin()), -1)
+    assert_same(lambda x: turn(x, cos, signed), lambda x: plain_turn(x, cos, sin), [x], 1e-12)
+    with torch.no_grad():
+        assert torch.allclose(turn(x, cos, signed), plain_turn(x, cos, sin))
 
 
 @pytest.mark.parametrize("first_layer", [True, False])

@@ -125,7 +125,7 @@ def test_more_choices_than_fit_at_once(base: Path) -> None:
 
 def test_choices_give_way_when_memory_is_short_and_lose_nothing(base: Path) -> None:
     position = 2 * TINY.num_layers * TINY.num_kv_heads * TINY.head_dim * 4
-    model_bytes = 427_264
+    model_bytes = 558_336
     requests = [greedy(base, "hi " * k, 90, n=2) for k in (3, 5, 8)]
     budget = model_bytes + 2 * 192 * position
     with running_engine(memory_bytes=budget) as harness:
@@ -139,7 +139,7 @@ def test_choices_give_way_when_memory_is_short_and_lose_nothing(base: Path) -> N
 
 
 def test_a_prompt_that_can_never_fit_is_refused(base: Path) -> None:
-    with running_engine(memory_bytes=470_000) as harness:
+    with running_engine(memory_bytes=601_072) as harness:
         answer = harness.ask(greedy(base, [20] * 200, 5))
         assert isinstance(answer.end, EngineError)
         assert "memory" in answer.end.message

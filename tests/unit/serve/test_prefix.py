@@ -150,7 +150,7 @@ def test_adapters_and_tenants_have_their_own(base: Path, tmp_path: Path) -> None
 
 
 def test_what_is_kept_makes_way_for_what_runs(base: Path) -> None:
-    model_bytes = 427_264
+    model_bytes = 558_336
     budget = model_bytes + 600 * position_bytes()
     with running_engine(memory_bytes=budget) as harness:
         for start in range(12):

@@ -14,7 +14,7 @@ from tunesmith.errors import AdapterError, BaseModelError, TunesmithError
 from tunesmith.serve.protocol import AdapterRef, Overloaded
 from tunesmith.serve.residents import Lease, Residents
 
-BASE_BYTES = 427_264
+BASE_BYTES = 558_336
 ROOMY = 1 << 30
 
 

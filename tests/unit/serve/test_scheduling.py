@@ -109,7 +109,7 @@ def test_whatever_happens_around_it_an_answer_is_the_same(
     rng = random.Random(seed)
     prompts = [[rng.randrange(10, 500) for _ in range(size)] for size in (1, 5, 40, 60, 200)]
     asked: list[tuple[GenRequest, Ticket, str]] = []
-    with running_engine(max_batch=5, memory_bytes=427_264 + 130_000 + 4 * 256 * 512) as harness:
+    with running_engine(max_batch=5, memory_bytes=558_336 + 130_000 + 4 * 256 * 512) as harness:
         for _ in range(50):
             fate = rng.choice(["finish", "finish", "cancel", "stop", "deadline"])
             prompt = rng.choice(prompts)

@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.trainer_job import events_of, make_job, metrics_of, result_of, tiny_base
 from tunesmith.data.render import Example
 from tunesmith.errors import JobError
-from tunesmith.model.decoder import AttentionRule, causal
+from tunesmith.model.attention import AttentionRule, causal
 from tunesmith.model.load import CausalModel, load_model
 from tunesmith.train import attention
 from tunesmith.train.attention import SplitAttention, VarlenAttention, choose, hidden, keeps_apart

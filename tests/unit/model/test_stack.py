@@ -9,7 +9,7 @@ from tests.tiny_base import TINY
 from tunesmith.model.decoder import PlainLinears
 from tunesmith.model.lora import Adapter, AdapterBatch, LoraSpec
 from tunesmith.model.shapes import init_weights, linear_shapes
-from tunesmith.serve.stack import MAX_ROWS, AdapterStack, stackable
+from tunesmith.model.stack import MAX_RANKS, MAX_ROWS, AdapterStack, stackable
 
 LINEARS = linear_shapes(TINY)
 WEIGHTS = init_weights(TINY, 0)
@@ -32,8 +32,7 @@ def test_rows_get_their_own_adapter(dtype: torch.dtype) -> None:
     stack = AdapterStack([one, two, three])
     products = PlainLinears({name: tensor.to(dtype) for name, tensor in WEIGHTS.items()})
     for rows in ([one, None, two, three, two], [two], [None, three, one]):
-        assert stack.holds(rows)
-        x = torch.randn(len(rows), 1, TINY.hidden_size, generator=torch.Generator().manual_seed(0))
+        x = torch.randn(len(rows), TINY.hidden_size, generator=torch.Generator().manual_seed(0))
         x = x.to(dtype)
         got = stack.rows(rows).adapt(QKV, x, products)
         expected = AdapterBatch(rows).adapt(QKV, x, products)
@@ -44,13 +43,19 @@ def test_rows_get_their_own_adapter(dtype: torch.dtype) -> None:
             plain = [output[row] for output in products(QKV, x)]
             changed = [not torch.equal(a[row], b) for a, b in zip(got, plain, strict=True)]
             assert changed == [each is not None, each not in (None, three), each is not None]
-    assert not stack.holds([adapter(4, 4)])
 
 
-def test_stacking_is_for_few_rows_of_several_plain_adapters() -> None:
+def test_a_stack_suits_those_it_is_made_of_and_not_far_fewer() -> None:
+    made_of = [adapter(seed, 4) for seed in range(5)]
+    stack = AdapterStack(made_of)
+    assert stack.suits(made_of) and stack.suits(made_of[:3])
+    assert not stack.suits(made_of[:2]) and not stack.suits([*made_of, adapter(9, 4)])
+
+
+def test_stacking_is_for_few_rows_and_short_sums_of_plain_adapters() -> None:
     one, two = adapter(1, 4), adapter(2, 4)
-    assert stackable([one, two, None])
-    assert not stackable([one, one, None])
-    assert not stackable([one, two] * MAX_ROWS)
+    assert stackable([one, two], MAX_ROWS) and stackable([one], 1)
+    assert not stackable([one, two], MAX_ROWS + 1)
+    assert not stackable([one, adapter(3, MAX_RANKS)], 2)
     dora = Adapter.create(LINEARS, LoraSpec(4, 8.0, dora=True), 1, WEIGHTS)
-    assert not stackable([one, dora])
+    assert not stackable([one, dora], 2)
