@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--streams", type=int, nargs="*", default=[8, 32])
+    parser.add_argument("--adapters", type=int, nargs="*", default=[0, NUM_ADAPTERS])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     tell("machine", load=os.getloadavg()[0], cores=os.cpu_count(), threads=options.threads)
@@ -122,7 +123,7 @@ def main() -> None:
         ]
         size = num_weights(model), model.dtype.itemsize
         del model
-        for num_adapters in (0, NUM_ADAPTERS):
+        for num_adapters in options.adapters:
             commands = engines(options, base, adapters if num_adapters else [], scratch)
             with started(commands, scratch) as peers:
                 for num_streams in options.streams:
