@@ -75,7 +75,7 @@ def warm_server() -> Iterator[WarmServer]:
         server.close()
 
 
-def wait(process: Process, timeout_s: float = 60.0) -> None:
+def wait(process: Process, timeout_s: float = 240.0) -> None:
     deadline = time.monotonic() + timeout_s
     while is_alive(process):
         assert time.monotonic() < deadline, "the trainer does not end"

@@ -160,7 +160,7 @@ def error_of(status: int, body: bytes) -> TunesmithError:
     if status in (429, 503):
         return Overloaded(text)
     if status >= 500:
-        return Gone("vLLM has ended. Try again soon.") if DEAD in message else EngineError(text)
+        return Gone(f"{text} Try again soon.") if DEAD in message else EngineError(text)
     return InvalidGrammar(message) if "grammar" in message.lower() else InvalidRequest(text)
 
 
