@@ -116,6 +116,10 @@ class World:
         """The smallest that any process says."""
         return number if self.size == 1 else min(self._all(number))
 
+    def most(self, number: int) -> int:
+        """The largest that any process says."""
+        return -self.least(-number)
+
     def is_same(self, digest: bytes) -> bool:
         """Whether all processes have what the first has; all get the same answer."""
         if self.size == 1:

@@ -16,6 +16,7 @@ from tunesmith.model.lora import Adapter
 from tunesmith.train.batches import Corpus
 from tunesmith.train.full import FullWeights
 from tunesmith.train.objective import Means, Objective, Preference
+from tunesmith.train.sharded import here
 
 
 def check_stops(corpus: Corpus, stop_ids: Set[int]) -> None:
@@ -49,7 +50,7 @@ def check_gradients(trained: Adapter | FullWeights) -> None:
     is_full = isinstance(trained, FullWeights)
     matrices = trained.matrices if isinstance(trained, FullWeights) else trained.b
     for name, matrix in matrices.items():
-        if matrix.grad is None or not bool(matrix.grad.any()):
+        if matrix.grad is None or not bool(here(matrix.grad).any()):
             raise JobError(
                 f"{name if is_full else f'The adapter of {name}'} gets no gradient: training would "
                 "change nothing there. "

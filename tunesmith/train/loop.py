@@ -8,7 +8,7 @@ generation (a job of its own).
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -58,12 +58,10 @@ def train(job: Job) -> Result:
             tell_if_rising(job, epoch)
         if epoch and epoch >= first_servable:
             save(job, run, servable=True)
-            if job.world.is_first:
-                take_samples(job, run, step, epoch)
+            take_samples(job, run, step, epoch)
         elif is_save_due(job, run):
             save(job, run, servable=False)
-    if job.world.is_first:
-        report_answer(job, run)
+    report_answer(job, run)
     result = replace(job.result("succeeded"), took=tell_what_it_took(job, run))
     tell_best(job, result.checkpoints)
     return result
@@ -141,22 +139,29 @@ def save(job: Job, run: Run, *, servable: bool) -> None:
     began_s = time.monotonic()
     standing = Standing(step, run.order.epoch_ended_by(step), servable, dict(run.metrics))
     moments = run.optimizer.state()
+    weights = run.trained.whole() if isinstance(run.trained, FullWeights) else {}
     if job.world.is_first:
         job.journal.sync()
         run.row_losses.save()
-        write = partial(write_checkpoint, job, run, moments)
+        write = partial(write_checkpoint, job, run, moments, weights)
         despite_full_disk(lambda: job.checkpoints.save(standing, write))
         job.checkpoints.prune(max(1, job.spec.keep_checkpoints))
     run.saved, run.saved_at_s = standing, time.monotonic()
     run.save_s = run.saved_at_s - began_s
 
 
-def write_checkpoint(job: Job, run: Run, moments: dict[str, Tensor], directory: Path) -> None:
+def write_checkpoint(
+    job: Job,
+    run: Run,
+    moments: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    directory: Path,
+) -> None:
     """What is served, an adapter's two files or a whole model, and what a resume needs beside."""
     base = job.spec.base
     save_file({name: each.cpu() for name, each in moments.items()}, directory / OPTIMIZER_FILE)
     if isinstance(run.trained, FullWeights):
-        run.trained.save(directory, base.path, run.renderer.stop_ids)
+        run.trained.save(directory, base.path, run.renderer.stop_ids, weights)
     else:
         transposed = getattr(run.model, "transposed", False)
         run.trained.save(directory, base.name, transposed=transposed)
@@ -190,7 +195,11 @@ def tell_what_it_took(job: Job, run: Run) -> dict[str, float]:
 
 def report_answer(job: Job, run: Run) -> None:
     """Says whether the tuned model answers a training prompt and stops."""
-    seen = smoke(run.model, run.trained, run.train, run.renderer.stop_ids)
+    lora = run.trained.to(run.model.dtype)
+    with run.forward.alone() as has_to_act:
+        if not has_to_act:
+            return
+        seen = smoke(run.model, lora, run.train, run.renderer.stop_ids)
     if seen.stops:
         text = f"answers a training prompt and stops ({seen.num_tokens} tokens)"
         job.journal.message("smoke", f"Smoke test: the tuned model {text}")
