@@ -10,13 +10,13 @@ from collections.abc import Sequence, Set
 from typing import Any
 
 from tunesmith.errors import JobError
+from tunesmith.group.sharded import here
 from tunesmith.model.adapter_files import targeted
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
 from tunesmith.train.batches import Corpus
 from tunesmith.train.full import FullWeights
 from tunesmith.train.objective import Means, Objective, Preference
-from tunesmith.train.sharded import here
 
 
 def check_stops(corpus: Corpus, stop_ids: Set[int]) -> None:

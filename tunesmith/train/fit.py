@@ -11,6 +11,7 @@ import torch
 
 from tunesmith.bases import BaseInfo
 from tunesmith.errors import JobError
+from tunesmith.group.sharded import layer_of
 from tunesmith.model.families import decoder_config
 from tunesmith.model.load import read_config
 from tunesmith.model.memory import available_bytes
@@ -18,7 +19,6 @@ from tunesmith.model.nf4_files import is_nf4
 from tunesmith.model.shapes import weight_shapes
 from tunesmith.train.job import Job
 from tunesmith.train.plan import Plan
-from tunesmith.train.sharded import layer_of
 
 # A base that takes more of the free memory leaves too little for activations.
 BASE_SHARE = 2 / 3
@@ -71,7 +71,7 @@ def weigh(base: BaseInfo, plan: Plan, free_bytes: int) -> tuple[bool, str | None
     there = f"{free_bytes / 1e9:.1f} GB are free"
     if num > 1 and not base.slow:
         spread = spread_bytes(Sizes.of(config), plan.torch_dtype, is_full, num)
-        if spread <= free_bytes:
+        if spread < needed and spread <= free_bytes:
             return True, (
                 f"{_wants(base, plan, needed)}, and {there} to each of {num} processes: its layers "
                 f"are spread over them, {spread / 1e9:.1f} GB each, and fetched when they compute, "

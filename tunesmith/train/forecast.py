@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
+from tunesmith.group.sharded import here
 from tunesmith.model.memory import available_bytes, peak_bytes
 from tunesmith.train import loss
 from tunesmith.train.batches import Corpus, Order, one_sequence
 from tunesmith.train.full import FullWeights
 from tunesmith.train.plan import Plan
-from tunesmith.train.sharded import here
 from tunesmith.train.step import Forward, Trained
 
 PROBE_TOKENS = 32

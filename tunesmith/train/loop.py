@@ -1,8 +1,7 @@
 """Tuning by any method: the recipe, read from top to bottom (objective.py says what is lowered).
 
-Left out on purpose: loader workers (rows are rendered once, in memory), gradient checkpointing
-(without it LoRA is a third cheaper; micro-batches shrink instead), early stopping, evaluation by
-generation (a job of its own).
+Left out on purpose: loader workers (rows are rendered once, in memory), early stopping, evaluation
+by generation (a job of its own).
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tunesmith.group.watch import Request
 from tunesmith.jobdir.checkpoints import OPTIMIZER_FILE, Standing
 from tunesmith.jobdir.outcome import Result
 from tunesmith.train.advice import tell_best, tell_if_rising
@@ -30,7 +30,6 @@ from tunesmith.train.shortage import despite_full_disk, within_memory
 from tunesmith.train.smoke import smoke
 from tunesmith.train.start import Run, prepare
 from tunesmith.train.step import accumulate, evaluate, seed_step
-from tunesmith.train.watch import Request
 
 VALIDATE_EVERY = 10
 
@@ -71,15 +70,7 @@ def learn(job: Job, run: Run, step: int) -> None:
     """One optimizer step; leaves its figures in the run."""
     rows = run.order.rows(step)
     began_s = time.monotonic()
-
-    def forwards_and_backwards(max_tokens: int) -> Means:
-        if run.plan.lora_dropout:
-            # Of several processes each drops other positions.
-            seed_step(job.spec.seed, step * job.world.size + job.world.rank)
-        return accumulate(run.forward, run.trained, run.optimizer, run.objective, rows, max_tokens)
-
-    longest = longest_unit(run.objective, rows)
-    means = within_memory(job, run, longest, forwards_and_backwards)
+    means = form_gradient(job, run, rows, step)
     check_finite(means, step, run.plan.total_steps)
     if step == 1:
         check_gradients(run.trained)
@@ -91,6 +82,18 @@ def learn(job: Job, run: Run, step: int) -> None:
     job.progress.step = step
     job.progress.trained_tokens += run.train.num_tokens(rows)
     run.time_step(time.monotonic() - began_s)
+
+
+def form_gradient(job: Job, run: Run, rows: Sequence[int], step: int) -> Means:
+    """Leaves the gradient of the rows in the optimizer."""
+
+    def forwards_and_backwards(max_tokens: int) -> Means:
+        if run.plan.lora_dropout:
+            # Of several processes each drops other positions.
+            seed_step(job.spec.seed, step * job.world.size + job.world.rank)
+        return accumulate(run.forward, run.trained, run.optimizer, run.objective, rows, max_tokens)
+
+    return within_memory(job, run, longest_unit(run.objective, rows), forwards_and_backwards)
 
 
 def validate(job: Job, run: Run, step: int, epoch: int | None) -> None:
@@ -173,14 +176,7 @@ def rehearse(job: Job, run: Run) -> None:
     On a CPU there is nothing to rehearse: the system ends a process that takes too much.
     """
     if run.plan.device == "cuda" and job.progress.step == 0:
-        rows = run.train.longest_rows(run.plan.batch_size)
-
-        def forwards_and_backwards(max_tokens: int) -> Means:
-            return accumulate(
-                run.forward, run.trained, run.optimizer, run.objective, rows, max_tokens
-            )
-
-        within_memory(job, run, longest_unit(run.objective, rows), forwards_and_backwards)
+        form_gradient(job, run, run.train.longest_rows(run.plan.batch_size), step=0)
 
 
 def tell_what_it_took(job: Job, run: Run) -> dict[str, float]:

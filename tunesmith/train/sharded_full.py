@@ -11,11 +11,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from tunesmith.group.sharded import Layers, assembled, here, kept_names, layer_of
 from tunesmith.group.world import World
 from tunesmith.model.decoder import Decoder
 from tunesmith.train.full import FullWeights
 from tunesmith.train.optimizer import MAX_NORM, AdamW, aligned
-from tunesmith.train.sharded import Layers, assembled, here, kept_names, layer_of
 
 
 class ShardedFullWeights(FullWeights):

@@ -14,6 +14,7 @@ from tunesmith.bases import BaseInfo
 from tunesmith.data.check import Dataset
 from tunesmith.data.render import Renderer
 from tunesmith.errors import JobError
+from tunesmith.group.sharded import spread
 from tunesmith.group.world import World
 from tunesmith.ids import SystemClock
 from tunesmith.jobdir.checkpoints import OPTIMIZER_FILE, Checkpoint, Standing
@@ -42,7 +43,6 @@ from tunesmith.train.objective import Objective
 from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import Plan, decide
 from tunesmith.train.rows import rendered
-from tunesmith.train.sharded import spread
 from tunesmith.train.sharded_full import ShardedFullWeights
 from tunesmith.train.step import Forward, Trained
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from tunesmith.group.sharded import ShardedDecoder
 from tunesmith.group.world import ALONE, World
 from tunesmith.model.decoder import Decoder, LowRankUpdate
 from tunesmith.model.load import CausalModel
@@ -23,7 +24,6 @@ from tunesmith.train.batches import MicroBatch, longest_first, micro_batches, on
 from tunesmith.train.full import FullWeights
 from tunesmith.train.objective import Means, Objective, Sums
 from tunesmith.train.optimizer import AdamW
-from tunesmith.train.sharded import ShardedDecoder
 
 # What a job changes: an adapter beside the frozen weights, or the weights.
 Trained = Adapter | FullWeights
