@@ -17,6 +17,7 @@ from tunesmith.model.lora import Adapter
 from tunesmith.train import attention, full
 from tunesmith.train.batches import Corpus
 from tunesmith.train.forecast import operations, product_rate
+from tunesmith.train.full import FullWeights
 from tunesmith.train.objective import Supervised
 from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import MAX_MICRO_TOKENS
@@ -80,7 +81,7 @@ def main() -> None:
 def build(base: Path, adapter: Path | None, dtype: torch.dtype) -> tuple[Forward, Trained, AdamW]:
     """LoRA from a saved adapter, or every weight."""
     if adapter is None:
-        weights = full.fresh(base, dtype, "cpu", None)
+        weights = FullWeights(full.fresh(base, torch.float32, "cpu", None), dtype)
         kind, _ = attention.choose(weights.model)
         return Forward(weights.model, kind, weights.head_gradient), weights, weights.optimizer
     model = load_model(base, dtype=dtype)

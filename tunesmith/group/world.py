@@ -2,9 +2,10 @@
 
 Every process reads the same files and takes every W-th unit of a step's one order; gradient and
 figures are then added up. The first process alone decides (stop, save, fence) and alone writes, so
-whatever ends it ends the job, and the others never leave a trace. What DistributedDataParallel and
-FSDP2 would bring is left out on purpose: gradients lie in one vector, so adding them up is one call
-whose order never changes, where buckets would follow the order in which they got ready.
+whatever ends it ends the job, and the others never leave a trace. What DistributedDataParallel
+would bring is left out on purpose: gradients lie in one vector, so adding them up is one call whose
+order never changes, where buckets would follow the order in which they got ready. For a model that
+does not fit beside each process there is FSDP2, see sharded.py.
 
 A world of one costs nothing and never imports torch.distributed. Tensors on a CPU go through gloo,
 those on GPUs through NCCL. What is decided goes through gloo, which notices at once that another
@@ -115,6 +116,10 @@ class World:
     def least(self, number: int) -> int:
         """The smallest that any process says."""
         return number if self.size == 1 else min(self._all(number))
+
+    def most(self, number: int) -> int:
+        """The largest that any process says."""
+        return -self.least(-number)
 
     def is_same(self, digest: bytes) -> bool:
         """Whether all processes have what the first has; all get the same answer."""

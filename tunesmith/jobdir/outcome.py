@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tunesmith.errors import BaseModelError, DataError, JobError, TunesmithError
 from tunesmith.jobdir.flags import FlaggedRow
 from tunesmith.jobdir.layout import SCHEMA
 
@@ -20,6 +21,16 @@ class Failure:
     message: str
     param: str | None = None
     line: int | None = None
+
+    @classmethod
+    def of(cls, error: TunesmithError) -> Failure:
+        """An error that no retry would change."""
+        if isinstance(error, DataError):
+            return cls(error.code, error.message, error.param, error.line)
+        if isinstance(error, JobError):
+            return cls(error.code, error.message, error.param)
+        code = "invalid_base_model" if isinstance(error, BaseModelError) else "invalid_adapter"
+        return cls(code, error.message, "model")
 
 
 @dataclass(frozen=True)

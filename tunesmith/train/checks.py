@@ -10,6 +10,7 @@ from collections.abc import Sequence, Set
 from typing import Any
 
 from tunesmith.errors import JobError
+from tunesmith.group.sharded import here
 from tunesmith.model.adapter_files import targeted
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
@@ -49,7 +50,7 @@ def check_gradients(trained: Adapter | FullWeights) -> None:
     is_full = isinstance(trained, FullWeights)
     matrices = trained.matrices if isinstance(trained, FullWeights) else trained.b
     for name, matrix in matrices.items():
-        if matrix.grad is None or not bool(matrix.grad.any()):
+        if matrix.grad is None or not bool(here(matrix.grad).any()):
             raise JobError(
                 f"{name if is_full else f'The adapter of {name}'} gets no gradient: training would "
                 "change nothing there. "

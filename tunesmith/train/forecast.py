@@ -8,15 +8,16 @@ far off it was is told at the end of the job.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
 
+from tunesmith.group.sharded import here
 from tunesmith.model.memory import available_bytes, peak_bytes
 from tunesmith.train import loss
 from tunesmith.train.batches import Corpus, Order, one_sequence
+from tunesmith.train.full import FullWeights
 from tunesmith.train.plan import Plan
 from tunesmith.train.step import Forward, Trained
 
@@ -71,7 +72,7 @@ def forecast(
     )
     share = plan.n_epochs * corpus.num_supervised(range(corpus.num_rows)) / num_tokens
     kept = kept_bytes(forward, trained) * at_once * OVERHEAD
-    held = _held_bytes(model.weights, trained) + loss.chunk_bytes(
+    held = _held_bytes(forward, trained) + loss.chunk_bytes(
         forward.head, model.dtype, model.device, int(at_once * share)
     )
     rate = product_rate(model.device, model.dtype, model.hidden_size) * EFFICIENCY
@@ -106,14 +107,16 @@ def kept_bytes(forward: Forward, trained: Trained) -> float:
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        seen[storage.data_ptr()] = storage.nbytes()
+        if forward.spread is None or not forward.spread.is_fetched(tensor):
+            seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     batch = one_sequence(PROBE_TOKENS, model.vocab_size).to(model.device)
     plain = replace(forward, recompute=False, offload=False)
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda kept: kept):
         plain.supervised(batch, trained)
-    for tensor in (*model.weights.values(), *trained.parameters()):
+    weights = model.weights.values() if forward.spread is None else ()
+    for tensor in (*weights, *map(here, trained.parameters())):
         seen.pop(tensor.untyped_storage().data_ptr(), None)
     per_token = sum(seen.values()) / PROBE_TOKENS
     if not forward.recompute:
@@ -154,8 +157,13 @@ def operations(forward: Forward, trained: Trained, supervised_share: float) -> f
     return of_weights * (linears + head) + 6 * beside
 
 
-def _held_bytes(weights: Mapping[str, Tensor], trained: Trained) -> int:
+def _held_bytes(forward: Forward, trained: Trained) -> int:
     """Weights, and four vectors of what is trained: values, gradient and AdamW's two."""
-    own = {p.untyped_storage().data_ptr() for p in trained.parameters()}
-    frozen = sum(w.nbytes for w in weights.values() if w.untyped_storage().data_ptr() not in own)
-    return frozen + 4 * sum(p.nbytes for p in trained.parameters())
+    parameters = [here(parameter) for parameter in trained.parameters()]
+    own = {p.untyped_storage().data_ptr() for p in parameters}
+    if forward.spread is None:
+        weights = forward.model.weights.values()
+        frozen = sum(w.nbytes for w in weights if w.untyped_storage().data_ptr() not in own)
+    else:
+        frozen = 0 if isinstance(trained, FullWeights) else forward.spread.num_bytes
+    return frozen + 4 * sum(p.nbytes for p in parameters)

@@ -28,6 +28,7 @@ from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.model.merge import merge, stored_tensors
 from tunesmith.model.nf4 import Nf4Decoder
+from tunesmith.model.shapes import EMBEDDING, HEAD
 from tunesmith.train.optimizer import AdamW
 
 
@@ -41,7 +42,7 @@ class FullWeights:
         self.optimizer = AdamW(list(self.masters.values()), world)
         weights: Mapping[str, Tensor] = self.masters
         if dtype != start.dtype:
-            weights = self._copies(self.optimizer.mirror(dtype))
+            weights = self._copies(self.masters, self.optimizer.mirror(dtype))
         self.model = Decoder(start.config, weights)
 
     def parameters(self) -> list[Tensor]:
@@ -58,10 +59,7 @@ class FullWeights:
     @property
     def head_gradient(self) -> Tensor:
         """(V, E), fp32: where the gradient of the model's head adds up."""
-        name = next(
-            name for name, weight in self.model.weights.items() if weight is self.model.head
-        )
-        gradient = self.masters[name].grad
+        gradient = self.masters[EMBEDDING if self.model.config.tie_embeddings else HEAD].grad
         assert gradient is not None, "the optimizer gives every weight its part of one vector"
         return gradient
 
@@ -70,27 +68,33 @@ class FullWeights:
         """The weights but for norms and biases."""
         return {name: weight for name, weight in self.masters.items() if weight.dim() > 1}
 
-    def save(self, directory: Path, base: Path, stop_ids: Iterable[int]) -> None:
+    def whole(self) -> Mapping[str, Tensor]:
+        """The fp32 weights, in the first process; all have to ask."""
+        return self.masters
+
+    def save(
+        self, directory: Path, base: Path, stop_ids: Iterable[int], whole: Mapping[str, Tensor]
+    ) -> None:
         """Writes the model as it is served, of the kind and types of `base`, into a directory of
         its own, and the fp32 weights where those types lose some of them."""
         stored = stored_tensors(base)
         plans = {
             name: TensorPlan(stored[name].num_bytes, partial(_narrowed, weight, stored[name].dtype))
-            for name, weight in self.masters.items()
+            for name, weight in whole.items()
         }
         model = directory / MODEL_DIR
         model.mkdir()
-        dtype = stored[next(iter(self.masters))].dtype
+        dtype = stored[next(iter(whole))].dtype
         write_directory(base, model, plans, dtype, stop_ids)
         write_listing(model)
-        if any(stored[name].dtype != torch.float32 for name in self.masters):
-            wide = {name: weight.detach().cpu() for name, weight in self.masters.items()}
+        if any(stored[name].dtype != torch.float32 for name in whole):
+            wide = {name: weight.detach().cpu() for name, weight in whole.items()}
             save_file(wide, directory / MASTERS_FILE)
 
-    def _copies(self, narrow: Tensor) -> dict[str, Tensor]:
-        """The weights as parts of one vector of another type, each a leaf of the graph."""
+    def _copies(self, masters: Mapping[str, Tensor], narrow: Tensor) -> dict[str, Tensor]:
+        """Weights as parts of one vector of another type, each a leaf of the graph."""
         copies: dict[str, Tensor] = {}
-        for (name, master), span in zip(self.masters.items(), self.optimizer.spans, strict=True):
+        for (name, master), span in zip(masters.items(), self.optimizer.spans, strict=True):
             copy = narrow[span].view(master.shape).detach().requires_grad_()
             copy.register_post_accumulate_grad_hook(_into(master))  # type: ignore[no-untyped-call]
             copies[name] = copy
@@ -112,14 +116,13 @@ def _narrowed(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return weight.detach().to("cpu", dtype)
 
 
-def fresh(
-    base: Path, dtype: torch.dtype, device: str, adapter: Path | None, world: World = ALONE
-) -> FullWeights:
-    """The weights of a base, with an adapter's update in them where the job continues one.
+def fresh(base: Path, dtype: torch.dtype | None, device: str, adapter: Path | None) -> Decoder:
+    """The weights of a base, with an adapter's update in them where the job continues one; without
+    a type they are as stored, where nothing is added to them.
 
     Raises JobError for a base in NF4, and for a family without a decoder of ours.
     """
-    start = load_model(base, dtype=torch.float32, device=device)
+    start = load_model(base, dtype=torch.float32 if adapter else dtype, device=device)
     if not isinstance(start, Decoder):
         raise JobError(
             "All weights can be trained only of a family that has a decoder here, and this base "
@@ -141,19 +144,19 @@ def fresh(
         merged = merge(start, update)
         assert isinstance(merged, Decoder), "a decoder merged is a decoder"
         start = merged
-    return FullWeights(start, dtype, world)
+    return start
 
 
-def resumed(checkpoint: Path, dtype: torch.dtype, device: str, world: World = ALONE) -> FullWeights:
+def resumed(checkpoint: Path, dtype: torch.dtype | None, device: str) -> Decoder:
     """The weights of a verified checkpoint, bit for bit as they were."""
-    start = load_model(checkpoint / MODEL_DIR, dtype=torch.float32, device=device)
+    start = load_model(checkpoint / MODEL_DIR, dtype=dtype, device=device)
     assert isinstance(start, Decoder), "fresh() refuses the others"
     masters = checkpoint / MASTERS_FILE
     if masters.exists():
         wide = load_file(masters, device=device)
         # In the model's order: it is that of the optimizer's vectors.
         start = Decoder(start.config, {name: wide[name] for name in start.weights})
-    return FullWeights(start, dtype, world)
+    return start
 
 
 def check_disk(where: Path, base: Path, num_kept: int) -> None:
@@ -179,21 +182,3 @@ def check_disk(where: Path, base: Path, num_kept: int) -> None:
 
 def free_bytes(where: Path) -> int:
     return shutil.disk_usage(where).free
-
-
-def check_memory(
-    num_parameters: int, dtype: torch.dtype, available_bytes: int, num_processes: int = 1
-) -> None:
-    """Raises JobError where weights, gradients and moments alone are more than there is for one
-    of so many processes, which share the moments."""
-    copies = 0 if dtype == torch.float32 else dtype.itemsize
-    needed = num_parameters * (8 + 8 / num_processes + copies)
-    if needed > available_bytes:
-        raise JobError(
-            f"Training all {num_parameters:,} weights needs {needed / 1e9:.1f} GB of memory "
-            f"(weights, gradients and the optimizer's moments in fp32), and "
-            f"{available_bytes / 1e9:.1f} GB are free. Use the finetuning_type 'lora', or a "
-            "smaller base.",
-            code="out_of_memory",
-            param="hyperparameters.finetuning_type",
-        )

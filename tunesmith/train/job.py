@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tunesmith.group.watch import Watch
 from tunesmith.group.world import ALONE, World
 from tunesmith.jobdir.checkpoints import Checkpoints
 from tunesmith.jobdir.journal import Journal
 from tunesmith.jobdir.outcome import Failure, Result, Status
 from tunesmith.jobdir.spec import Spec
-from tunesmith.train.watch import Watch
 
 
 @dataclass

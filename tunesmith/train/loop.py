@@ -1,14 +1,13 @@
 """Tuning by any method: the recipe, read from top to bottom (objective.py says what is lowered).
 
-Left out on purpose: loader workers (rows are rendered once, in memory), gradient checkpointing
-(without it LoRA is a third cheaper; micro-batches shrink instead), early stopping, evaluation by
-generation (a job of its own).
+Left out on purpose: loader workers (rows are rendered once, in memory), early stopping, evaluation
+by generation (a job of its own).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tunesmith.group.watch import Request
 from tunesmith.jobdir.checkpoints import OPTIMIZER_FILE, Standing
 from tunesmith.jobdir.outcome import Result
 from tunesmith.train.advice import tell_best, tell_if_rising
@@ -30,7 +30,6 @@ from tunesmith.train.shortage import despite_full_disk, within_memory
 from tunesmith.train.smoke import smoke
 from tunesmith.train.start import Run, prepare
 from tunesmith.train.step import accumulate, evaluate, seed_step
-from tunesmith.train.watch import Request
 
 VALIDATE_EVERY = 10
 
@@ -58,12 +57,10 @@ def train(job: Job) -> Result:
             tell_if_rising(job, epoch)
         if epoch and epoch >= first_servable:
             save(job, run, servable=True)
-            if job.world.is_first:
-                take_samples(job, run, step, epoch)
+            take_samples(job, run, step, epoch)
         elif is_save_due(job, run):
             save(job, run, servable=False)
-    if job.world.is_first:
-        report_answer(job, run)
+    report_answer(job, run)
     result = replace(job.result("succeeded"), took=tell_what_it_took(job, run))
     tell_best(job, result.checkpoints)
     return result
@@ -73,15 +70,7 @@ def learn(job: Job, run: Run, step: int) -> None:
     """One optimizer step; leaves its figures in the run."""
     rows = run.order.rows(step)
     began_s = time.monotonic()
-
-    def forwards_and_backwards(max_tokens: int) -> Means:
-        if run.plan.lora_dropout:
-            # Of several processes each drops other positions.
-            seed_step(job.spec.seed, step * job.world.size + job.world.rank)
-        return accumulate(run.forward, run.trained, run.optimizer, run.objective, rows, max_tokens)
-
-    longest = longest_unit(run.objective, rows)
-    means = within_memory(job, run, longest, forwards_and_backwards)
+    means = form_gradient(job, run, rows, step)
     check_finite(means, step, run.plan.total_steps)
     if step == 1:
         check_gradients(run.trained)
@@ -93,6 +82,18 @@ def learn(job: Job, run: Run, step: int) -> None:
     job.progress.step = step
     job.progress.trained_tokens += run.train.num_tokens(rows)
     run.time_step(time.monotonic() - began_s)
+
+
+def form_gradient(job: Job, run: Run, rows: Sequence[int], step: int) -> Means:
+    """Leaves the gradient of the rows in the optimizer."""
+
+    def forwards_and_backwards(max_tokens: int) -> Means:
+        if run.plan.lora_dropout:
+            # Of several processes each drops other positions.
+            seed_step(job.spec.seed, step * job.world.size + job.world.rank)
+        return accumulate(run.forward, run.trained, run.optimizer, run.objective, rows, max_tokens)
+
+    return within_memory(job, run, longest_unit(run.objective, rows), forwards_and_backwards)
 
 
 def validate(job: Job, run: Run, step: int, epoch: int | None) -> None:
@@ -141,22 +142,29 @@ def save(job: Job, run: Run, *, servable: bool) -> None:
     began_s = time.monotonic()
     standing = Standing(step, run.order.epoch_ended_by(step), servable, dict(run.metrics))
     moments = run.optimizer.state()
+    weights = run.trained.whole() if isinstance(run.trained, FullWeights) else {}
     if job.world.is_first:
         job.journal.sync()
         run.row_losses.save()
-        write = partial(write_checkpoint, job, run, moments)
+        write = partial(write_checkpoint, job, run, moments, weights)
         despite_full_disk(lambda: job.checkpoints.save(standing, write))
         job.checkpoints.prune(max(1, job.spec.keep_checkpoints))
     run.saved, run.saved_at_s = standing, time.monotonic()
     run.save_s = run.saved_at_s - began_s
 
 
-def write_checkpoint(job: Job, run: Run, moments: dict[str, Tensor], directory: Path) -> None:
+def write_checkpoint(
+    job: Job,
+    run: Run,
+    moments: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    directory: Path,
+) -> None:
     """What is served, an adapter's two files or a whole model, and what a resume needs beside."""
     base = job.spec.base
     save_file({name: each.cpu() for name, each in moments.items()}, directory / OPTIMIZER_FILE)
     if isinstance(run.trained, FullWeights):
-        run.trained.save(directory, base.path, run.renderer.stop_ids)
+        run.trained.save(directory, base.path, run.renderer.stop_ids, weights)
     else:
         transposed = getattr(run.model, "transposed", False)
         run.trained.save(directory, base.name, transposed=transposed)
@@ -168,14 +176,7 @@ def rehearse(job: Job, run: Run) -> None:
     On a CPU there is nothing to rehearse: the system ends a process that takes too much.
     """
     if run.plan.device == "cuda" and job.progress.step == 0:
-        rows = run.train.longest_rows(run.plan.batch_size)
-
-        def forwards_and_backwards(max_tokens: int) -> Means:
-            return accumulate(
-                run.forward, run.trained, run.optimizer, run.objective, rows, max_tokens
-            )
-
-        within_memory(job, run, longest_unit(run.objective, rows), forwards_and_backwards)
+        form_gradient(job, run, run.train.longest_rows(run.plan.batch_size), step=0)
 
 
 def tell_what_it_took(job: Job, run: Run) -> dict[str, float]:
@@ -190,7 +191,11 @@ def tell_what_it_took(job: Job, run: Run) -> dict[str, float]:
 
 def report_answer(job: Job, run: Run) -> None:
     """Says whether the tuned model answers a training prompt and stops."""
-    seen = smoke(run.model, run.trained, run.train, run.renderer.stop_ids)
+    lora = run.trained.to(run.model.dtype)
+    with run.forward.alone() as has_to_act:
+        if not has_to_act:
+            return
+        seen = smoke(run.model, lora, run.train, run.renderer.stop_ids)
     if seen.stops:
         text = f"answers a training prompt and stops ({seen.num_tokens} tokens)"
         job.journal.message("smoke", f"Smoke test: the tuned model {text}")

@@ -31,7 +31,7 @@ class AdamW:
 
     def __init__(self, parameters: list[Tensor], world: World = ALONE) -> None:
         device, dtype = parameters[0].device, parameters[0].dtype
-        sizes = [-(-p.numel() // ALIGNMENT) * ALIGNMENT for p in parameters]
+        sizes = [aligned(p.numel()) for p in parameters]
         self._world = world
         self._size = sum(sizes)
         part = -(-self._size // (world.size * ALIGNMENT)) * ALIGNMENT
@@ -71,11 +71,25 @@ class AdamW:
 
     def update(self, learning_rate: float) -> None:
         self._num_updates += 1
+        self._move(
+            self.values[self._own],
+            self.gradient[self._own],
+            self._mean,
+            self._square,
+            learning_rate,
+        )
+        self._world.gather_(self.values)
+        if self._mirror is not None:
+            self._mirror.copy_(self.values)
+
+    def _move(
+        self, values: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, learning_rate: float
+    ) -> None:
         torch._fused_adamw_(
-            [self.values[self._own]],
-            [self.gradient[self._own]],
-            [self._mean],
-            [self._square],
+            [values],
+            [gradient],
+            [mean],
+            [square],
             [],
             [self._num_updates],
             lr=learning_rate,
@@ -86,9 +100,6 @@ class AdamW:
             amsgrad=False,
             maximize=False,
         )
-        self._world.gather_(self.values)
-        if self._mirror is not None:
-            self._mirror.copy_(self.values)
 
     def state(self) -> dict[str, Tensor]:
         """What a resume needs besides the parameters themselves, whatever the world's size then.
@@ -106,6 +117,11 @@ class AdamW:
             part = state[name][self._own]
             own[: len(part)].copy_(part)
         self._num_updates.copy_(state["num_updates"])
+
+
+def aligned(num: int) -> int:
+    """Places that a tensor of so many numbers takes in a vector."""
+    return -(-num // ALIGNMENT) * ALIGNMENT
 
 
 def warmup_steps(total_steps: int) -> int:

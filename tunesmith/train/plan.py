@@ -19,16 +19,12 @@ from tunesmith.group.world import ALONE, World
 from tunesmith.jobdir.layout import SCHEMA
 from tunesmith.jobdir.spec import Spec
 from tunesmith.model.adapter_files import LoraSpec, continued
-from tunesmith.model.load import read_config
-from tunesmith.model.nf4_files import is_nf4
 from tunesmith.train import precision
 from tunesmith.train.attention import Kind
 from tunesmith.train.batches import Corpus
 
 # Positions of a micro-batch at most: beyond it nothing gets faster.
 MAX_MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}
-# A base that takes more of the free memory leaves too little for activations.
-BASE_SHARE = 2 / 3
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -62,6 +58,8 @@ class Plan:
     """That train the job together, each with so many threads and rows of so many positions."""
     recompute: bool = False
     """Layers run twice and keep only their input: where memory would not hold the rest."""
+    sharded: bool = False
+    """The layers are spread over the processes: where the model does not fit beside each."""
     offload: bool = False
     """What is kept for the backward pass waits in the machine's memory, not the GPU's."""
     schema: int = SCHEMA
@@ -138,29 +136,6 @@ def decide(spec: Spec, base: BaseInfo, corpus: Corpus, world: World = ALONE) -> 
         beta=hyper.beta,
         processes=world.size,
     )
-
-
-def check_base_fits(base: BaseInfo, dtype: torch.dtype, free_bytes: int) -> str | None:
-    """What to tell about a base that leaves little memory for training beside it.
-
-    Raises JobError where it does not fit at all. One in NF4 is as small as it gets.
-    """
-    needed = base.num_parameters * dtype.itemsize
-    if needed <= BASE_SHARE * free_bytes or is_nf4(read_config(base.path)):
-        return None
-    advice = "Use a smaller base."
-    if not base.slow:
-        advice = (
-            f"In four bits it needs about a third: tunesmith base add {base.path} "
-            f"--name {base.name}-nf4 --quantize nf4, and tune that one."
-        )
-    text = (
-        f"The base {base.name} needs {needed / 1e9:.1f} GB of memory in "
-        f"{str(dtype).removeprefix('torch.')}, and {free_bytes / 1e9:.1f} GB are free. {advice}"
-    )
-    if needed > free_bytes:
-        raise JobError(text, code="out_of_memory", param="model")
-    return text
 
 
 def pick_device(wanted: str) -> Literal["cpu", "cuda"]:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from tunesmith.group.watch import Request
 from tunesmith.jobdir.files import write_atomic
 from tunesmith.model.adapter_files import content_hash
 from tunesmith.model.decoder import LowRankUpdate
@@ -28,7 +29,6 @@ from tunesmith.train.objective import Preference, Sums, Supervised, longest_unit
 from tunesmith.train.shortage import within_memory
 from tunesmith.train.start import Run, load_start
 from tunesmith.train.step import Forward, sums
-from tunesmith.train.watch import Request
 
 # Rows between two looks at the clock and at what is asked of the job.
 BLOCK_ROWS = 32

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 from tunesmith.data.check import MIN_EXAMPLES, Dataset, read_examples
 from tunesmith.data.formats import Limits
 from tunesmith.data.render import Example, Renderer
-from tunesmith.jobdir.spec import Spec
-
-Param = Literal["training_file", "validation_file"]
+from tunesmith.jobdir.spec import Param, Spec
 
 
 def rendered(

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Literal
 
 from tunesmith.jobdir.samples import Answer, Prompt, Sample, Samples, read_samples, write_samples
+from tunesmith.jobdir.spec import Param
 from tunesmith.model.decoder import LowRankUpdate
 from tunesmith.model.greedy import greedy
 from tunesmith.model.load import CausalModel
@@ -24,7 +24,8 @@ MAX_ANSWER_TOKENS = 64
 SHARE = 0.05
 FREE_S = 0.5
 
-Param = Literal["training_file", "validation_file"]
+# (row, prompt, answer)
+Chosen = tuple[int, list[int], list[int]]
 
 
 def take_samples(job: Job, run: Run, step: int, epoch: int) -> None:
@@ -32,29 +33,34 @@ def take_samples(job: Job, run: Run, step: int, epoch: int) -> None:
 
     What was taken before a resume stays.
     """
-    found = read_samples(job.dir)
     chosen = choose(run.valid or run.train)
-    if found.first_epoch is None:
-        found = _begin(job, run, epoch, chosen)
-    assert found.first_epoch is not None, "it was just decided"
-    if epoch < found.first_epoch or found.at(step):
-        return
-    answers = _answers(run, run.model, run.trained.to(run.model.dtype), chosen)
-    sample = Sample(step, epoch, answers)
-    write_samples(job.dir, replace(found, samples=[*found.samples, sample]))
-    stopped = sum(answer.stops for answer in answers)
-    text = f"Sample answers at step {step}: {stopped} of {len(answers)} end by themselves"
-    job.journal.message(f"samples:{step}", text)
+    if not job.world.agree(read_samples(job.dir).first_epoch is not None):
+        _begin(job, run, epoch, chosen)
+    lora = run.trained.to(run.model.dtype)
+    with run.forward.alone() as has_to_act:
+        found = read_samples(job.dir)
+        if not has_to_act or found.first_epoch is None or epoch < found.first_epoch:
+            return
+        if not found.at(step):
+            answers = _answers(run, run.model, lora, chosen)
+            sample = Sample(step, epoch, answers)
+            write_samples(job.dir, replace(found, samples=[*found.samples, sample]))
+            stopped = sum(answer.stops for answer in answers)
+            text = f"Sample answers at step {step}: {stopped} of {len(answers)} end by themselves"
+            job.journal.message(f"samples:{step}", text)
 
 
-def _begin(
-    job: Job, run: Run, epoch: int, chosen: list[tuple[int, list[int], list[int]]]
-) -> Samples:
+def _begin(job: Job, run: Run, epoch: int, chosen: list[Chosen]) -> None:
     """The answers of the start, and from which epoch on the checkpoints answer as well."""
+    if not (job.world.is_first or run.plan.sharded):
+        return
     began_s = time.monotonic()
     start, lora = load_start(job, run)
     lora = None if lora is None else lora.to(start.model.dtype)
-    sample = Sample(0, 0, _answers(run, start.model, lora, chosen))
+    with start.alone() as has_to_act:
+        if not has_to_act:
+            return
+        sample = Sample(0, 0, _answers(run, start.model, lora, chosen))
     # Every further answering costs about as much.
     taken_s = time.monotonic() - began_s
     budget_s = max(FREE_S, SHARE * run.step_s * run.plan.total_steps)
@@ -71,11 +77,10 @@ def _begin(
             f"may take {SHARE:.0%} of the training time. The checkpoints can be asked later"
         )
         job.journal.message("samples:skipped", text)
-    return samples
 
 
-def choose(corpus: Corpus) -> list[tuple[int, list[int], list[int]]]:
-    """(row, prompt, answer), the last turn of each of some rows: always the same rows."""
+def choose(corpus: Corpus) -> list[Chosen]:
+    """The last turn of each of some rows: always the same rows."""
     num = min(NUM_PROMPTS, corpus.num_rows)
     chosen = []
     for row in (place * corpus.num_rows // num for place in range(num)):
@@ -93,7 +98,7 @@ def _answers(
     run: Run,
     model: CausalModel,
     lora: LowRankUpdate | None,
-    chosen: list[tuple[int, list[int], list[int]]],
+    chosen: list[Chosen],
 ) -> list[Answer]:
     stop_ids = run.renderer.stop_ids
     prompts = [prompt for _, prompt, _ in chosen]

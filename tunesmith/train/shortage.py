@@ -46,6 +46,13 @@ def _give_way(job: Job, run: Run, longest: int) -> None:
     """The next way to need less memory: smaller micro-batches, then layers computed twice, then,
     of a GPU, what is kept put into the machine's memory."""
     plan = run.plan
+    if plan.sharded:
+        # The others wait for this process's part of a layer: they cannot be asked to start over.
+        raise JobError(
+            f"Memory does not hold {plan.micro_tokens} tokens beside the model's parts. Use more "
+            "processes, a smaller base model or shorter examples.",
+            code="out_of_memory",
+        )
     if plan.micro_tokens > longest:
         plan = plan.smaller()
         what, text = (

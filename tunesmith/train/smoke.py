@@ -24,11 +24,11 @@ class Smoke:
     """Generated, the stop token included."""
 
 
-def smoke(model: CausalModel, trained: Trained, corpus: Corpus, stop_ids: Set[int]) -> Smoke:
+def smoke(model: CausalModel, lora: Trained, corpus: Corpus, stop_ids: Set[int]) -> Smoke:
     """Answers greedily the prompt whose answer in the file is the shortest."""
     prompt, num_expected = shortest_answer(corpus)
     limit = min(num_expected + GRACE_TOKENS, max(MAX_ANSWER_TOKENS, num_expected))
-    [answer] = greedy(model, trained.to(model.dtype), [prompt], limit, stop_ids)
+    [answer] = greedy(model, lora, [prompt], limit, stop_ids)
     return Smoke(answer[-1] in stop_ids, len(answer))
 
 

@@ -14,6 +14,7 @@ from tunesmith.bases import BaseInfo
 from tunesmith.data.check import Dataset
 from tunesmith.data.render import Renderer
 from tunesmith.errors import JobError
+from tunesmith.group.sharded import spread
 from tunesmith.group.world import World
 from tunesmith.ids import SystemClock
 from tunesmith.jobdir.checkpoints import OPTIMIZER_FILE, Checkpoint, Standing
@@ -24,7 +25,7 @@ from tunesmith.jobdir.spec import Spec
 from tunesmith.model.adapter_files import targeted
 from tunesmith.model.load import CausalModel, load_model
 from tunesmith.model.lora import Adapter
-from tunesmith.model.memory import available_bytes, used_bytes
+from tunesmith.model.memory import used_bytes
 from tunesmith.train import attention, full
 from tunesmith.train.agreement import (
     agreed,
@@ -34,13 +35,15 @@ from tunesmith.train.agreement import (
 )
 from tunesmith.train.batches import Corpus, Order
 from tunesmith.train.checks import check_stops, check_targets
+from tunesmith.train.fit import placed
 from tunesmith.train.forecast import Forecast, fit_memory, forecast
 from tunesmith.train.full import FullWeights
 from tunesmith.train.job import Job
 from tunesmith.train.objective import Objective
 from tunesmith.train.optimizer import AdamW
-from tunesmith.train.plan import Plan, check_base_fits, decide
+from tunesmith.train.plan import Plan, decide
 from tunesmith.train.rows import rendered
+from tunesmith.train.sharded_full import ShardedFullWeights
 from tunesmith.train.step import Forward, Trained
 
 # Of the job's time, what writing safety copies may take.
@@ -113,6 +116,7 @@ def prepare(job: Job) -> Run:
     is_resumed = world.agree(plan is not None)
     plan = agreed(world, plan or decide(spec, base, train, world))
     torch.set_num_threads(plan.threads)
+    plan = plan if plan.sharded else placed(job, base, plan)
     used = used_bytes(torch.device(plan.device))
     order = Order(spec.seed, train.num_rows, plan.batch_size, plan.n_epochs)
     job.progress.total_steps = plan.total_steps
@@ -179,7 +183,7 @@ def _old_plan(job: Job, base: BaseInfo) -> Plan | None:
             "the last digits of what it learns may differ from those of an undisturbed one."
         )
         job.journal.message(f"warn:processes:{job.spec.fence}", text, "warn")
-        plan = replace(plan, processes=job.world.size)
+        plan = replace(plan, processes=job.world.size, sharded=plan.sharded and job.world.size > 1)
     return plan
 
 
@@ -224,10 +228,7 @@ def _step(checkpoint: Checkpoint) -> int:
 def _take_up_adapter(
     job: Job, base: BaseInfo, plan: Plan, newest: Checkpoint | None
 ) -> tuple[CausalModel, Trained, AdamW]:
-    warning = check_base_fits(base, plan.torch_dtype, _free_bytes(job, plan))
-    if warning is not None:
-        job.journal.message("warn:base_memory", warning, "warn")
-    model = load_model(base.path, dtype=plan.torch_dtype, device=plan.device)
+    model = _load(job, base.path, plan)
     if newest is None:
         adapter = _start_adapter(job, model, plan)
     else:
@@ -238,28 +239,33 @@ def _take_up_adapter(
 def _take_up_weights(
     job: Job, base: BaseInfo, plan: Plan, newest: Checkpoint | None
 ) -> tuple[CausalModel, Trained, AdamW]:
-    free_bytes = _free_bytes(job, plan)
-    full.check_memory(base.num_parameters, plan.torch_dtype, free_bytes, job.world.size)
+    # What is spread is read from the disk a layer at a time.
+    dtype, device = (None, "cpu") if plan.sharded else (torch.float32, plan.device)
     if newest is None:
         full.check_disk(job.dir, base.path, max(1, job.spec.keep_checkpoints))
-        start = job.spec.start_adapter
-        weights = full.fresh(base.path, plan.torch_dtype, plan.device, start, job.world)
+        start = full.fresh(base.path, dtype, device, job.spec.start_adapter)
     else:
-        weights = full.resumed(newest.path, plan.torch_dtype, plan.device, job.world)
+        start = full.resumed(newest.path, dtype, device)
+    weights = (
+        ShardedFullWeights(start, plan.torch_dtype, plan.device, job.world)
+        if plan.sharded
+        else FullWeights(start, plan.torch_dtype, job.world)
+    )
     return weights.model, weights, weights.optimizer
 
 
-def _free_bytes(job: Job, plan: Plan) -> int:
-    """For this process; on a CPU they share it."""
-    free_bytes = available_bytes(torch.device(plan.device))
-    return free_bytes if plan.device == "cuda" else free_bytes // job.world.local_size
+def _load(job: Job, directory: Path, plan: Plan) -> CausalModel:
+    """A frozen model, where the plan wants it."""
+    if plan.sharded:
+        return spread(directory, plan.torch_dtype, plan.device, job.world)
+    return load_model(directory, dtype=plan.torch_dtype, device=plan.device)
 
 
 def load_start(job: Job, run: Run) -> tuple[Forward, Adapter | None]:
     """The model that the job started from, whatever has become of it: weights and adapter."""
     plan, model = run.plan, run.model
     if isinstance(run.trained, FullWeights):
-        model = load_model(job.spec.base.path, dtype=plan.torch_dtype, device=plan.device)
+        model = _load(job, job.spec.base.path, plan)
     start = job.spec.start_adapter
     adapter = None if start is None else load_adapter(start, model)
     return Forward(model, plan.attention, world=run.world), adapter

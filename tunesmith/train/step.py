@@ -6,20 +6,21 @@ Shape suffixes: see batches.py and loss.py.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from tunesmith.group.sharded import ShardedDecoder
 from tunesmith.group.world import ALONE, World
 from tunesmith.model.decoder import Decoder, LowRankUpdate
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
 from tunesmith.train import loss
 from tunesmith.train.attention import Kind, hidden
-from tunesmith.train.batches import MicroBatch, longest_first, micro_batches
+from tunesmith.train.batches import MicroBatch, longest_first, micro_batches, one_sequence
 from tunesmith.train.full import FullWeights
 from tunesmith.train.objective import Means, Objective, Sums
 from tunesmith.train.optimizer import AdamW
@@ -58,6 +59,31 @@ class Forward:
             return hidden_TE[batch.index_N]
 
     @property
+    def spread(self) -> ShardedDecoder | None:
+        """The model, where its layers are spread over the processes."""
+        return self.model if isinstance(self.model, ShardedDecoder) else None
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """True in the first process, which may then use the model without the others."""
+        with self.spread.alone() if self.spread else nullcontext():
+            yield self.world.is_first
+
+    def passes(self, batches: list[MicroBatch], lora: LowRankUpdate | None) -> Iterator[MicroBatch]:
+        """The batches; then, where layers are spread, passes for those that others have more."""
+        num_idle = 0 if self.spread is None else self.world.most(len(batches)) - len(batches)
+        yield from batches
+        for _ in range(num_idle):
+            idle = one_sequence(1, self.model.vocab_size).to(self.model.device)
+            states_NE = self.supervised(idle, lora)
+            if states_NE.requires_grad:
+                torch.autograd.backward(states_NE, torch.zeros_like(states_NE))
+
+    def in_memory(self) -> AbstractContextManager[object]:
+        """See World.in_memory. Within a pass of spread layers nobody can be told of a shortage."""
+        return self.world.in_memory() if self.spread is None else nullcontext()
+
+    @property
     def num_layers(self) -> int:
         return self.model.config.num_layers if isinstance(self.model, Decoder) else 1
 
@@ -83,8 +109,9 @@ def accumulate(
     optimizer.zero_gradient()
     divisor = objective.divisor(rows)
     found = []
-    with forward.world.in_memory():
-        for batch in _own_batches(forward, objective, rows, max_tokens):
+    with forward.in_memory():
+        batches = _own_batches(forward, objective, rows, max_tokens)
+        for batch in forward.passes(batches, trained):
 
             def coefficients(loss_S: Tensor, batch: MicroBatch = batch) -> Tensor:
                 return objective.coefficients(batch, loss_S) / divisor
@@ -112,10 +139,11 @@ def sums(
     max_tokens: int,
 ) -> Sums:
     """Loss and right tokens of each of the rows' sequences."""
-    with forward.world.in_memory():
+    with forward.in_memory():
+        batches = _own_batches(forward, objective, rows, max_tokens)
         found = [
             (batch, loss.scores(forward.head, forward.supervised(batch, lora), batch))
-            for batch in _own_batches(forward, objective, rows, max_tokens)
+            for batch in forward.passes(batches, lora)
         ]
     return _sums(forward, objective, rows, found)
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunesmith.errors import AdapterError, BaseModelError, DataError, JobError, TunesmithError
+from tunesmith.errors import AdapterError, BaseModelError, DataError, JobError
 from tunesmith.group.fork import run_forked
 from tunesmith.group.place import Place, assigned
 from tunesmith.ids import SystemClock
@@ -65,12 +65,12 @@ def run_validate(job_dir: Path, spec: Spec) -> int:
 def run_train(job_dir: Path, spec: Spec, place: Place) -> int:
     """The part of one process; the first of them writes."""
     # Torch is imported here: validating does without.
+    from tunesmith.group.watch import Fenced, Watch
     from tunesmith.group.world import ALONE, Abandoned, join
     from tunesmith.jobdir.checkpoints import Checkpoints
     from tunesmith.jobdir.journal import Journal
     from tunesmith.model.memory import keep_freed_memory
     from tunesmith.train.job import Job
-    from tunesmith.train.watch import Fenced, Watch
 
     keep_freed_memory()
     events = job_dir / EVENTS_FILE if place.rank == 0 else Path(os.devnull)
@@ -110,7 +110,7 @@ def _outcome(job: Job) -> Result:
     try:
         return train(job)
     except (DataError, JobError, BaseModelError, AdapterError) as error:
-        found = failure(error)
+        found = Failure.of(error)
     except Abandoned:
         told = job.world.told()
         if told is None:
@@ -122,16 +122,6 @@ def _outcome(job: Job) -> Result:
         found = NO_ROOM
     job.world.tell(to_json(found))
     return job.result("failed", found)
-
-
-def failure(error: TunesmithError) -> Failure:
-    """How an error that no retry would change reads in the job object."""
-    if isinstance(error, DataError):
-        return Failure(error.code, error.message, error.param, error.line)
-    if isinstance(error, JobError):
-        return Failure(error.code, error.message, error.param)
-    code = "invalid_base_model" if isinstance(error, BaseModelError) else "invalid_adapter"
-    return Failure(code, error.message, "model")
 
 
 def _is_overtaken(job_dir: Path, spec: Spec) -> bool:

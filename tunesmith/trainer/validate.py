@@ -26,14 +26,8 @@ from tunesmith.trainer.screening import screened
 def validate(spec: Spec, job_dir: Path) -> Validation:
     try:
         return replace(_validate(spec), screened=screened(spec, job_dir))
-    except DataError as error:
-        failure = Failure(error.code, error.message, error.param, error.line)
-    except JobError as error:
-        failure = Failure(error.code, error.message, error.param)
-    except BaseModelError as error:
-        failure = Failure("invalid_base_model", error.message, "model")
-    except AdapterError as error:
-        failure = Failure("invalid_adapter", error.message, "model")
+    except (DataError, JobError, BaseModelError, AdapterError) as error:
+        failure = Failure.of(error)
     except MemoryError:
         message = "Checking the files takes more memory than a check may have. Split them."
         failure = Failure("out_of_memory", message, "training_file")

@@ -36,7 +36,7 @@ PRELOADED = (
     "tunesmith.trainer.validate",
     "tunesmith.train.loop",
     "tunesmith.jobdir.journal",
-    "tunesmith.train.watch",
+    "tunesmith.group.watch",
 )
 # Under memory pressure the system shall end a trainer before a server: it resumes by itself.
 OOM_SCORE_ADJ = "500"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,23 @@ from safetensors.torch import load_file
 
 from tests.tiny_transformers import build
 from tests.trainer_job import events_of, make_job, metrics_of, relaunched, result_of, tiny_base
+from tunesmith.bases import describe
 from tunesmith.data.render import Example
 from tunesmith.errors import JobError
+from tunesmith.ids import SystemClock
 from tunesmith.jobdir import checkpoints
-from tunesmith.jobdir.layout import CHECKPOINTS_DIR
+from tunesmith.jobdir.files import read_record
+from tunesmith.jobdir.layout import CHECKPOINTS_DIR, PLAN_FILE
 from tunesmith.jobdir.spec import BaseRef
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.load import load_model
 from tunesmith.model.shapes import EMBEDDING, HEAD
-from tunesmith.train import full, loss
+from tunesmith.train import fit, full, loss
 from tunesmith.train import start as starting
 from tunesmith.train.batches import Corpus
 from tunesmith.train.full import FullWeights
 from tunesmith.train.objective import Preference, Supervised
+from tunesmith.train.plan import Plan
 from tunesmith.train.step import Forward, accumulate
 from tunesmith.trainer.process import DONE, run
 
@@ -244,9 +249,9 @@ def test_full_goes_on_from_an_adapter(tmp_path: Path) -> None:
     assert run("train", job) == DONE
     first, last = metrics_of(job)["step:1"], metrics_of(adapted)["step:14"]
     assert first["train_loss"] < 1.5 * last["train_loss"] + 0.1
-    weights = full.fresh(tiny_base(), torch.float32, "cpu", start_adapter)
+    start = full.fresh(tiny_base(), torch.float32, "cpu", start_adapter)
     assert not torch.equal(
-        weights.masters["model.layers.0.mlp.up_proj.weight"],
+        start.weights["model.layers.0.mlp.up_proj.weight"],
         load_model(tiny_base()).weights["model.layers.0.mlp.up_proj.weight"],
     )
 
@@ -271,11 +276,16 @@ def test_too_little_disk_is_said_before_anything_is_trained(
     assert not metrics_of(job)
 
 
-def test_too_little_memory_is_said_before_the_base_is_loaded() -> None:
-    with pytest.raises(JobError, match="needs 18") as caught:
-        full.check_memory(1_000_000_000, torch.bfloat16, 17_000_000_000)
+def test_too_little_memory_is_said_before_the_base_is_loaded(finished: Path) -> None:
+    plan = read_record(Plan, finished / PLAN_FILE)
+    assert plan is not None
+    plan = replace(plan, dtype="bfloat16")
+    info = describe(tiny_base(), "tiny", SystemClock())
+    num_bytes = 18 * info.num_parameters
+    assert fit.weigh(info, plan, num_bytes) == (False, None)
+    with pytest.raises(JobError, match="Use the finetuning_type 'lora'") as caught:
+        fit.weigh(info, plan, num_bytes - 1)
     assert caught.value.code == "out_of_memory"
-    full.check_memory(1_000_000_000, torch.bfloat16, 19_000_000_000)
 
 
 def test_families_without_a_decoder_are_refused(tmp_path: Path) -> None:

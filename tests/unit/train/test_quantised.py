@@ -23,6 +23,8 @@ from tunesmith.data.render import Renderer
 from tunesmith.errors import JobError
 from tunesmith.ids import SystemClock
 from tunesmith.jobdir.control import write_control
+from tunesmith.jobdir.files import read_record
+from tunesmith.jobdir.layout import PLAN_FILE
 from tunesmith.jobdir.spec import BaseRef
 from tunesmith.model.adapter_files import content_hash
 from tunesmith.model.export import Tuned, export
@@ -31,8 +33,8 @@ from tunesmith.model.lora import Adapter
 from tunesmith.model.nf4 import Nf4Decoder
 from tunesmith.model.nf4_write import write_nf4
 from tunesmith.serve.protocol import AdapterRef, Done
-from tunesmith.train import loop, smoke, start
-from tunesmith.train import plan as planning
+from tunesmith.train import fit, loop, smoke
+from tunesmith.train.plan import Plan
 from tunesmith.trainer.process import DONE, run
 
 HYPER = {"n_epochs": 2, "batch_size": 3, "lora_rank": 4, "learning_rate_multiplier": 4}
@@ -123,16 +125,18 @@ def test_training_all_its_weights_is_refused(base: BaseRef, tmp_path: Path) -> N
 
 
 def test_a_job_says_how_a_base_gets_smaller(
-    base: BaseRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: BaseRef, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    plan = read_record(Plan, finished / PLAN_FILE)
+    assert plan is not None
     full, small = (describe(path, "tiny", SystemClock()) for path in (tiny_base(), base.path))
     num_bytes = 4 * full.num_parameters
-    assert planning.check_base_fits(full, torch.float32, 2 * num_bytes) is None
-    assert planning.check_base_fits(small, torch.float32, 1) is None
+    assert fit.weigh(full, plan, 2 * num_bytes) == (False, None)
+    assert fit.weigh(small, plan, 1) == (False, None)
     with pytest.raises(JobError, match="--quantize nf4") as caught:
-        planning.check_base_fits(full, torch.float32, num_bytes - 1)
+        fit.weigh(full, plan, num_bytes - 1)
     assert caught.value.code == "out_of_memory"
-    monkeypatch.setattr(start, "_free_bytes", lambda *_: num_bytes * 5 // 4)
+    monkeypatch.setattr(fit, "available_bytes", lambda _: num_bytes * 5 // 4)
     job_dir = make_job(tmp_path / "job", hyperparameters={"n_epochs": 1})
     assert run("train", job_dir) == DONE
     assert result_of(job_dir).status == "succeeded"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.trainer_job import make_job, relaunched
+from tunesmith.group.watch import Fenced, Watch
 from tunesmith.jobdir.control import write_control
-from tunesmith.train.watch import Fenced, Watch
 
 
 @pytest.fixture
