@@ -187,6 +187,28 @@ def test_what_changes_nothing_is_taken(live: Service, ignored: dict[str, Any]) -
 
 
 @pytest.mark.parametrize(
+    ("asked", "used"),
+    [
+        ("auto", "default"),
+        ("default", "default"),
+        ("scale", "default"),
+        ("flex", "flex"),
+        ("priority", "priority"),
+        (None, "default"),
+    ],
+)
+def test_an_answer_says_which_tier_served_it(live: Service, asked: Any, used: str) -> None:
+    answer = ask(live, service_tier=asked)
+    assert answer.service_tier == used
+    assert answer.choices == ask(live).choices
+    assert {chunk.service_tier for chunk in ask(live, service_tier=asked, stream=True)} == {used}
+
+
+def test_a_tier_that_does_not_exist_is_refused(live: Service) -> None:
+    assert refused(live, service_tier="express")["param"] == "service_tier"
+
+
+@pytest.mark.parametrize(
     "content",
     [
         [{"type": "text", "text": "the quick"}, {"type": "text", "text": "fox"}],

@@ -46,8 +46,13 @@ def around(start: str, part: str, end: str) -> Callable[[int], bytes]:
 def answer(part: str) -> Callable[[int], bytes]:
     """Rows whose user says it, 200,000 bytes each."""
     start, end = '{"messages": [{"role": "user", "content": "', '"}, {"role": "assistant", '
-    row = around(start, part, end + '"content": "Yes."}]}\n')(200_000)
-    return lambda size: row * max(1, size // len(row))
+    make = around(start, part, end + '"content": "Yes."}]}\n')
+
+    def rows(size: int) -> bytes:
+        row = make(min(size, 200_000))
+        return row * round(size / len(row))
+
+    return rows
 
 
 def numbered(template: str) -> Callable[[int], bytes]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tunesmith.api.answer_text import AnswerText
 from tunesmith.api.meter import Demand
 from tunesmith.api.models import find, root_name
-from tunesmith.api.sampling import adapter_of, fingerprint, sampling, stops
+from tunesmith.api.sampling import adapter_of, fingerprint, sampling, stops, used_tier
 from tunesmith.api.schemas import answer_schema
 from tunesmith.api.services import Services
 from tunesmith.api.tool_request import ToolUse, tool_use
@@ -20,6 +20,7 @@ from tunesmith.data.messages import MessageError, normalise_messages
 from tunesmith.errors import BadRequest
 from tunesmith.serve.protocol import GenRequest
 from tunesmith.wire.chat import CreateChatCompletion, Usage
+from tunesmith.wire.sampling import UsedTier
 
 TEXT_ONLY = "This server answers with text only."
 
@@ -53,6 +54,7 @@ class Prepared:
     text: AnswerText
     tools: ToolUse | None
     fingerprint: str
+    service_tier: UsedTier
     demand: Demand
 
     @property
@@ -102,6 +104,7 @@ def prepare(svc: Services, project_id: str, body: CreateChatCompletion) -> Prepa
         ),
         tools=tools,
         fingerprint=fingerprint(base, adapter),
+        service_tier=used_tier(body),
         demand=Demand(
             kind="completions",
             model=body.model,

@@ -10,9 +10,11 @@ from tunesmith.bases import BaseInfo
 from tunesmith.errors import BadRequest
 from tunesmith.serve.protocol import AdapterRef
 from tunesmith.store.repo.models import ModelRow
-from tunesmith.wire.sampling import Sampling
+from tunesmith.wire.sampling import Sampling, UsedTier
 
 MAX_STOPS = 4
+# Of those that wait the lower begins first.
+PRIORITIES: dict[UsedTier, int] = {"priority": -1, "default": 0, "flex": 1}
 
 
 def sampling(body: Sampling, vocab_size: int) -> dict[str, Any]:
@@ -32,7 +34,14 @@ def sampling(body: Sampling, vocab_size: int) -> dict[str, Any]:
         "presence_penalty": body.presence_penalty or 0.0,
         "frequency_penalty": body.frequency_penalty or 0.0,
         "logit_bias": logit_bias(body, vocab_size),
+        "priority": PRIORITIES[used_tier(body)],
     }
+
+
+def used_tier(body: Sampling) -> UsedTier:
+    """How the request is served: there is nothing that "auto" or "scale" would choose."""
+    tier = body.service_tier
+    return tier if tier == "flex" or tier == "priority" else "default"
 
 
 def stops(body: Sampling) -> list[str]:

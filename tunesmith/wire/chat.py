@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from tunesmith.wire.requests import Metadata
-from tunesmith.wire.sampling import Sampling
+from tunesmith.wire.sampling import Sampling, UsedTier
 
 
 def _absent(value: object) -> bool:
@@ -109,7 +109,7 @@ class ChatCompletion(BaseModel):
     model: str
     choices: list[Choice]
     usage: Usage
-    service_tier: Literal["default"] = "default"
+    service_tier: UsedTier
     system_fingerprint: str
 
 
@@ -150,7 +150,7 @@ class ChatCompletionChunk(BaseModel):
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
     model: str
-    service_tier: Literal["default"] = "default"
+    service_tier: UsedTier
     system_fingerprint: str
     choices: list[ChunkChoice]
     usage: Usage | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,9 @@ from tunesmith.wire.requests import RequestBody
 Unit = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 MAX_CHOICES = 16
+ServiceTier = Literal["auto", "default", "flex", "scale", "priority"]
+# Those that differ here: which of the waiting requests begins first.
+UsedTier = Literal["default", "flex", "priority"]
 
 
 class StreamOptions(RequestBody):
@@ -32,4 +35,5 @@ class Sampling(RequestBody):
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    service_tier: ServiceTier | None = None
     user: str | None = None
