@@ -77,7 +77,7 @@ def check_size() -> None:
 def install() -> None:
     """What only checks and tests need is left out where the app is merely built."""
     _, npm = build.find_node()
-    tools = [build.WEB / "node_modules" / name for name in ("axe-core", "typescript")]
+    tools = [build.WEB / "node_modules" / name for name in ("axe-core", "openai", "typescript")]
     if not all(tool.is_dir() for tool in tools):
         command = [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
         subprocess.run(command, cwd=build.WEB, check=True, stdout=subprocess.DEVNULL)

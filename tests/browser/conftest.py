@@ -30,6 +30,13 @@ def settled(page: Page) -> None:
     expect(page.locator("[role=status][aria-label], [aria-busy=true]")).to_have_count(0)
 
 
+def keep(page: Page, name: str) -> None:
+    """A picture, where SHOTS names a directory for it."""
+    if directory := os.environ.get("SHOTS"):
+        theme = page.evaluate("document.documentElement.dataset.theme")
+        page.screenshot(path=Path(directory) / f"{name}-{theme}.png")
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     assert BUNDLE.is_file(), "the web app is not built: make ui"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import CONTEXT, PATIENCE_MS, settled
+from tests.browser.conftest import CONTEXT, PATIENCE_MS, keep, settled
 from tests.browser.server import Server, eventually
 
 AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
@@ -87,12 +86,6 @@ def violations(page: Page) -> list[str]:
         if each["impact"] in GRAVE
         for node in each["nodes"]
     ]
-
-
-def keep(page: Page, name: str) -> None:
-    if directory := os.environ.get("SHOTS"):
-        theme = page.evaluate("document.documentElement.dataset.theme")
-        page.screenshot(path=Path(directory) / f"{name}-{theme}.png")
 
 
 @pytest.mark.parametrize("screen", SCREENS)

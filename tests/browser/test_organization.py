@@ -10,7 +10,7 @@ import pytest
 from openai import APIStatusError, OpenAI
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import CONTEXT, PATIENCE_MS
+from tests.browser.conftest import CONTEXT, PATIENCE_MS, keep
 from tests.browser.server import Server
 
 DAY_S = 86_400
@@ -47,6 +47,8 @@ def test_a_key_is_made_seen_once_and_revoked(page: Page, server: Server) -> None
     assert client.models.list().data
     page.get_by_role("button", name="Revoke <b>nightly</b>").click()
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+    # What is behind a dialog has no role, so its end is waited for first.
+    expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.get_by_role("button", name="Revoke <b>nightly</b>")).to_have_count(0)
     with pytest.raises(APIStatusError) as refused:
         client.models.list()
@@ -66,11 +68,18 @@ def test_who_may_not_see_is_told_who_may(server: Server, browser: Browser) -> No
     for path, who, scope in (
         ("/settings", "Owners of the project see its keys", "api.keys.read"),
         ("/usage", "Owners of the default project see the usage", "api.organization.read"),
-        ("/limits", "Owners of the default project see the limits", "api.organization.read"),
     ):
         page.goto(path)
         expect(page.get_by_role("heading", name=who)).to_be_visible()
         expect(page.get_by_text(re.compile(re.escape(scope)))).to_be_visible()
+    # What holds for them they see, and cannot change.
+    page.goto("/limits")
+    limits = page.get_by_role("table", name="Rate limits")
+    expect(limits.get_by_role("cell", name="tunesmith-nano", exact=True)).to_be_visible()
+    expect(page.get_by_role("table", name="Spend limits").get_by_role("row")).to_have_count(3)
+    expect(page.get_by_role("button", name=re.compile("^Change"))).to_have_count(0)
+    page.set_viewport_size({"width": 360, "height": 740})
+    keep(page, "limits-member-360")
     context.close()
 
 
@@ -103,7 +112,39 @@ def test_limits_are_the_apis(page: Page, server: Server) -> None:
     page.goto("/limits?project=proj_default")
     row = page.get_by_role("row").filter(has=page.get_by_role("cell", name="tunesmith-nano"))
     expect(row.get_by_role("cell")).to_have_text(
-        ["tunesmith-nano", "1,234,567", "no limit", "no limit", "4,321"]
+        ["tunesmith-nano", "1,234,567", "no limit", "no limit", "4,321", "Change"]
     )
-    no_limit = dict.fromkeys(body, 2**31 - 1)
-    server.client.post(f"{rates}/rl-tunesmith-nano", body=no_limit, cast_to=object)
+    page.get_by_role("button", name="Change tunesmith-nano").click()
+    page.get_by_label("Requests a day").fill("-1")
+    expect(page.get_by_text("A whole number, or nothing.")).to_be_visible()
+    expect(page.get_by_role("button", name="Save")).to_be_disabled()
+    keep(page, "limits-change")
+    page.get_by_label("Requests a day").fill("50000")
+    page.get_by_label("Requests a minute").fill("")
+    page.get_by_label("Jobs a day").fill("")
+    page.get_by_role("button", name="Save").click()
+    expect(row.get_by_role("cell")).to_have_text(
+        ["tunesmith-nano", "no limit", "50,000", "no limit", "no limit", "Change"]
+    )
+    [found] = [each for each in get(server, rates)["data"] if each["id"] == "rl-tunesmith-nano"]
+    assert found["max_requests_per_1_day"] == 50000
+    assert found["max_requests_per_1_minute"] == 2**31 - 1
+    body = {"max_requests_per_1_day": 2**31 - 1}
+    server.client.post(f"{rates}/rl-tunesmith-nano", body=body, cast_to=object)
+
+
+def test_what_may_be_spent_is_changed(page: Page, server: Server) -> None:
+    path = "/tunesmith/projects/proj_default/spend_limits"
+    page.goto("/limits?project=proj_default")
+    for text, usd in (("25.50", 25.5), ("", None)):
+        page.get_by_role("button", name="Change what Default project may spend").click()
+        page.get_by_label("US dollars a month").fill("much")
+        expect(page.get_by_text("An amount such as")).to_be_visible()
+        page.get_by_label("US dollars a month").fill(text)
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        assert get(server, path)["data"][0]["usd_per_month"] == usd
+        shown = "no limit" if usd is None else "$25.50"
+        table = page.get_by_role("table", name="Spend limits")
+        expect(table.get_by_role("row").nth(1).get_by_role("cell").nth(1)).to_have_text(shown)
+        keep(page, f"limits-spend-{text or 'none'}")

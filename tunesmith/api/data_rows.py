@@ -34,9 +34,19 @@ MAX_SHOWN_TOKENS = 20_000
 
 @router.post("/index")
 def make_index(body: IndexRequest, svc: Svc, caller: CallerDep) -> Index:
-    """Where each row is, and its shape; with `text` only of the rows that hold it."""
+    """Where each row is, and its shape; with `text` only of the rows that hold it, with
+    `min_length` and `max_length` only of those that are so long."""
     file = find_file(svc, caller.project, body.file)
-    request = index.Request(str(svc.blobs.path(file.id)), body.text)
+    base = None
+    if body.unit == "tokens":
+        if body.base is None:
+            raise BadRequest("Counting in tokens needs a 'base'.", param="base")
+        base = str(find_base(svc, caller.project, body.base).path)
+    elif body.unit is None and (body.min_length or body.max_length is not None):
+        raise BadRequest("A length needs a 'unit': characters or tokens.", param="unit")
+    request = index.Request(
+        str(svc.blobs.path(file.id)), body.text, body.unit, body.min_length, body.max_length, base
+    )
     found = work(request, file, file.num_bytes, "list of rows of", "show")
     return Index.model_validate({"file": file.id, **found})
 

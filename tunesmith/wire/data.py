@@ -11,6 +11,7 @@ from tunesmith.wire.requests import RequestBody
 
 Method = Literal["supervised", "dpo", "reinforcement", "evals"]
 MAX_OFFSET = 1 << 40
+MAX_LENGTH = 1 << 40
 
 
 class ReportRequest(RequestBody):
@@ -27,6 +28,12 @@ class ReportRequest(RequestBody):
 class IndexRequest(RequestBody):
     file: str
     text: Annotated[str, Field(max_length=1000)] = ""
+    unit: Literal["characters", "tokens"] | None = None
+    """What rows are measured in; None: they are not."""
+    min_length: Annotated[int, Field(ge=0, le=MAX_LENGTH)] = 0
+    max_length: Annotated[int, Field(ge=0, le=MAX_LENGTH)] | None = None
+    base: str | None = None
+    """Whose tokens are counted."""
 
 
 class RowsRequest(RequestBody):
@@ -66,7 +73,7 @@ class SplitRequest(RequestBody):
 
 
 class Index(BaseModel):
-    """Columns with an entry for each row; `shape` is a place in `shapes`."""
+    """Columns with an entry for each row that passes; `shape` is a place in `shapes`."""
 
     object: Literal["tunesmith.data.index"] = "tunesmith.data.index"
     file: str
@@ -77,6 +84,8 @@ class Index(BaseModel):
     offset: list[int]
     bytes: list[int]
     shape: list[int]
+    length: list[int] | None = None
+    """In the unit that was asked for."""
 
 
 class RowAt(BaseModel):

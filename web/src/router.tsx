@@ -38,13 +38,17 @@ export interface DatasetSearch {
   code?: string;
   /** Rows that hold this text only. */
   text?: string;
+  /** Rows of this length only, in characters or in the base's tokens. */
+  min?: string;
+  max?: string;
+  unit?: string;
   base?: string;
 }
 const dataset = createRoute({
   getParentRoute: () => shell,
   path: "/data/$fileId",
   validateSearch: (search: Record<string, unknown>): DatasetSearch => ({
-    ...text(search, "tab", "code", "text", "base"),
+    ...text(search, "tab", "code", "text", "base", "unit", "min", "max"),
     ...number(search, "row"),
   }),
   component: lazyRouteComponent(() => import("@/screens/dataset/Dataset"), "Dataset"),

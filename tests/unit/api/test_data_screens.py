@@ -69,6 +69,27 @@ def test_text_is_found_in_values_in_whatever_case(service: Service) -> None:
     assert post(service, "index", file=file, text="messages").json()["number"] == []
 
 
+def test_rows_are_found_by_their_length(service: Service) -> None:
+    file = upload(service, MIXED)
+    whole = post(service, "index", file=file, unit="characters").json()
+    # A row that cannot be read has no length.
+    assert whole["number"] == [1, 2, 4]
+    assert whole["length"][2] == len("Whose is it?" + "MINE, all mine")
+    shortest = min(whole["length"])
+    found = post(service, "index", file=file, unit="characters", max_length=shortest).json()
+    assert found["length"] == [shortest]
+    found = post(service, "index", file=file, unit="characters", min_length=shortest + 1).json()
+    assert (found["num_rows"], len(found["number"])) == (4, 2)
+    tokens = post(service, "index", file=file, unit="tokens", base=BASE).json()
+    # Nor has, in tokens, one that a job would refuse.
+    talk = post(service, "tokens", file=file, offset=whole["offset"][1], base=BASE)
+    assert talk.status_code == 400
+    assert tokens["number"] == [1, 4]
+    for number, length in zip(tokens["offset"], tokens["length"], strict=True):
+        seen = post(service, "tokens", file=file, offset=number, base=BASE).json()
+        assert [each["num_tokens"] for each in seen["sequences"]] == [length]
+
+
 def test_a_page_of_long_rows_holds_fewer(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "MAX_PAGE_CHARS", 200)
     monkeypatch.setattr(index, "MAX_ROW_CHARS", 150)
@@ -212,6 +233,10 @@ def test_large_files_are_read_in_a_process_of_their_own(
     [
         ("index", {"file": "file-missing"}, 404, "file"),
         ("index", {"file": "../../etc/passwd"}, 404, "file"),
+        ("index", {"file": "FILE", "unit": "tokens"}, 400, "base"),
+        ("index", {"file": "FILE", "unit": "tokens", "base": "no-such-model"}, 404, "base"),
+        ("index", {"file": "FILE", "min_length": 1}, 400, "unit"),
+        ("index", {"file": "FILE", "unit": "characters", "max_length": -1}, 400, "max_length"),
         ("rows", {"file": "FILE", "offsets": []}, 400, "offsets"),
         ("rows", {"file": "FILE", "offsets": [-1]}, 400, "offsets.0"),
         ("rows", {"file": "FILE", "offsets": list(range(201))}, 400, "offsets"),

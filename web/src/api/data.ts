@@ -17,11 +17,14 @@ export const reportQuery = (file: string, base: string | null = null) =>
       read(api.POST("/v1/tunesmith/data/report", { body: { file, base, after: 0, limit: 0 }, signal })),
   });
 
-export const indexQuery = (file: string, text: string) =>
+/** Rows of a length; `base`: whose tokens they are counted in. */
+export type Length = Pick<Schemas["IndexRequest"], "unit" | "min_length" | "max_length" | "base">;
+
+export const indexQuery = (file: string, text: string, length: Length | null) =>
   queryOptions({
     ...KEPT,
-    queryKey: ["data", file, "index", text],
-    queryFn: ({ signal }) => read(api.POST("/v1/tunesmith/data/index", { body: { file, text }, signal })),
+    queryKey: ["data", file, "index", text, length],
+    queryFn: ({ signal }) => read(api.POST("/v1/tunesmith/data/index", { body: { file, text, min_length: 0, ...length }, signal })),
   });
 
 export const rowsQuery = (file: string, offsets: number[]) =>

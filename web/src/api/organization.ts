@@ -5,6 +5,7 @@ import { api, read, type Schemas } from "./client";
 import { everyPage } from "./pages";
 
 export type RateLimit = Schemas["ProjectRateLimit"];
+export type SpendLimit = Schemas["SpendLimit"];
 export type Bucket = Schemas["Bucket"];
 
 export const projectsQuery = queryOptions({
@@ -25,6 +26,42 @@ export const limitsQuery = (projectId: string) =>
         ),
       ),
   });
+
+export const spendingQuery = (projectId: string) =>
+  queryOptions({
+    queryKey: ["spending", projectId],
+    queryFn: ({ signal }) =>
+      everyPage((after) =>
+        read(
+          api.GET("/v1/tunesmith/projects/{project_id}/spend_limits", {
+            params: { path: { project_id: projectId }, query: { limit: 100, ...after } },
+            signal,
+          }),
+        ),
+      ),
+  });
+
+/** What holds for the key of this session, whatever its role. */
+export const ownLimitsQuery = queryOptions({
+  queryKey: ["limits"],
+  queryFn: ({ signal }) => read(api.GET("/v1/tunesmith/limits", { signal })),
+});
+
+export const setRates = (projectId: string, limit: RateLimit, changes: Schemas["UpdateRateLimit"]) =>
+  read(
+    api.POST("/v1/organization/projects/{project_id}/rate_limits/{rate_limit_id}", {
+      params: { path: { project_id: projectId, rate_limit_id: limit.id } },
+      body: changes,
+    }),
+  );
+
+export const setSpending = (projectId: string, limit: SpendLimit, usdPerMonth: number | null) =>
+  read(
+    api.POST("/v1/tunesmith/projects/{project_id}/spend_limits/{owner_id}", {
+      params: { path: { project_id: projectId, owner_id: limit.id } },
+      body: { usd_per_month: usdPerMonth },
+    }),
+  );
 
 export const NUM_DAYS = 30;
 const DAY_S = 86_400;

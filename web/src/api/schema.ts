@@ -883,7 +883,8 @@ export interface paths {
         put?: never;
         /**
          * Make Index
-         * @description Where each row is, and its shape; with `text` only of the rows that hold it.
+         * @description Where each row is, and its shape; with `text` only of the rows that hold it, with
+         *     `min_length` and `max_length` only of those that are so long.
          */
         post: operations["make_index_v1_tunesmith_data_index_post"];
         delete?: never;
@@ -2526,13 +2527,15 @@ export interface components {
         };
         /**
          * Index
-         * @description Columns with an entry for each row; `shape` is a place in `shapes`.
+         * @description Columns with an entry for each row that passes; `shape` is a place in `shapes`.
          */
         Index: {
             /** Bytes */
             bytes: number[];
             /** File */
             file: string;
+            /** Length */
+            length?: number[] | null;
             /** Line */
             line: number[];
             /** Num Rows */
@@ -2554,13 +2557,24 @@ export interface components {
         };
         /** IndexRequest */
         IndexRequest: {
+            /** Base */
+            base?: string | null;
             /** File */
             file: string;
+            /** Max Length */
+            max_length?: number | null;
+            /**
+             * Min Length
+             * @default 0
+             */
+            min_length: number;
             /**
              * Text
              * @default
              */
             text: string;
+            /** Unit */
+            unit?: ("characters" | "tokens") | null;
         };
         /**
          * Job

@@ -51,7 +51,7 @@ export function Table<Row>({ label, rows, columns, rowKey, onOpen }: TableProps<
     if (row) onOpen?.(row.original);
   });
   return (
-    <div className="overflow-x-auto rounded-xl border border-line bg-surface">
+    <div className="relative overflow-x-auto rounded-xl border border-line bg-surface">
       <table aria-label={label} className="w-full border-collapse text-sm">
         <thead>
           {table.getHeaderGroups().map((group) => (

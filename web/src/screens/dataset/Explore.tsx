@@ -4,7 +4,7 @@ import clsx from "clsx";
 import { Search, X } from "lucide-react";
 import { useDeferredValue, useEffect, useMemo, useState } from "react";
 
-import { reportQuery, type Finding, type Index } from "@/api/data";
+import { reportQuery, type Finding, type Index, type Length as RowLength } from "@/api/data";
 import { Badge } from "@/parts/Badge";
 import { Button, IconButton, Spinner } from "@/parts/Button";
 import { Select, SwitchField } from "@/parts/fields";
@@ -12,6 +12,7 @@ import { isTyping } from "@/parts/rowkeys";
 import { Empty, ErrorBox, Loading } from "@/parts/states";
 import { VirtualList } from "@/parts/VirtualList";
 import { bytes, count, plural } from "@/lib/format";
+import type { DatasetSearch } from "@/router";
 
 import { excerpt } from "./conversation";
 import { useBase, useDatasetPlace } from "./Dataset";
@@ -26,20 +27,15 @@ export function Explore() {
   const { fileId, search, go } = useDatasetPlace();
   const { base } = useBase();
   const report = useQuery({ ...reportQuery(fileId, base), enabled: base !== null });
-  const [text, setText] = useState(search.text ?? "");
-  const wanted = useDeferredValue(text);
+  const [text, setText] = useTyped("text");
+  const [min, setMin] = useTyped("min");
+  const [max, setMax] = useTyped("max");
   const [shape, setShape] = useState("");
   const [range, setRange] = useState<[number, number]>([0, 0]);
-  useEffect(() => {
-    const timer = setTimeout(() => {
-      if ((search.text ?? "") !== wanted) go({ text: wanted }, true);
-    }, 300);
-    return () => clearTimeout(timer);
-  });
   const finding = report.data?.findings.find((each) => each.code === search.code);
   const filter = useMemo<Filter>(
-    () => ({ text: search.text ?? "", shape, numbers: finding ? new Set(finding.rows) : null }),
-    [search.text, shape, finding],
+    () => ({ text: search.text ?? "", shape, numbers: finding ? new Set(finding.rows) : null, length: lengthOf(search, base) }),
+    [search, shape, finding, base],
   );
   const { index, places } = useRows(fileId, filter);
   const contents = useContents(fileId, index.data, places, range[0], range[1]);
@@ -79,6 +75,7 @@ export function Explore() {
           className="max-w-full"
           options={[{ value: "", label: "All shapes" }, ...all.shapes.slice(0, 100).map((each) => ({ value: each, label: each }))]}
         />
+        <Length min={min} max={max} onMin={setMin} onMax={setMax} hasBase={base !== null} />
         <span className="num text-sm text-faint" role="status">
           {places.length === all.num_rows ? plural(all.num_rows, "row") : `${count(places.length)} of ${plural(all.num_rows, "row")}`}
           {finding && finding.num_rows > finding.rows.length && ` (the first ${count(finding.rows.length)})`}
@@ -86,7 +83,7 @@ export function Explore() {
         {index.isPlaceholderData && <Spinner />}
       </div>
       {places.length === 0 ? (
-        <Empty title="No row passes this filter" action={<Button onClick={() => { setText(""); setShape(""); go({ code: "", text: "" }); }}>Show all rows</Button>} />
+        <Empty title="No row passes this filter" action={<Button onClick={() => { setText(""); setMin(""); setMax(""); setShape(""); go({ code: "", text: "", min: "", max: "" }); }}>Show all rows</Button>} />
       ) : (
         <div className="grid gap-4 xl:grid-cols-[minmax(0,1fr)_minmax(24rem,0.8fr)]">
           <VirtualList
@@ -103,7 +100,7 @@ export function Explore() {
               return (
                 <RowLine
                   number={place.number}
-                  size={place.bytes}
+                  size={place.length === undefined ? bytes(place.bytes) : plural(place.length, search.unit === "tokens" ? "token" : "char")}
                   shape={place.shape}
                   text={content?.text}
                   codes={codes.get(place.number)}
@@ -116,6 +113,62 @@ export function Explore() {
           <Detail index={all} places={places} at={current.at} codes={codes} />
         </div>
       )}
+    </div>
+  );
+}
+
+/** What is typed goes into the URL when there is a pause in it. */
+function useTyped(name: "text" | "min" | "max"): [string, (value: string) => void] {
+  const { search, go } = useDatasetPlace();
+  const [typed, setTyped] = useState(search[name] ?? "");
+  const wanted = useDeferredValue(typed);
+  useEffect(() => {
+    const timer = setTimeout(() => {
+      if ((search[name] ?? "") !== wanted) go({ [name]: wanted }, true);
+    }, 300);
+    return () => clearTimeout(timer);
+  });
+  return [typed, setTyped];
+}
+
+const isWhole = (text: string | undefined): text is string => text !== undefined && /^\d{1,12}$/.test(text);
+
+/** What the URL says of the rows' length; null: nothing. */
+function lengthOf({ unit, min, max }: DatasetSearch, base: string | null): RowLength | null {
+  if (!isWhole(min) && !isWhole(max)) return null;
+  const tokens = unit === "tokens" && base !== null;
+  return {
+    unit: tokens ? "tokens" : "characters",
+    min_length: isWhole(min) ? Number(min) : 0,
+    ...(isWhole(max) ? { max_length: Number(max) } : {}),
+    ...(tokens ? { base } : {}),
+  };
+}
+
+function Length({ min, max, onMin, onMax, hasBase }: { min: string; max: string; onMin: (value: string) => void; onMax: (value: string) => void; hasBase: boolean }) {
+  const { search, go } = useDatasetPlace();
+  const field = (label: string, placeholder: string, value: string, onChange: (value: string) => void) => (
+    <input
+      inputMode="numeric"
+      aria-label={label}
+      aria-invalid={value !== "" && !isWhole(value) ? true : undefined}
+      placeholder={placeholder}
+      value={value}
+      onChange={(event) => onChange(event.target.value)}
+      className="num h-9 w-20 rounded-lg border border-line-strong/60 bg-surface px-3 text-sm placeholder:text-faint aria-[invalid=true]:border-bad"
+    />
+  );
+  return (
+    <div role="group" aria-label="Length of rows" className="flex items-center gap-1.5 text-sm text-faint">
+      {field("Shortest", "min", min, onMin)}
+      <span aria-hidden>–</span>
+      {field("Longest", "max", max, onMax)}
+      <Select
+        aria-label="Measured in"
+        value={search.unit ?? "characters"}
+        onChange={(event) => go({ unit: event.target.value === "characters" ? "" : event.target.value })}
+        options={[{ value: "characters", label: "characters" }, ...(hasBase ? [{ value: "tokens", label: "tokens" }] : [])]}
+      />
     </div>
   );
 }
@@ -143,7 +196,7 @@ function useCurrent(index: Index | undefined, places: number[]) {
   return { at };
 }
 
-function RowLine({ number, size, shape, text, codes, isCurrent, onOpen }: { number: number; size: number; shape: string; text: string | undefined; codes: string[] | undefined; isCurrent: boolean; onOpen: () => void }) {
+function RowLine({ number, size, shape, text, codes, isCurrent, onOpen }: { number: number; size: string; shape: string; text: string | undefined; codes: string[] | undefined; isCurrent: boolean; onOpen: () => void }) {
   const said = useMemo(() => (text === undefined ? null : excerpt(text)), [text]);
   return (
     <button
@@ -158,7 +211,7 @@ function RowLine({ number, size, shape, text, codes, isCurrent, onOpen }: { numb
         <span className="block truncate text-xs text-soft">{said ? said.answer || shape : "…"}</span>
       </span>
       {codes && <Badge tone="warn">{codes.length === 1 ? codes[0] : `${codes.length} findings`}</Badge>}
-      <span className="num w-14 shrink-0 text-right text-xs text-faint max-sm:hidden">{bytes(size)}</span>
+      <span className="num min-w-14 shrink-0 text-right text-xs text-faint max-sm:hidden">{size}</span>
     </button>
   );
 }

@@ -23,7 +23,7 @@ const NAMES: Record<string, string> = {
 export function TokensTab() {
   const { fileId, search, go } = useDatasetPlace();
   const { base } = useBase();
-  const index = useQuery(indexQuery(fileId, ""));
+  const index = useQuery(indexQuery(fileId, "", null));
   const number = Math.min(search.row ?? 1, Math.max(1, index.data?.num_rows ?? 1));
   const offset = index.data?.offset[number - 1];
   const shown = useQuery({ ...tokensQuery(fileId, offset ?? 0, base ?? ""), enabled: offset !== undefined && base !== null });

@@ -3,7 +3,7 @@ import { keepPreviousData, useQueries, useQuery } from "@tanstack/react-query";
 import { useMemo } from "react";
 
 import type { Schemas } from "@/api/client";
-import { indexQuery, rowsQuery, type Index } from "@/api/data";
+import { indexQuery, rowsQuery, type Index, type Length } from "@/api/data";
 
 const PAGE = 40;
 
@@ -13,6 +13,8 @@ export interface Filter {
   shape: string;
   /** Rows with these numbers only. */
   numbers: ReadonlySet<number> | null;
+  /** Rows of this length only. */
+  length: Length | null;
 }
 
 export interface RowPlace {
@@ -20,12 +22,14 @@ export interface RowPlace {
   line: number;
   offset: number;
   bytes: number;
+  /** In the unit that rows are filtered by. */
+  length: number | undefined;
   shape: string;
 }
 
 /** The places in the index of the rows that pass the filter. */
 export function useRows(fileId: string, filter: Filter) {
-  const index = useQuery({ ...indexQuery(fileId, filter.text), placeholderData: keepPreviousData });
+  const index = useQuery({ ...indexQuery(fileId, filter.text, filter.length), placeholderData: keepPreviousData });
   const places = useMemo(() => (index.data ? passing(index.data, filter) : []), [index.data, filter]);
   return { index, places };
 }
@@ -47,6 +51,7 @@ export function placeOf(index: Index, place: number): RowPlace {
     line: index.line[place] ?? 0,
     offset: index.offset[place] ?? 0,
     bytes: index.bytes[place] ?? 0,
+    length: index.length?.[place],
     shape: index.shapes[index.shape[place] ?? 0] ?? "",
   };
 }

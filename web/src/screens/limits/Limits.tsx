@@ -1,48 +1,17 @@
-/** How much a project may ask of each base. */
+/** How much a project may ask of each base, and spend. Owners of the default project change it. */
 import { useQuery } from "@tanstack/react-query";
 import { useSearch } from "@tanstack/react-router";
 import { Gauge } from "lucide-react";
+import type { ReactNode } from "react";
 
-import { limitsQuery, projectsQuery, type RateLimit } from "@/api/organization";
+import { limitsQuery, ownLimitsQuery, projectsQuery, spendingQuery } from "@/api/organization";
 import { CodeBlock } from "@/parts/Code";
 import { Card, Page } from "@/parts/Page";
 import { ProjectSelect } from "@/parts/ProjectSelect";
-import { Table, type ColumnDef } from "@/parts/Table";
-import { Denied, Empty, ErrorBox, isDenied, Loading } from "@/parts/states";
-import { count } from "@/lib/format";
+import { Empty, ErrorBox, isDenied, Loading } from "@/parts/states";
 
-// How the API, which knows only numbers, says that there is no limit.
-const NO_LIMIT = 2_147_483_647;
-
-type Field = "max_requests_per_1_minute" | "max_requests_per_1_day" | "max_tokens_per_1_minute" | "max_fine_tuning_jobs_per_1_day";
-
-const FIELDS: { field: Field; label: string; meaning: string }[] = [
-  {
-    field: "max_requests_per_1_minute",
-    label: "Requests a minute",
-    meaning: "Chats, completions and embeddings. An idle project may send a whole minute's worth at once; after that as many pass as refill, evenly.",
-  },
-  { field: "max_requests_per_1_day", label: "Requests a day", meaning: "The same, refilled over 24 hours. A restart does not fill it." },
-  {
-    field: "max_tokens_per_1_minute",
-    label: "Tokens a minute",
-    meaning: "Prompt and answer. The prompt and max_tokens are taken when a request comes in; what it did not use goes back when it has ended.",
-  },
-  { field: "max_fine_tuning_jobs_per_1_day", label: "Jobs a day", meaning: "Fine-tuning jobs created on the base in the last 24 hours." },
-];
-
-const COLUMNS: ColumnDef<RateLimit, never>[] = [
-  { id: "model", accessorKey: "model", header: "Base", cell: ({ row }) => <div className="min-w-28 font-mono text-xs [overflow-wrap:anywhere]">{row.original.model}</div> },
-  ...FIELDS.map(
-    ({ field, label }): ColumnDef<RateLimit, never> => ({
-      id: field,
-      accessorKey: field,
-      header: label,
-      meta: { numeric: true },
-      cell: ({ row }) => <Amount limit={row.original[field]} />,
-    }),
-  ),
-];
+import { FIELDS, RateLimits } from "./RateLimits";
+import { SpendLimits } from "./SpendLimits";
 
 export function Limits() {
   const { project } = useSearch({ from: "/shell/limits" });
@@ -51,15 +20,13 @@ export function Limits() {
   return (
     <Page
       title="Limits"
-      subtitle="How much a project may ask of each base. Models tuned on a base draw on the base's limits."
+      subtitle="How much a project may ask of each base, and spend. Models tuned on a base draw on the base's limits."
       actions={projects.data && <ProjectSelect projects={projects.data} value={shown} />}
     >
       {projects.isPending ? (
         <Loading lines={6} />
       ) : isDenied(projects.error) ? (
-        <Denied title="Owners of the default project see the limits" error={projects.error}>
-          Every answer of a model tells yours in its <code>x-ratelimit-…</code> headers.
-        </Denied>
+        <Own />
       ) : projects.isError ? (
         <ErrorBox error={projects.error} retry={() => void projects.refetch()} />
       ) : (
@@ -69,46 +36,107 @@ export function Limits() {
   );
 }
 
-function OfProject({ projectId }: { projectId: string }) {
-  const limits = useQuery(limitsQuery(projectId));
-  if (limits.isPending) return <Loading lines={6} />;
-  if (limits.isError) return <ErrorBox error={limits.error} retry={() => void limits.refetch()} />;
-  if (limits.data.length === 0)
-    return (
-      <Empty icon={<Gauge size={20} />} title="No base to limit">
-        This project may use none of the server's bases.
-      </Empty>
-    );
+/** For those who may not change limits: what holds for them. */
+function Own() {
+  const own = useQuery(ownLimitsQuery);
+  if (own.isPending) return <Loading lines={6} />;
+  if (own.isError) return <ErrorBox error={own.error} retry={() => void own.refetch()} />;
   return (
     <>
-      <Table label="Limits" rows={limits.data} columns={COLUMNS} rowKey={(limit) => limit.id} />
+      <p className="mb-5 text-sm text-soft">
+        These hold for your project, and for the key that you are signed in with. Owners of the default project can change them.
+      </p>
+      <Parts
+        rates={own.data.rate_limits.length === 0 ? <NoBase /> : <RateLimits limits={own.data.rate_limits} />}
+        spending={<SpendLimits limits={own.data.spend_limits} />}
+      />
+      <div className="mt-6">
+        <Meanings />
+      </div>
+    </>
+  );
+}
+
+function OfProject({ projectId }: { projectId: string }) {
+  const limits = useQuery(limitsQuery(projectId));
+  const spending = useQuery(spendingQuery(projectId));
+  return (
+    <>
+      <Parts
+        rates={
+          limits.isPending ? (
+            <Loading />
+          ) : limits.isError ? (
+            <ErrorBox error={limits.error} retry={() => void limits.refetch()} />
+          ) : limits.data.length === 0 ? (
+            <NoBase />
+          ) : (
+            <RateLimits limits={limits.data} projectId={projectId} />
+          )
+        }
+        spending={
+          spending.isPending ? (
+            <Loading />
+          ) : spending.isError ? (
+            <ErrorBox error={spending.error} retry={() => void spending.refetch()} />
+          ) : (
+            <SpendLimits limits={spending.data} projectId={projectId} />
+          )
+        }
+      />
       <div className="mt-6 grid gap-5 lg:grid-cols-2">
-        <Card title="What they mean">
-          <dl className="flex flex-col gap-3 text-sm">
-            {FIELDS.map(({ field, label, meaning }) => (
-              <div key={field}>
-                <dt className="font-medium">{label}</dt>
-                <dd className="text-soft">{meaning}</dd>
-              </div>
-            ))}
-          </dl>
-          <p className="mt-4 text-sm text-soft">A request beyond a limit is refused with 429 and says how long to wait; the official clients wait, and try again.</p>
-        </Card>
-        <Card title="Change them">
+        <Meanings />
+        <Card title="On the server">
           <p className="mb-3 text-sm text-soft">
-            On the server; <code>none</code> takes a limit away, <code>default</code> goes back to the settings. It holds within a second.
+            The same from the command line, where <code>default</code> also goes back to the settings:
           </p>
-          <CodeBlock label="Set a limit" code={`tunesmith limits set \\\n  ${limits.data[0]?.model ?? "BASE"} \\\n  --project ${projectId} \\\n  --requests-per-minute 60`} />
-          <p className="mt-3 mb-3 text-sm text-soft">With what has been spent of them:</p>
-          <CodeBlock label="Show the limits" code={`tunesmith limits show \\\n  --project ${projectId}`} />
+          <CodeBlock label="Set a limit" code={`tunesmith limits set \\\n  ${limits.data?.[0]?.model ?? "BASE"} \\\n  --project ${projectId} \\\n  --requests-per-minute 60`} />
+          <div className="mt-3">
+            <CodeBlock label="Set a spend limit" code={`tunesmith limits spend \\\n  ${projectId} 25.00`} />
+          </div>
         </Card>
       </div>
     </>
   );
 }
 
-function Amount({ limit }: { limit: number }) {
-  if (limit === NO_LIMIT) return <span className="whitespace-nowrap text-faint">no limit</span>;
-  if (limit === 0) return <span className="whitespace-nowrap text-bad">0, nothing passes</span>;
-  return <>{count(limit)}</>;
+function Parts({ rates, spending }: { rates: ReactNode; spending: ReactNode }) {
+  return (
+    <>
+      <h2 className="mb-3 text-sm font-semibold">Rates, by base</h2>
+      {rates}
+      <h2 className="mt-6 mb-3 text-sm font-semibold">Spending in this month</h2>
+      {spending}
+    </>
+  );
+}
+
+function NoBase() {
+  return (
+    <Empty icon={<Gauge size={20} />} title="No base to limit">
+      This project may use none of the server's bases.
+    </Empty>
+  );
+}
+
+function Meanings() {
+  return (
+    <Card title="What they mean">
+      <dl className="flex flex-col gap-3 text-sm">
+        {FIELDS.map(({ field, label, meaning }) => (
+          <div key={field}>
+            <dt className="font-medium">{label}</dt>
+            <dd className="text-soft">{meaning}</dd>
+          </div>
+        ))}
+        <div>
+          <dt className="font-medium">Spending</dt>
+          <dd className="text-soft">At the server's prices, by calendar month of UTC. What unfinished jobs are still expected to cost is reserved.</dd>
+        </div>
+      </dl>
+      <p className="mt-4 text-sm text-soft">
+        A request beyond a rate is refused with 429 and says how long to wait; the official clients wait, and try again. One beyond the money is refused for good.
+      </p>
+    </Card>
+  );
 }
