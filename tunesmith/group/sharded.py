@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.group.world import World
-from tunesmith.model.decoder import Attention, Decoder, LowRankUpdate
+from tunesmith.model.attention import Attention
+from tunesmith.model.decoder import Block, Decoder, LowRankUpdate
 from tunesmith.model.families import DecoderConfig
 from tunesmith.model.load import load_model
 
@@ -161,12 +162,12 @@ class ShardedDecoder(Decoder):
         states_BTE: Tensor = self._layers(work)
         return states_BTE
 
-    def _layer(self, layer: int, x: Tensor, *rest: Any) -> Tensor:
-        compute, module = super()._layer, self._layers.each[layer]
+    def _layer(self, block: Block, x: Tensor, *rest: Any) -> Tensor:
+        compute, module = super()._layer, self._layers.each[block.layer]
 
         def work(x: Tensor) -> Tensor:
             self._fetched = {p.untyped_storage().data_ptr() for p in module.parameters()}
-            return compute(layer, x, *rest)
+            return compute(block, x, *rest)
 
         result: Tensor = module(x, work)
         return result
