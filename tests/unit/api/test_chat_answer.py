@@ -17,7 +17,9 @@ from tunesmith.wire.chat import ChunkChoice, Delta
 def answer(include_usage: bool) -> Answer:
     request = SimpleNamespace(n=2, top_logprobs=None)
     text: Any = SimpleNamespace(request=request)
-    prepared: Any = SimpleNamespace(text=text, tools=None, model='ft:"nano"', fingerprint="fp_1")
+    prepared: Any = SimpleNamespace(
+        text=text, tools=None, model='ft:"nano"', fingerprint="fp_1", service_tier=None
+    )
     return Answer("chatcmpl-1", 1, prepared, SystemRng(), include_usage)
 
 

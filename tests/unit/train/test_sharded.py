@@ -140,7 +140,9 @@ def test_parts_learn_what_the_whole_learns(kind: str, dtype: torch.dtype, size: 
             expected_loss, expected = learned(whole, ALONE)
             is_wide = dtype == torch.float32
             assert loss == pytest.approx(expected_loss, rel=1e-6 if is_wide else 0.02)
-            limit = 1e-5 if is_wide else 2e-2
+            # A hundredth of an update: Adam makes the rounding of a gradient near zero as large
+            # as it makes any gradient.
+            limit = 1e-4 if is_wide else 2e-2
             for name, weight in expected.items():
                 torch.testing.assert_close(weights[name], weight, rtol=limit, atol=limit)
             torch.testing.assert_close(
