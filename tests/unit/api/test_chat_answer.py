@@ -18,7 +18,7 @@ def answer(include_usage: bool) -> Answer:
     request = SimpleNamespace(n=2, top_logprobs=None)
     text: Any = SimpleNamespace(request=request)
     prepared: Any = SimpleNamespace(
-        text=text, tools=None, model='ft:"nano"', fingerprint="fp_1", service_tier=None
+        text=text, tools=None, model='ft:"nano"', fingerprint="fp_1", service_tier="default"
     )
     return Answer("chatcmpl-1", 1, prepared, SystemRng(), include_usage)
 
