@@ -24,6 +24,7 @@ from tunesmith.model.attention import Attention
 from tunesmith.model.decoder import Block, Decoder, LowRankUpdate
 from tunesmith.model.families import DecoderConfig
 from tunesmith.model.load import load_model
+from tunesmith.model.merge import stored_tensors
 
 LAYERS = "model.layers."
 
@@ -175,10 +176,17 @@ class ShardedDecoder(Decoder):
 
 def spread(directory: Path, dtype: torch.dtype, device: str, world: World) -> ShardedDecoder:
     """The frozen model in a directory, whole nowhere but on the disk: read a layer at a time."""
-    stored = load_model(directory)
+    stored = load_model(directory, dtype=stored_type(directory))
     assert isinstance(stored, Decoder), "others are not spread"
     kept = {name: stored.weights[name].to(device, dtype) for name in kept_names(stored)}
     return assembled(stored, kept, Layers(stored, dtype, device, world), world)
+
+
+def stored_type(directory: Path) -> torch.dtype | None:
+    """What to load a model as that is read piece by piece: None, as stored, which copies nothing.
+    Of mixed types loading would make the embedding's, so these become fp32."""
+    types = {tensor.dtype for tensor in stored_tensors(directory).values()}
+    return None if len(types) == 1 else torch.float32
 
 
 def assembled(

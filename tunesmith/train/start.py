@@ -14,7 +14,7 @@ from tunesmith.bases import BaseInfo
 from tunesmith.data.check import Dataset
 from tunesmith.data.render import Renderer
 from tunesmith.errors import JobError
-from tunesmith.group.sharded import spread
+from tunesmith.group.sharded import spread, stored_type
 from tunesmith.group.world import World
 from tunesmith.ids import SystemClock
 from tunesmith.jobdir.checkpoints import OPTIMIZER_FILE, Checkpoint, Standing
@@ -239,8 +239,11 @@ def _take_up_adapter(
 def _take_up_weights(
     job: Job, base: BaseInfo, plan: Plan, newest: Checkpoint | None
 ) -> tuple[CausalModel, Trained, AdamW]:
-    # What is spread is read from the disk a layer at a time.
-    dtype, device = (None, "cpu") if plan.sharded else (torch.float32, plan.device)
+    dtype: torch.dtype | None = torch.float32
+    device: str = plan.device
+    if plan.sharded:
+        # Read from the disk a layer at a time.
+        dtype, device = stored_type(base.path), "cpu"
     if newest is None:
         full.check_disk(job.dir, base.path, max(1, job.spec.keep_checkpoints))
         start = full.fresh(base.path, dtype, device, job.spec.start_adapter)
