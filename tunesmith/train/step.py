@@ -58,6 +58,14 @@ class Forward:
             return hidden_TE[batch.index_N]
 
     @property
+    def shares(self) -> bool:
+        """Whether sequences that begin the same may have that beginning once: not where what a
+        position comes to depends on how long its sequence is (LongRoPE)."""
+        if not isinstance(self.model, Decoder) or self.attention == "padded":
+            return False
+        return self.model.short_positions is None
+
+    @property
     def num_layers(self) -> int:
         return self.model.config.num_layers if isinstance(self.model, Decoder) else 1
 
@@ -145,7 +153,8 @@ def _own_batches(
     Units are dealt out by length, the longest first, so that all parts are about as long.
     """
     units = longest_first(objective.corpus, objective.units(rows))
-    batches = micro_batches(objective.corpus, forward.world.share(units), max_tokens)
+    own = forward.world.share(units)
+    batches = micro_batches(objective.corpus, own, max_tokens, share=forward.shares)
     return [batch.to(forward.model.device) for batch in batches]
 
 
