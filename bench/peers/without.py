@@ -23,13 +23,14 @@ from tunesmith.train.batches import Corpus, MicroBatch
 def packing() -> None:
     """A grid of one sequence a line, padded to the longest."""
     attention.choose = lambda model: ("padded", None)
+    sharing()
 
 
 def gathering() -> None:
     """Every position goes through the head, not only those whose next token counts."""
     plain = batches.pack
 
-    def pack(corpus: Corpus, sequences: Any) -> MicroBatch:
+    def pack(corpus: Corpus, sequences: Any, share: bool = False) -> MicroBatch:
         row = plain(corpus, sequences)
         parts = [corpus.tokens(sequence) for sequence in row.sequences]
         return replace(
@@ -41,6 +42,11 @@ def gathering() -> None:
         )
 
     batches.pack = pack
+
+
+def sharing() -> None:
+    """Beginnings that sequences have in common are computed for each of them."""
+    step.Forward.shares = False
 
 
 def chunks() -> None:
@@ -101,8 +107,8 @@ def head_itself() -> None:
     """A head of 64 tokens: the cost of the vocabulary, not a way to do without."""
     plain = batches.pack
 
-    def pack(corpus: Corpus, sequences: Any) -> MicroBatch:
-        row = plain(corpus, sequences)
+    def pack(corpus: Corpus, sequences: Any, share: bool = False) -> MicroBatch:
+        row = plain(corpus, sequences, share=share)
         return replace(row, targets_N=row.targets_N % 64)
 
     batches.pack = pack
@@ -120,6 +126,7 @@ def head_itself() -> None:
 
 TECHNIQUES: dict[str, Callable[[], None]] = {
     "packing": packing,
+    "sharing beginnings": sharing,
     "gathering before the head": gathering,
     "chunked head, gradient in its forward pass": chunks,
     "keeping freed memory": kept_memory,

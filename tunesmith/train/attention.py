@@ -21,7 +21,7 @@ from tunesmith.errors import JobError
 from tunesmith.model.attention import Attention, AttentionRule, causal
 from tunesmith.model.decoder import LowRankUpdate
 from tunesmith.model.load import CausalModel
-from tunesmith.train.batches import MicroBatch
+from tunesmith.train.batches import MicroBatch, Shared
 
 Kind = Literal["varlen", "split", "padded"]
 """How sequences of one micro-batch are kept apart."""
@@ -87,6 +87,21 @@ class VarlenAttention:
         return out_THD[None]
 
 
+class SharedAttention:
+    """Attention of whole sequences, for a row that has their equal beginnings once."""
+
+    def __init__(self, inner: Attention, shared: Shared) -> None:
+        self._inner = inner
+        self._shared = shared
+
+    def __call__(
+        self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
+    ) -> Tensor:
+        places_P = self._shared.places_P
+        whole = (x.index_select(1, places_P) for x in (q_BTHD, k_BTKD, v_BTKD))
+        return self._inner(layer, *whole, rule).index_select(1, self._shared.firsts_T)
+
+
 def choose(model: CausalModel) -> tuple[Kind, str | None]:
     """The fastest kind that keeps sequences apart, proven on the loaded model, and what was
     passed over for it, if anything, in words for the user. Raises JobError where none does.
@@ -145,6 +160,8 @@ def hidden(
         if kind == "varlen"
         else SplitAttention(batch.lengths)
     )
+    if batch.shared is not None:
+        attention = SharedAttention(attention, batch.shared)
     states_1TE = model.hidden(
         batch.ids_1T,
         positions_BT=batch.positions_1T,

@@ -15,6 +15,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ from torch import Tensor
 
 from tunesmith.data.render import Example
 from tunesmith.errors import JobError
+
+# The least part of its positions that a row has to save.
+WORTH_SHARING = 0.02
 
 
 class Corpus:
@@ -127,6 +131,20 @@ class Corpus:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """Sequences that begin the same have that beginning once in their row: what a position comes
+    to depends on nothing behind it. The usual case is a system prompt, or a pair's prompt."""
+
+    places_P: Tensor
+    """Where in the row each position of the sequences, one after the other, is found."""
+    firsts_T: Tensor
+    """The other way: of each of the row, the first position that it stands for."""
+
+    def to(self, device: torch.device) -> Shared:
+        return Shared(self.places_P.to(device), self.firsts_T.to(device))
+
+
+@dataclass(frozen=True)
 class MicroBatch:
     """Whole sequences in one row, one after the other: no position is computed for nothing.
 
@@ -146,6 +164,7 @@ class MicroBatch:
     """Positions of the row whose next token is supervised, in the order of the sequences."""
     targets_N: Tensor
     weights_N: Tensor
+    shared: Shared | None = None
 
     def to(self, device: torch.device) -> MicroBatch:
         if device.type == "cpu":
@@ -155,7 +174,7 @@ class MicroBatch:
             for name, value in vars(self).items()
             if isinstance(value, Tensor)
         }
-        return replace(self, **moved)
+        return replace(self, **moved, shared=self.shared and self.shared.to(device))
 
 
 @lru_cache(maxsize=4)
@@ -202,7 +221,7 @@ def longest_first(corpus: Corpus, units: Iterable[Sequence[int]]) -> list[Sequen
 
 
 def micro_batches(
-    corpus: Corpus, units: Iterable[Sequence[int]], max_tokens: int
+    corpus: Corpus, units: Iterable[Sequence[int]], max_tokens: int, *, share: bool = False
 ) -> Iterator[MicroBatch]:
     """The sequences of the units in rows of at most `max_tokens`; a unit stays in one row.
 
@@ -214,12 +233,12 @@ def micro_batches(
     for unit in units:
         num_tokens = sum(map(corpus.length, unit))
         if group and num_tokens > room:
-            yield pack(corpus, group)
+            yield pack(corpus, group, share=share)
             group, room = [], max_tokens
         group += unit
         room -= num_tokens
     if group:
-        yield pack(corpus, group)
+        yield pack(corpus, group, share=share)
 
 
 def one_sequence(length: int, vocab_size: int) -> MicroBatch:
@@ -228,13 +247,13 @@ def one_sequence(length: int, vocab_size: int) -> MicroBatch:
     return pack(Corpus([Example(ids, [0.0] * length + [1.0], 1)]), [0])
 
 
-def pack(corpus: Corpus, sequences: Iterable[int]) -> MicroBatch:
-    """The sequences as one row, the longest first."""
+def pack(corpus: Corpus, sequences: Iterable[int], *, share: bool = False) -> MicroBatch:
+    """The sequences as one row, the longest first; with `share` equal beginnings once."""
     ordered = sorted(sequences, key=corpus.length, reverse=True)
     parts = [corpus.tokens(sequence) for sequence in ordered]
     weights_T = torch.cat([weights[1:] for _, weights in parts])
     index_N = weights_T.nonzero()[:, 0]
-    return MicroBatch(
+    whole = MicroBatch(
         ids_1T=torch.cat([ids[:-1] for ids, _ in parts]).long()[None],
         positions_1T=torch.cat([torch.arange(len(ids) - 1) for ids, _ in parts])[None],
         lengths=tuple(len(ids) - 1 for ids, _ in parts),
@@ -244,3 +263,40 @@ def pack(corpus: Corpus, sequences: Iterable[int]) -> MicroBatch:
         targets_N=torch.cat([ids[1:] for ids, _ in parts]).long()[index_N],
         weights_N=weights_T[index_N],
     )
+    shared = find_shared([ids[:-1] for ids, _ in parts]) if share else None
+    if shared is None:
+        return whole
+    return replace(
+        whole,
+        ids_1T=whole.ids_1T[:, shared.firsts_T],
+        positions_1T=whole.positions_1T[:, shared.firsts_T],
+        index_N=shared.places_P[index_N],
+        shared=shared,
+    )
+
+
+def find_shared(parts: Sequence[Tensor]) -> Shared | None:
+    """What the sequences (ids) share; None where it is not worth the trouble."""
+    starts = list(accumulate(map(len, parts), initial=0))
+    # Next to each other are then those that share the most.
+    alphabetic = sorted(range(len(parts)), key=lambda each: parts[each].tolist())
+    places: dict[int, Tensor] = {}
+    firsts: list[Tensor] = []
+    size, before = 0, None
+    for each in alphabetic:
+        length = len(parts[each])
+        num = 0 if before is None else num_equal(parts[before], parts[each])
+        own = torch.arange(size, size + length - num)
+        places[each] = own if before is None else torch.cat((places[before][:num], own))
+        firsts.append(torch.arange(starts[each] + num, starts[each] + length))
+        size, before = size + length - num, each
+    if size > (1 - WORTH_SHARING) * starts[-1]:
+        return None
+    return Shared(torch.cat([places[each] for each in range(len(parts))]), torch.cat(firsts))
+
+
+def num_equal(one: Tensor, other: Tensor) -> int:
+    """Ids at the beginning that are equal."""
+    num = min(len(one), len(other))
+    differing = (one[:num] != other[:num]).nonzero()
+    return int(differing[0]) if len(differing) else num

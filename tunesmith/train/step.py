@@ -59,6 +59,7 @@ class Forward:
             return hidden_TE[batch.index_N]
 
     @property
+<<<<<<< HEAD
     def spread(self) -> ShardedDecoder | None:
         """The model, where its layers are spread over the processes."""
         return self.model if isinstance(self.model, ShardedDecoder) else None
@@ -82,6 +83,14 @@ class Forward:
     def in_memory(self) -> AbstractContextManager[object]:
         """See World.in_memory. Within a pass of spread layers nobody can be told of a shortage."""
         return self.world.in_memory() if self.spread is None else nullcontext()
+=======
+    def shares(self) -> bool:
+        """Whether sequences that begin the same may have that beginning once: not where what a
+        position comes to depends on how long its sequence is (LongRoPE)."""
+        if not isinstance(self.model, Decoder) or self.attention == "padded":
+            return False
+        return self.model.short_positions is None
+>>>>>>> h2
 
     @property
     def num_layers(self) -> int:
@@ -173,7 +182,8 @@ def _own_batches(
     Units are dealt out by length, the longest first, so that all parts are about as long.
     """
     units = longest_first(objective.corpus, objective.units(rows))
-    batches = micro_batches(objective.corpus, forward.world.share(units), max_tokens)
+    own = forward.world.share(units)
+    batches = micro_batches(objective.corpus, own, max_tokens, share=forward.shares)
     return [batch.to(forward.model.device) for batch in batches]
 
 

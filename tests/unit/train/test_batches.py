@@ -110,3 +110,31 @@ def test_nothing_to_learn_has_a_name() -> None:
 def test_an_empty_corpus() -> None:
     corpus = Corpus([])
     assert (corpus.num_rows, corpus.num_sequences) == (0, 0)
+
+
+@given(st.lists(st.lists(st.integers(0, 1), min_size=3, max_size=9), min_size=1, max_size=8))
+def test_equal_beginnings_are_in_a_row_once(sequences: list[list[int]]) -> None:
+    """Every position finds the prefix that it ends, and no prefix is there twice."""
+    weights = [0.0, 1.0, *[0.5] * 7]
+    corpus = Corpus(
+        Example(ids, weights[: len(ids)], number) for number, ids in enumerate(sequences, 1)
+    )
+    numbers = corpus.sequences(range(len(sequences)))
+    plain, row = pack(corpus, numbers), pack(corpus, numbers, share=True)
+    if row.shared is None:
+        assert torch.equal(row.ids_1T, plain.ids_1T)
+        return
+    places, firsts = row.shared.places_P.tolist(), row.shared.firsts_T.tolist()
+    ordered = [sequences[number] for number in row.sequences]
+    prefixes = [tuple(ids[: end + 1]) for ids in ordered for end in range(len(ids) - 1)]
+    assert len({(prefix, place) for prefix, place in zip(prefixes, places, strict=True)}) == len(
+        set(prefixes)
+    )
+    assert sorted(set(places)) == list(range(row.ids_1T.numel())) == list(range(len(set(prefixes))))
+    assert [places[first] for first in firsts] == list(range(len(firsts)))
+    ends = [prefixes[first] for first in firsts]
+    assert row.ids_1T[0].tolist() == [prefix[-1] for prefix in ends]
+    assert row.positions_1T[0].tolist() == [len(prefix) - 1 for prefix in ends]
+    supervised = [prefixes[place] for place in plain.index_N.tolist()]
+    assert [ends[place] for place in row.index_N.tolist()] == supervised
+    assert torch.equal(row.targets_N, plain.targets_N)

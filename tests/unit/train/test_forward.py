@@ -22,13 +22,21 @@ from tunesmith.train.step import Forward, accumulate, seed_step
 LENGTHS = (20, 33, 12, 12)
 
 
-def corpus() -> Corpus:
+def random_rows() -> list[list[int]]:
     generator = torch.Generator().manual_seed(1)
-    rows = [torch.randint(512, (n,), generator=generator).tolist() for n in LENGTHS]
-    return Corpus(Example(ids, [0.0, *[1.0] * (len(ids) - 1)], n) for n, ids in enumerate(rows, 1))
+    return [torch.randint(512, (n,), generator=generator).tolist() for n in LENGTHS]
 
 
-def gradient(forward: Forward, dropout: float, max_tokens: int = 2048) -> Tensor:
+def gradient(
+    forward: Forward,
+    dropout: float,
+    max_tokens: int = 2048,
+    rows: list[list[int]] | None = None,
+) -> Tensor:
+    corpus = Corpus(
+        Example(ids, [0.0, *[1.0] * (len(ids) - 1)], number)
+        for number, ids in enumerate(rows or random_rows(), 1)
+    )
     adapter = Adapter.create(forward.model.linears, LoraSpec(4, 8.0, dropout), 0)
     generator = torch.Generator().manual_seed(2)
     for matrix in adapter.b.values():
@@ -38,7 +46,7 @@ def gradient(forward: Forward, dropout: float, max_tokens: int = 2048) -> Tensor
         side.update({name: matrix.to(dtype) for name, matrix in side.items()})
     optimizer = AdamW(adapter.train().parameters())
     seed_step(0, 1)
-    accumulate(forward, adapter, optimizer, Supervised(corpus()), range(len(LENGTHS)), max_tokens)
+    accumulate(forward, adapter, optimizer, Supervised(corpus), range(corpus.num_rows), max_tokens)
     assert optimizer.gradient.any()
     return optimizer.gradient
 
@@ -56,6 +64,16 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch() -> None:
     assert whole.dtype == torch.float64
     for max_tokens in (1, 30, 40):
         assert (gradient(forward, 0.0, max_tokens) - whole).abs().max() <= 1e-12
+
+
+def test_beginnings_computed_once_give_the_gradient_of_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forward = Forward(load_model(tiny_base(), dtype=torch.float64), "split")
+    rows = [list(range(20)), [*range(8), *range(40, 60)], list(range(12)), list(range(20))]
+    shared = gradient(forward, 0.0, rows=rows)
+    monkeypatch.setattr(Forward, "shares", False)
+    assert (shared - gradient(forward, 0.0, rows=rows)).abs().max() <= 1e-12
 
 
 def test_computing_layers_twice_keeps_less() -> None:
