@@ -34,8 +34,8 @@ from tunesmith.serve.ticket import Ticket
 
 NUM_TOKENS = 8
 PROMPT_SIZES = (4, 40, 90)
-# Of the process's memory, over the last four tenths of the time: caches still fill and memory is
-# cut to pieces, but a leak of a kilobyte an answer is more than this.
+# Of the process's memory, over the last four tenths of the time: what comes of memory that is cut
+# to pieces by a thousand adapters that come and go.
 MAX_GROWTH = 0.05
 # Nothing more comes of a request that ended, or was cancelled, this long ago.
 SETTLED_S = 5.0

@@ -59,7 +59,6 @@ class Forward:
             return hidden_TE[batch.index_N]
 
     @property
-<<<<<<< HEAD
     def spread(self) -> ShardedDecoder | None:
         """The model, where its layers are spread over the processes."""
         return self.model if isinstance(self.model, ShardedDecoder) else None
@@ -83,14 +82,14 @@ class Forward:
     def in_memory(self) -> AbstractContextManager[object]:
         """See World.in_memory. Within a pass of spread layers nobody can be told of a shortage."""
         return self.world.in_memory() if self.spread is None else nullcontext()
-=======
+
+    @property
     def shares(self) -> bool:
         """Whether sequences that begin the same may have that beginning once: not where what a
         position comes to depends on how long its sequence is (LongRoPE)."""
         if not isinstance(self.model, Decoder) or self.attention == "padded":
             return False
         return self.model.short_positions is None
->>>>>>> h2
 
     @property
     def num_layers(self) -> int:
