@@ -1848,6 +1848,8 @@ export interface components {
             } | null;
             /** Seed */
             seed?: number | null;
+            /** Service Tier */
+            service_tier?: ("auto" | "default" | "flex" | "scale" | "priority") | null;
             /** Stop */
             stop?: string | string[] | null;
             /** Store */
@@ -1900,6 +1902,8 @@ export interface components {
             prompt?: string | string[] | number[] | number[][] | null;
             /** Seed */
             seed?: number | null;
+            /** Service Tier */
+            service_tier?: ("auto" | "default" | "flex" | "scale" | "priority") | null;
             /** Stop */
             stop?: string | string[] | null;
             /** Stream */
