@@ -155,7 +155,7 @@ function Length({ min, max, onMin, onMax, hasBase }: { min: string; max: string;
       placeholder={placeholder}
       value={value}
       onChange={(event) => onChange(event.target.value)}
-      className="num h-9 w-20 rounded-lg border border-line-strong/60 bg-surface px-3 text-sm placeholder:text-faint aria-[invalid=true]:border-bad"
+      className="num h-9 w-20 rounded-lg border border-line-strong/60 bg-surface px-3 text-sm text-ink placeholder:text-faint aria-[invalid=true]:border-bad"
     />
   );
   return (
