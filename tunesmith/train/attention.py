@@ -20,7 +20,8 @@ from torch import Tensor
 from tunesmith.errors import JobError
 from tunesmith.model.decoder import Attention, AttentionRule, LowRankUpdate, causal
 from tunesmith.model.load import CausalModel
-from tunesmith.train.batches import MicroBatch, Shared
+from tunesmith.train.batches import MicroBatch
+from tunesmith.train.shared import Shared
 
 Kind = Literal["varlen", "split", "padded"]
 """How sequences of one micro-batch are kept apart."""
@@ -97,8 +98,8 @@ class SharedAttention:
         self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
     ) -> Tensor:
         places_P = self._shared.places_P
-        whole = (x.index_select(1, places_P) for x in (q_BTHD, k_BTKD, v_BTKD))
-        return self._inner(layer, *whole, rule).index_select(1, self._shared.firsts_T)
+        q, k, v = (x.index_select(1, places_P) for x in (q_BTHD, k_BTKD, v_BTKD))
+        return self._inner(layer, q, k, v, rule).index_select(1, self._shared.firsts_T)
 
 
 def choose(model: CausalModel) -> tuple[Kind, str | None]:
