@@ -21,7 +21,8 @@ from tunesmith.errors import JobError
 from tunesmith.model.attention import Attention, AttentionRule, causal
 from tunesmith.model.decoder import LowRankUpdate
 from tunesmith.model.load import CausalModel
-from tunesmith.train.batches import MicroBatch, Shared
+from tunesmith.train.batches import MicroBatch
+from tunesmith.train.shared import Shared
 
 Kind = Literal["varlen", "split", "padded"]
 """How sequences of one micro-batch are kept apart."""

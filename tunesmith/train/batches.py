@@ -15,7 +15,6 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -23,9 +22,7 @@ from torch import Tensor
 
 from tunesmith.data.render import Example
 from tunesmith.errors import JobError
-
-# The least part of its positions that a row has to save.
-WORTH_SHARING = 0.02
+from tunesmith.train.shared import Shared, find_shared
 
 
 class Corpus:
@@ -128,20 +125,6 @@ class Corpus:
         """Ids and weights (T+1) of a sequence; weights[i] weighs the loss of predicting ids[i]."""
         span = slice(self._starts[sequence], self._starts[sequence + 1])
         return self._ids[span], self._weights[span]
-
-
-@dataclass(frozen=True)
-class Shared:
-    """Sequences that begin the same have that beginning once in their row: what a position comes
-    to depends on nothing behind it. The usual case is a system prompt, or a pair's prompt."""
-
-    places_P: Tensor
-    """Where in the row each position of the sequences, one after the other, is found."""
-    firsts_T: Tensor
-    """The other way: of each of the row, the first position that it stands for."""
-
-    def to(self, device: torch.device) -> Shared:
-        return Shared(self.places_P.to(device), self.firsts_T.to(device))
 
 
 @dataclass(frozen=True)
@@ -273,30 +256,3 @@ def pack(corpus: Corpus, sequences: Iterable[int], *, share: bool = False) -> Mi
         index_N=shared.places_P[index_N],
         shared=shared,
     )
-
-
-def find_shared(parts: Sequence[Tensor]) -> Shared | None:
-    """What the sequences (ids) share; None where it is not worth the trouble."""
-    starts = list(accumulate(map(len, parts), initial=0))
-    # Next to each other are then those that share the most.
-    alphabetic = sorted(range(len(parts)), key=lambda each: parts[each].tolist())
-    places: dict[int, Tensor] = {}
-    firsts: list[Tensor] = []
-    size, before = 0, None
-    for each in alphabetic:
-        length = len(parts[each])
-        num = 0 if before is None else num_equal(parts[before], parts[each])
-        own = torch.arange(size, size + length - num)
-        places[each] = own if before is None else torch.cat((places[before][:num], own))
-        firsts.append(torch.arange(starts[each] + num, starts[each] + length))
-        size, before = size + length - num, each
-    if size > (1 - WORTH_SHARING) * starts[-1]:
-        return None
-    return Shared(torch.cat([places[each] for each in range(len(parts))]), torch.cat(firsts))
-
-
-def num_equal(one: Tensor, other: Tensor) -> int:
-    """Ids at the beginning that are equal."""
-    num = min(len(one), len(other))
-    differing = (one[:num] != other[:num]).nonzero()
-    return int(differing[0]) if len(differing) else num
