@@ -91,7 +91,7 @@ class Job:
         self._id = self._client.fine_tuning.jobs.create(
             model=EMBEDDED_NAME,
             training_file=file.id,
-            hyperparameters={"n_epochs": 50, "batch_size": 8},
+            hyperparameters={"n_epochs": 50, "batch_size": 1},
         ).id
 
     def step(self) -> int:
@@ -117,17 +117,17 @@ class Job:
 
 async def chats(server: Server, num_streams: int, seconds: float) -> Waits:
     """So many at any time, one after another."""
-    client = AsyncOpenAI(base_url=server.base_url, api_key=server.api_key)
     waits = Waits()
     end = time.monotonic() + seconds
 
-    async def one_after_another(place: int) -> None:
+    async def one_after_another(client: AsyncOpenAI, place: int) -> None:
         number = 0
         while time.monotonic() < end:
             await chat(client, f"Tell me a long story about {place} and {number}.", waits)
             number += 1
 
-    await asyncio.gather(*map(one_after_another, range(num_streams)))
+    async with AsyncOpenAI(base_url=server.base_url, api_key=server.api_key) as client:
+        await asyncio.gather(*(one_after_another(client, each) for each in range(num_streams)))
     return waits
 
 
