@@ -21,6 +21,7 @@ os.environ.update(
     WANDB_BASE_URL="http://127.0.0.1:9",  # nothing may leave
 )
 
+import wandb  # noqa: E402
 from openai import OpenAI  # noqa: E402
 from wandb.integration.openai.fine_tuning import WandbLogger  # noqa: E402
 
@@ -37,6 +38,7 @@ job = client.fine_tuning.jobs.create(
 assert WandbLogger.sync(
     fine_tune_job_id=job.id, openai_client=client, project="walk", log_datasets=False
 )
+wandb.teardown()  # its own process may still be writing
 runs = list(Path(place).rglob("*.wandb"))
 assert runs, "no run was written"
 assert max(run.stat().st_size for run in runs) > 2000
