@@ -37,12 +37,17 @@ def ask(client: Any, model: str, max_tokens: int = 1) -> Any:
     return raw.create(model=model, messages=messages, max_tokens=max_tokens)
 
 
+def remaining(answer: Any) -> int:
+    return int(answer.headers["x-ratelimit-remaining-requests"])
+
+
 def meet_rates(client: Any, model: str) -> None:
     patient, hasty = client.with_options(max_retries=2), client.with_options(max_retries=0)
-    left = []
+    # The first one waits: another client may just have emptied the bucket.
+    left = [remaining(ask(patient, model))]
     while True:
         try:
-            left.append(int(ask(hasty, model).headers["x-ratelimit-remaining-requests"]))
+            left.append(remaining(ask(hasty, model)))
         except openai.RateLimitError as error:
             refused = error
             break
