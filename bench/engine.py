@@ -8,8 +8,9 @@ model has the layers of a 0.5B Qwen 2, but fewer (`--whole`: all, and its vocabu
 weights; a second table is of the embedded base. Both lie in memory as they are served. Prints JSON
 lines. Two minutes on a quiet machine.
 
-Limits: a decode step has to read every weight once (bandwidth) and to multiply it with every row
-(arithmetic); the larger of both is what a step cannot be faster than.
+Limits, of fp32 (in 8 bits more is possible): a decode step has to read every weight once
+(bandwidth) and to multiply it with every row (arithmetic); the larger of both is what a step cannot
+be faster than.
 """
 
 from __future__ import annotations
@@ -71,7 +72,13 @@ def main() -> None:
         embedded = served(load_model(embedded_directory(), dtype=torch.float32))
         random = served(Decoder(config, init_weights(config, 0)))
         shape = f"0.5B shape, {config.num_layers} layers"
-        for name, model in (("embedded", embedded), (shape, random)):
+        narrow = freeze(Decoder(config, init_weights(config, 0)), int8=True)
+        assert isinstance(narrow, Decoder)
+        for name, model in (
+            ("embedded", embedded),
+            (shape, random),
+            (f"{shape}, int8", narrow),
+        ):
             for num_streams in STREAMS:
                 decode(name, model, num_streams, measure_limits())
             prefill(name, model, measure_limits())

@@ -5,8 +5,9 @@
 Each engine is a process that stays loaded. A turn is a batch of prompts and 9 ids for each, all
 greedy; another turn stops after the first id, so that the difference is 8 steps of decoding. Each
 repetition has other prompts. Told are medians, on the clock and in processor time, the share of
-what the machine could do (measured before each repetition), and how many of the ids are those of
-our engine. `bench/README.md` says how a peer's environment is made.
+what the machine could do with fp32 weights (measured before each repetition), and how many of the
+ids are those of our engine, which runs with weights in fp32 and in 8 bits. `bench/README.md` says
+how a peer's environment is made.
 """
 
 from __future__ import annotations
@@ -138,13 +139,14 @@ def engines(
     given = ["--adapters", *adapters] if adapters else []
     ours = [sys.executable, PEERS / "engine_tunesmith.py", "--model", base]
     found: dict[str, list[object]] = {"tunesmith": [*ours, *threads, *given]}
+    found["tunesmith int8"] = [*ours, "--int8", *threads, *given]
     if options.transformers:
         runner = [options.transformers, PEERS / "engine_transformers.py", "--model", base]
         ways = ("peft",) if adapters else ("continuous", "generate")
         for way in ways:
             found[f"transformers {way}"] = [*runner, *threads, "--way", way, *given]
     if options.llama:
-        for kind in ("f32", "bf16"):
+        for kind in ("f32", "bf16", "q8_0"):
             file = base_gguf(base, scratch / f"{kind}.gguf", kind)
             converted = [adapter_gguf(base, each, each / "adapter.gguf") for each in adapters]
             runner = [options.llama, PEERS / "engine_llama.py", "--model", file]

@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     lease_s: float = Field(15.0, gt=0, description="Seconds until a silent worker loses a job.")
     max_attempts: int = Field(3, ge=1, description="Crashes without progress before a job fails.")
     engine_threads: int = Field(0, ge=0, description="CPU threads of the engine; 0 = all cores.")
+    engine_int8: bool = Field(
+        False, description="Serve large weights in 8 bits on a CPU: faster, not quite the same."
+    )
     engine_memory_bytes: int = Field(
         0, ge=0, description="Budget for loaded models, bytes; 0 = half of the machine's memory."
     )

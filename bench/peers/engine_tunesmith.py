@@ -18,9 +18,10 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--adapters", type=Path, nargs="*", default=[])
+    parser.add_argument("--int8", action="store_true")
     options = parser.parse_args()
     refs = [AdapterRef(content_hash(path), path) for path in options.adapters]
-    with running_engine(num_threads=options.threads) as harness:
+    with running_engine(num_threads=options.threads, int8=options.int8) as harness:
 
         def work(
             prompts: Sequence[Sequence[int]], num_tokens: int, num_adapters: int

@@ -103,7 +103,7 @@ def prepare(svc: Services, project_id: str, body: CreateChatCompletion) -> Prepa
             grammar_param="tools" if answer is None else "response_format",
         ),
         tools=tools,
-        fingerprint=fingerprint(base, adapter),
+        fingerprint=fingerprint(svc, base, adapter),
         service_tier=used_tier(body),
         demand=Demand(
             kind="completions",

@@ -116,7 +116,7 @@ def prepare(svc: Services, project_id: str, body: CreateCompletion) -> PreparedC
         echo=bool(body.echo),
         num_logprobs=body.logprobs,
         token_bytes=token_bytes,
-        fingerprint=fingerprint(base, adapter),
+        fingerprint=fingerprint(svc, base, adapter),
         demand=Demand(
             kind="completions",
             model=body.model,

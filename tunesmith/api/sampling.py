@@ -77,7 +77,8 @@ def adapter_of(svc: Services, tuned: ModelRow | None) -> AdapterRef | None:
     return AdapterRef(sha256, svc.settings.adapters_dir / sha256)
 
 
-def fingerprint(base: BaseInfo, adapter: AdapterRef | None) -> str:
-    """Names the weights that answer."""
+def fingerprint(svc: Services, base: BaseInfo, adapter: AdapterRef | None) -> str:
+    """Names the weights that answer, as they are computed."""
     identity = base.fingerprint + (adapter.sha256 if adapter else "")
+    identity += "int8" if svc.settings.engine_int8 else ""
     return "fp_" + hashlib.sha256(identity.encode()).hexdigest()[:10]

@@ -1,67 +1,36 @@
 """A decoder whose weights will not change, laid out for the processor that serves it.
 
-Linears that share an input become one product, which spares calls. Their weights lie with all
-outputs of an input side by side: up to twice as fast for a few rows as the stored layout. Large
-ones are kept in oneDNN's packed layout, faster still. The operators for it are torch's own (its
-compiler uses them) but private, so they are tried on each shape before they are used; where one is
-missing or wrong, the plain product stays, with a warning, and `products` tells.
-
-Both kinds of product give a row the same bits whatever rows are beside it, as long as there is one:
-a product of a single row is summed in another order. So is attention (`attend_steadily`), and what
-works on each row by itself. That is so in fp32, of the libraries that torch brings, not promised by
-them: tests hold it.
+Linears that share an input become one product, which spares calls; `products.py` tells how their
+weights lie. A row gets the same bits whatever rows are beside it, as products do, if there is one:
+so does attention (`attend_steadily`), and what works on each row by itself. That is so in fp32.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tunesmith.model.attention import Attend, attend_steadily
 from tunesmith.model.decoder import Block, Decoder, LowRankUpdate, Turns, blocks
 from tunesmith.model.families import DecoderConfig
 from tunesmith.model.load import CausalModel
+from tunesmith.model.products import TOLERANCE, Layouts, Product
 from tunesmith.model.rope_rules import LongScaling
 from tunesmith.model.rotation import RotationTable, rotate
 from tunesmith.model.shapes import EMBEDDING, HEAD
-
-log = logging.getLogger(__name__)
-
-# Smaller weights gain nothing by being packed: in fp32 plain products are as fast for 8 rows and
-# faster for more, in bf16 the call itself costs more than it spares.
-WORTHWHILE = {torch.float32: 1 << 22, torch.bfloat16: 1 << 19}
-# What the layout is chosen for: a batch of decoding rows.
-TYPICAL_ROWS = 8
-PROBED_ROWS = (1, 2, 8, 33)
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
-
-
-@dataclass(frozen=True)
-class Product:
-    """Several linears as one."""
-
-    weight: Tensor
-    """(inputs, sum of outputs), or that packed."""
-    bias: Tensor | None
-    sizes: list[int]
-    """Outputs of each."""
-    is_packed: bool
 
 
 class FrozenLinears:
     """The products by the names of their linears; takes the weights out of `weights`."""
 
-    def __init__(self, config: DecoderConfig, weights: dict[str, Tensor]) -> None:
+    def __init__(self, config: DecoderConfig, weights: dict[str, Tensor], layouts: Layouts) -> None:
         self.products: dict[tuple[str, ...], Product] = {}
-        self._proven: dict[tuple[int, ...], bool] = {}
+        self.sizes: dict[tuple[str, ...], list[int]] = {}
+        """Outputs of each linear of a product."""
         for names in groups(config):
-            self.products[names] = self._fuse(weights, names)
+            self._fuse(weights, names, layouts)
 
     def __call__(self, names: tuple[str, ...], x_BTE: Tensor) -> tuple[Tensor, ...]:
         y_BTO = self.joint(names, x_BTE)
@@ -69,40 +38,22 @@ class FrozenLinears:
 
     def parts(self, names: tuple[str, ...], y_BTO: Tensor) -> tuple[Tensor, ...]:
         """The output of each linear, as views."""
-        return tuple(torch.split_with_sizes(y_BTO, self.products[names].sizes, -1))
+        return tuple(torch.split_with_sizes(y_BTO, self.sizes[names], -1))
 
     def joint(self, names: tuple[str, ...], x: Tensor) -> Tensor:
         """The outputs of the linears one behind the other."""
-        product = self.products[names]
-        if product.is_packed:
-            return multiply(x, product.weight, product.bias)
-        if product.bias is not None:
-            return F.linear(x, product.weight.T, product.bias)
-        return torch.mm(x, product.weight) if x.dim() == 2 else torch.matmul(x, product.weight)
+        return self.products[names](x)
 
-    def _fuse(self, weights: dict[str, Tensor], names: tuple[str, ...]) -> Product:
+    def _fuse(self, weights: dict[str, Tensor], names: tuple[str, ...], layouts: Layouts) -> None:
         is_tied = f"{names[0]}.weight" == EMBEDDING
         parts = [weights[EMBEDDING] if is_tied else weights.pop(f"{name}.weight") for name in names]
         biases = [weights.pop(f"{name}.bias", None) for name in names]
-        weight = torch.cat(parts)
         bias = None
         if any(each is not None for each in biases):
             filled = zip(biases, parts, strict=True)
             bias = torch.cat([part.new_zeros(len(part)) if b is None else b for b, part in filled])
-        is_packed = weight.numel() >= WORTHWHILE[weight.dtype] and self._works(weight)
-        laid_out = packed(weight) if is_packed else weight.T.contiguous()
-        return Product(laid_out, bias, [len(part) for part in parts], is_packed)
-
-    def _works(self, weight: Tensor) -> bool:
-        """Whether packed products of this shape are what plain ones are."""
-        shape = tuple(weight.shape)
-        if shape not in self._proven:
-            try:
-                self._proven[shape] = is_right(weight)
-            except (RuntimeError, AttributeError, NotImplementedError) as error:
-                log.warning("packed products are not available, plain ones are used: %s", error)
-                self._proven[shape] = False
-        return self._proven[shape]
+        self.products[names] = layouts.product(torch.cat(parts), bias)
+        self.sizes[names] = [len(part) for part in parts]
 
 
 class FrozenWeights(Mapping[str, Tensor]):
@@ -113,7 +64,7 @@ class FrozenWeights(Mapping[str, Tensor]):
         self._places: dict[str, tuple[Product, int, int]] = {}
         for names, product in linears.products.items():
             start = 0
-            for name, size in zip(names, product.sizes, strict=True):
+            for name, size in zip(names, linears.sizes[names], strict=True):
                 self._places[name] = product, start, start + size
                 start += size
 
@@ -126,8 +77,7 @@ class FrozenWeights(Mapping[str, Tensor]):
             if product.bias is None:
                 raise KeyError(key)
             return product.bias[start:stop]
-        weight = product.weight.to_dense() if product.is_packed else product.weight.T
-        return weight[start:stop]
+        return product.read()[start:stop]
 
     def __iter__(self) -> Iterator[str]:
         yield from self._kept
@@ -148,11 +98,12 @@ class FrozenDecoder(Decoder):
         super().__init__(config, weights, linears)
         self._linears = linears
         products = linears.products.values()
-        self.products = "packed" if any(each.is_packed for each in products) else "plain"
-        tensors = [weights[name] for name in weights if name.endswith("norm.weight")]
-        tensors += [weights[EMBEDDING], *(each.weight for each in products)]
-        # A tied embedding that is not packed is its head, too.
-        self._num_bytes = sum({id(each): each.nbytes for each in tensors}.values())
+        layouts = {each.layout for each in products}
+        self.products = next(each for each in ("int8", "packed", "plain") if each in layouts)
+        kept = [weights[name] for name in weights if name.endswith("norm.weight")]
+        kept.append(weights[EMBEDDING])
+        self._num_bytes = sum(each.nbytes for each in kept)
+        self._num_bytes += sum(each.num_bytes for each in products)
         self._rotations |= {
             rope: RotationTable(rotation)
             for rope, rotation in self._rotations.items()
@@ -204,15 +155,20 @@ class FrozenDecoder(Decoder):
         return y if in_place else torch.cat(adapted, -1)
 
 
-def freeze(model: CausalModel) -> CausalModel:
-    """The same model for serving on this processor; elsewhere, or in four bits, as it is."""
+def freeze(model: CausalModel, *, int8: bool = False) -> CausalModel:
+    """The same model for serving on this processor; elsewhere, or in four bits, as it is.
+
+    With `int8` large products are of 8 bits, everything else in fp32.
+    """
     # Not those that compute otherwise (`Nf4Decoder`).
     if not isinstance(model, Decoder) or type(model) is not Decoder:
         return model
-    if model.device.type != "cpu" or model.dtype not in TOLERANCE:
+    if model.device.type != "cpu" or (model.dtype not in TOLERANCE and not int8):
         return model
     kept = dict(model.weights)
-    linears = FrozenLinears(model.config, kept)
+    linears = FrozenLinears(model.config, kept, Layouts(int8=int8))
+    if int8:
+        kept = {name: each.float() for name, each in kept.items()}
     return FrozenDecoder(model.config, FrozenWeights(kept, linears), linears)
 
 
@@ -222,32 +178,3 @@ def groups(config: DecoderConfig) -> Iterator[tuple[str, ...]]:
         yield from (block.queries, block.out, block.gates, block.down)
     head = EMBEDDING if config.tie_embeddings else HEAD
     yield (head.removesuffix(".weight"),)
-
-
-def is_right(weight: Tensor) -> bool:
-    """Whether the packed product of a weight is the plain one, for several numbers of rows."""
-    rows = torch.ones(max(PROBED_ROWS), weight.shape[1], dtype=weight.dtype)
-    rows *= torch.linspace(-1, 1, weight.shape[1]).to(weight.dtype)
-    plain, laid_out = F.linear(rows, weight), packed(weight)
-    allowed = TOLERANCE[weight.dtype] * max(float(plain.abs().max()), 1e-6)
-    for number in PROBED_ROWS:
-        found = multiply(rows[:number], laid_out, None)
-        if not float((found - plain[:number]).abs().max()) <= allowed:
-            log.warning("packed products of %s are wrong, plain ones are used", tuple(weight.shape))
-            return False
-    return True
-
-
-def packed(weight: Tensor) -> Tensor:
-    laid_out: Tensor = _ops()._reorder_linear_weight(weight.contiguous(), TYPICAL_ROWS)
-    return laid_out
-
-
-def multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x W^T + bias, of a packed weight."""
-    y: Tensor = _ops()._linear_pointwise.default(x, weight, bias, "none", [], "")
-    return y
-
-
-def _ops() -> Any:
-    return torch.ops.mkldnn

@@ -69,6 +69,7 @@ def local_engine(settings: Settings, deliver: Deliver) -> Engine:
         max_batch=settings.engine_max_batch,
         max_queue=settings.engine_max_queue,
         num_threads=settings.engine_threads or len(os.sched_getaffinity(0)),
+        int8=settings.engine_int8,
     )
     return LocalEngine(limits, deliver)
 

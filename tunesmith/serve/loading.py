@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from tunesmith.errors import AdapterError, BaseModelError
 from tunesmith.model.adapter_files import WEIGHTS, check_content
+from tunesmith.model.families import decoder_config
 from tunesmith.model.frozen import freeze
 from tunesmith.model.listing import problem_of
 from tunesmith.model.load import CausalModel, load_model, read_config
@@ -17,6 +19,7 @@ from tunesmith.model.lora import Adapter
 from tunesmith.model.merge import stored_tensors
 from tunesmith.model.nf4_files import is_nf4
 from tunesmith.model.precision import compute_dtype
+from tunesmith.model.shapes import EMBEDDING
 from tunesmith.serve.protocol import AdapterRef
 from tunesmith.serve.rows import rows_of
 
@@ -67,20 +70,37 @@ def signature(base: Path) -> Signature:
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
-def plan_base(base: Path, device: str) -> tuple[int, torch.dtype | None]:
-    """Memory the base will take, bytes, and the type to load it in."""
+@dataclass(frozen=True)
+class BasePlan:
+    """How a base is loaded."""
+
+    num_bytes: int
+    """Memory that it will take, about."""
+    dtype: torch.dtype | None
+    """None: as it is stored."""
+    int8: bool = False
+
+
+def plan_base(base: Path, device: str, int8: bool) -> BasePlan:
     config = read_config(base)
     dtype = compute_dtype(config, device)
     if is_nf4(config):
         # What is in four bits stays so; only the embedding, norms and head grow.
-        return sum(each.kept_bytes(dtype) for each in stored_tensors(base).values()), dtype
+        kept = sum(each.kept_bytes(dtype) for each in stored_tensors(base).values())
+        return BasePlan(kept, dtype)
+    if int8 and device == "cpu" and decoder_config(config) is not None:
+        # A byte for each weight; the embedding in fp32, and its own layout where it is the head.
+        stored = stored_tensors(base)
+        embedding = stored[EMBEDDING].num_elements if EMBEDDING in stored else 0
+        kept = sum(each.num_elements for each in stored.values()) + 4 * embedding
+        return BasePlan(kept, None, int8=True)
     num_bytes = sum(size for name, size, _ in signature(base) if name != "config.json")
-    stored = str(config.get("dtype") or config.get("torch_dtype"))
-    grows = dtype is torch.float32 and stored in ("bfloat16", "float16")
-    return num_bytes * (2 if grows else 1), dtype
+    kind = str(config.get("dtype") or config.get("torch_dtype"))
+    grows = dtype is torch.float32 and kind in ("bfloat16", "float16")
+    return BasePlan(num_bytes * (2 if grows else 1), dtype)
 
 
-def load_base(base: Path, device: str, dtype: torch.dtype | None) -> CausalModel:
+def load_base(base: Path, device: str, plan: BasePlan) -> CausalModel:
     """The model, after a first pass through it: mapped pages are read and kernels chosen.
 
     A published whole model has to be the one that its directory is named after; what would read
@@ -93,7 +113,7 @@ def load_base(base: Path, device: str, dtype: torch.dtype | None) -> CausalModel
                 f"The files in {base} are not the model that was trained: {problem}. Restore them "
                 "from a backup or train again."
             )
-    model = freeze(load_model(base, dtype=dtype, device=device))
+    model = freeze(load_model(base, dtype=plan.dtype, device=device), int8=plan.int8)
     with torch.inference_mode():
         rows = rows_of(model, max_rows=1)
         rows.reserve(1, sum(len(ids[0]) for ids in WARM_UP))

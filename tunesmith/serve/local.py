@@ -52,6 +52,8 @@ class Limits:
     """Requests that may wait."""
     num_threads: int = 1
     """CPU threads of a large pass; small ones use one."""
+    int8: bool = False
+    """Large weights in 8 bits, on a CPU."""
 
 
 @dataclass
@@ -82,6 +84,7 @@ class LocalEngine:
         self._residents = Residents(
             budget_bytes=memory_budget(limits.memory_bytes, device),
             device=device,
+            int8=limits.int8,
             post=self._inbox.put,
             other_bytes=lambda: sum(lane.num_bytes for lane in self._lanes.values()),
         )

@@ -85,11 +85,18 @@ class Residents:
     budget may go to `kept`, the beginnings of texts, which make way first."""
 
     def __init__(
-        self, *, budget_bytes: int, device: str, post: Post, other_bytes: Callable[[], int]
+        self,
+        *,
+        budget_bytes: int,
+        device: str,
+        int8: bool,
+        post: Post,
+        other_bytes: Callable[[], int],
     ) -> None:
         self.budget_bytes = budget_bytes
         self.kept = PrefixCache(int(KEPT_SHARE * budget_bytes), room=lambda: -self._over())
         self._device = device
+        self._int8 = int8
         self._other_bytes = other_bytes
         self._bases: dict[BaseKey, BaseEntry] = {}
         self._retired: list[BaseEntry] = []  # unloaded, but still leased
@@ -204,18 +211,18 @@ class Residents:
         if entry := self._bases.get(key):
             return entry
         self.unload_base(path)  # the files were replaced: what they held is not served again
-        num_bytes, dtype = loading.plan_base(path, self._device)
-        if num_bytes > self.budget_bytes:
+        plan = loading.plan_base(path, self._device, self._int8)
+        if plan.num_bytes > self.budget_bytes:
             raise BaseModelError(
-                f"{path.name} needs {num_bytes >> 20} MiB, and the engine may use "
+                f"{path.name} needs {plan.num_bytes >> 20} MiB, and the engine may use "
                 f"{self.budget_bytes >> 20} MiB: raise TUNESMITH_ENGINE_MEMORY_BYTES."
             )
-        self._take_room(num_bytes)
-        entry = BaseEntry(num_bytes, key=key)
+        self._take_room(plan.num_bytes)
+        entry = BaseEntry(plan.num_bytes, key=key)
         self._bases[key] = entry
         self._base_loader.load(
             entry,
-            lambda: loading.load_base(path, self._device, dtype),
+            lambda: loading.load_base(path, self._device, plan),
             on_failure=lambda: self._retire(entry),
         )
         return entry

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.tiny_base import TINY
-from tunesmith.model import frozen
+from tunesmith.model import frozen, products
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.frozen import freeze
 from tunesmith.model.load import CausalModel
@@ -25,7 +25,8 @@ SHAPES = {
 
 @pytest.fixture(autouse=True)
 def small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frozen, "WORTHWHILE", dict.fromkeys(frozen.WORTHWHILE, 10_000))
+    monkeypatch.setattr(products, "WORTHWHILE", dict.fromkeys(products.WORTHWHILE, 10_000))
+    monkeypatch.setattr(products, "WORTHWHILE_INT8", 10_000)
 
 
 def logits(model: CausalModel, lora: AdapterBatch | None = None) -> torch.Tensor:
@@ -71,12 +72,61 @@ def test_without_the_operators_the_products_are_plain(
         raise AttributeError("no such operator")
 
     if broken == "missing":
-        monkeypatch.setattr(frozen, "packed", missing)
+        monkeypatch.setattr(products, "packed", missing)
     else:
-        monkeypatch.setattr(frozen, "multiply", lambda x, weight, bias: x @ weight.to_dense().T + 1)
+        monkeypatch.setattr(
+            products, "multiply", lambda x, weight, bias: x @ weight.to_dense().T + 1
+        )
     plain = Decoder(TINY, init_weights(TINY, 0))
     made = freeze(plain)
     assert isinstance(made, frozen.FrozenDecoder)
     assert made.products == "plain"
-    assert "plain ones are used" in caplog.text
+    assert ("not available" if broken == "missing" else "wrong and not used") in caplog.text
     torch.testing.assert_close(logits(made), logits(plain), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("case", SHAPES)
+def test_in_eight_bits_it_is_nearly_the_same(case: str, dtype: torch.dtype) -> None:
+    plain = Decoder(SHAPES[case], init_weights(SHAPES[case], 0))
+    stored = {name: each.to(dtype) for name, each in plain.weights.items()}
+    made = freeze(Decoder(SHAPES[case], stored), int8=True)
+    assert isinstance(made, frozen.FrozenDecoder)
+    assert (made.products, made.dtype) == ("int8", torch.float32)
+    found, expected = logits(made), logits(plain)
+    assert float((found - expected).norm() / expected.norm()) < 0.05
+    adapter = Adapter.create(plain.linears, LoraSpec(4, 8.0), 0)
+    for matrix in adapter.b.values():
+        matrix.normal_(0, 0.1)
+    lora = AdapterBatch.of([adapter])
+    found, expected = logits(made, lora), logits(plain, lora)
+    assert float((found - expected).norm() / expected.norm()) < 0.05
+
+
+def test_in_eight_bits_weights_are_read_back_rounded() -> None:
+    weights = init_weights(TINY, 0)
+    made = freeze(Decoder(TINY, weights), int8=True)
+    for name, weight in weights.items():
+        step = weight.abs().amax(-1, keepdim=True) / products.MAX_INT8
+        assert bool(((made.weights[name] - weight).abs() <= 0.51 * step).all()), name
+
+
+def test_in_eight_bits_rows_keep_their_bits_in_any_company() -> None:
+    product = products.Int8Product(torch.randn(300, 200), torch.randn(300))
+    x = torch.randn(40, 200) * torch.logspace(-3, 3, 40)[:, None]
+    whole = product(x)
+    for number in (1, 2, 7, 16, 33):
+        assert torch.equal(product(x[:number]), whole[:number])
+    assert bool(product(torch.zeros(1, 200)).isfinite().all())
+
+
+def test_without_eight_bits_in_the_processor_it_serves_in_fp32(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    plain = Decoder(TINY, init_weights(TINY, 0))
+    stored = {name: each.to(torch.bfloat16) for name, each in plain.weights.items()}
+    made = freeze(Decoder(TINY, stored), int8=True)
+    assert isinstance(made, frozen.FrozenDecoder)
+    assert (made.products, made.dtype) == ("packed", torch.float32)
+    assert "does not multiply 8 bits" in caplog.text

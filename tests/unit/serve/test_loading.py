@@ -13,14 +13,16 @@ import torch
 from tests.tiny_base import write_tiny_base
 from tunesmith.bases import embedded_directory
 from tunesmith.errors import AdapterError, BaseModelError
-from tunesmith.model import precision
+from tunesmith.model import precision, products
 from tunesmith.model.adapter_files import CONFIG, LoraSpec
+from tunesmith.model.frozen import FrozenDecoder
 from tunesmith.model.listing import write_listing
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.model.nf4_write import write_nf4
 from tunesmith.model.precision import bf16_speedup, compute_dtype
 from tunesmith.serve.loading import (
+    BasePlan,
     device_for,
     load_adapter,
     load_base,
@@ -63,10 +65,10 @@ def test_the_speedup_is_measured() -> None:
 def test_sixteen_bits_computed_in_thirty_two_take_twice_the_room(tmp_path: Path) -> None:
     base = write_tiny_base(tmp_path / "base")
     size = (base / "model.safetensors").stat().st_size
-    assert plan_base(base, "cpu") == (size, torch.float32)
+    assert plan_base(base, "cpu", int8=False) == BasePlan(size, torch.float32)
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "torch_dtype": "bfloat16"}))
-    assert plan_base(base, "cpu") == (2 * size, torch.float32)
+    assert plan_base(base, "cpu", int8=False) == BasePlan(2 * size, torch.float32)
 
 
 def test_a_replaced_file_changes_the_signature(tmp_path: Path) -> None:
@@ -110,15 +112,15 @@ def test_an_adapter_is_served_as_it_was_trained_or_not_at_all(dora: bool, tmp_pa
 def test_a_whole_model_is_served_as_it_was_trained_or_not_at_all(tmp_path: Path) -> None:
     sha256 = write_listing(write_tiny_base(tmp_path / "new"))
     base = (tmp_path / "new").rename(tmp_path / sha256)
-    load_base(base, "cpu", None)
+    load_base(base, "cpu", BasePlan(0, None))
     weights = (base / "model.safetensors").read_bytes()
     (base / "model.safetensors").write_bytes(weights[:-1])
     with pytest.raises(BaseModelError, match="has another size"):
-        load_base(base, "cpu", None)
+        load_base(base, "cpu", BasePlan(0, None))
     (base / "model.safetensors").write_bytes(weights)
     (base / "files.json").write_text("{}")
     with pytest.raises(BaseModelError, match="not the one that names it"):
-        load_base(base, "cpu", None)
+        load_base(base, "cpu", BasePlan(0, None))
 
 
 def test_a_base_in_four_bits_is_planned_as_it_will_be_kept(
@@ -126,7 +128,23 @@ def test_a_base_in_four_bits_is_planned_as_it_will_be_kept(
 ) -> None:
     monkeypatch.setattr("tunesmith.model.precision.bf16_speedup", lambda *_: 0.0)
     write_nf4(embedded_directory(), tmp_path / "nf4")
-    num_bytes, dtype = plan_base(tmp_path / "nf4", "cpu")
-    assert dtype is torch.float32
-    assert num_bytes < plan_base(embedded_directory(), "cpu")[0] / 2
-    assert num_bytes == load_base(tmp_path / "nf4", "cpu", dtype).num_bytes
+    plan = plan_base(tmp_path / "nf4", "cpu", int8=True)
+    assert plan.dtype is torch.float32
+    assert not plan.int8
+    assert plan.num_bytes < plan_base(embedded_directory(), "cpu", int8=False).num_bytes / 2
+    assert plan.num_bytes == load_base(tmp_path / "nf4", "cpu", plan).num_bytes
+
+
+def test_a_base_in_eight_bits_is_planned_as_it_will_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "WORTHWHILE_INT8", 0)
+    base = write_tiny_base(tmp_path / "base")
+    plan = plan_base(base, "cpu", int8=True)
+    assert plan.int8
+    model = load_base(base, "cpu", plan)
+    assert isinstance(model, FrozenDecoder)
+    assert (model.products, model.dtype) == ("int8", torch.float32)
+    # Beside the weights: a scale for each output, and norms in fp32.
+    assert plan.num_bytes < model.num_bytes < 1.1 * plan.num_bytes
+    assert not plan_base(base, "cuda", int8=True).int8

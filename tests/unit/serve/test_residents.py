@@ -27,6 +27,7 @@ class Desk:
         self.residents = Residents(
             budget_bytes=budget_bytes,
             device="cpu",
+            int8=False,
             post=self._posted.put,
             other_bytes=lambda: self.other_bytes,
         )
