@@ -1,6 +1,6 @@
 """The same bits for the same text, in whatever company and pieces it is computed.
 
-Of a trained model, whose scores are not all alike, in fp32 on a CPU.
+Of a trained model, whose scores are not all alike, on a CPU, in fp32 and with weights of 8 bits.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tunesmith.bases import embedded_directory
-from tunesmith.model.decoder import Decoder
-from tunesmith.model.frozen import freeze
+from tunesmith.model import products
+from tunesmith.model.frozen import FrozenDecoder, freeze
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter, LoraSpec
 from tunesmith.serve.rows import BatchedRows
@@ -18,10 +18,14 @@ from tunesmith.serve.rows import BatchedRows
 NUM_STEPS = 4
 
 
-@pytest.fixture(scope="module")
-def rows() -> BatchedRows:
-    model = freeze(load_model(embedded_directory(), dtype=torch.float32))
-    assert isinstance(model, Decoder)
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def rows(request: pytest.FixtureRequest) -> BatchedRows:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "WORTHWHILE_INT8", 0)
+        plain = load_model(embedded_directory(), dtype=torch.float32)
+        model = freeze(plain, int8=request.param == "int8")
+    assert isinstance(model, FrozenDecoder)
+    assert (model.products == "int8") == (request.param == "int8")
     result = BatchedRows(model, 32)
     result.reserve(32, 1024)
     return result
