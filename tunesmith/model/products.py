@@ -107,7 +107,7 @@ class Int8Product:
         largest = weight.abs().amax(1).float().clamp_(min=torch.finfo(torch.float32).tiny)
         self._scales = largest / MAX_INT8
         rounded = (weight / self._scales[:, None]).round_().to(torch.int8)
-        self._packed = torch.ops.onednn.qlinear_prepack(rounded, None)
+        self._packed: Tensor = torch.ops.onednn.qlinear_prepack(rounded, None)
         self._zeros = torch.zeros(len(weight), dtype=torch.int32)
         self.bias = bias
 
