@@ -204,6 +204,26 @@ def test_an_answer_says_which_tier_served_it(live: Service, asked: Any, used: st
     assert {chunk.service_tier for chunk in ask(live, service_tier=asked, stream=True)} == {used}
 
 
+def test_usage_is_told_by_the_tier_that_served_it(live: Service) -> None:
+    now = int(SystemClock().now())
+
+    def requests() -> dict[str, int]:
+        page = live.http.get(
+            f"/v1/organization/usage/completions?start_time={now - 60}&end_time={now + 60}"
+            "&bucket_width=1d&group_by=service_tier"
+        ).json()
+        results = [each for bucket in page["data"] for each in bucket["results"]]
+        return {each["service_tier"]: each["num_model_requests"] for each in results}
+
+    before = requests()
+    ask(live, service_tier="flex")
+    complete = {"model": "tiny", "prompt": "the quick", "max_tokens": 1}
+    assert live.http.post("/v1/completions", json={**complete, "service_tier": "flex"}).is_success
+    after = requests()
+    assert after.pop("flex") == before.pop("flex", 0) + 2
+    assert after == before
+
+
 def test_a_tier_that_does_not_exist_is_refused(live: Service) -> None:
     assert refused(live, service_tier="express")["param"] == "service_tier"
 

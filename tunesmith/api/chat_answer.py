@@ -84,7 +84,7 @@ class Answer:
             model=self.prepared.model,
             choices=[self._choice(index, draft) for index, draft in enumerate(drafts)],
             usage=self.prepared.usage,
-            service_tier=self.prepared.service_tier,
+            service_tier=self.prepared.demand.service_tier,
             system_fingerprint=self.prepared.fingerprint,
         )
 
@@ -173,7 +173,7 @@ class Answer:
             id=self.id,
             created=self.created,
             model=self.prepared.model,
-            service_tier=self.prepared.service_tier,
+            service_tier=self.prepared.demand.service_tier,
             system_fingerprint=self.prepared.fingerprint,
             choices=list(choices),
             usage=usage,

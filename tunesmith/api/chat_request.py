@@ -20,7 +20,6 @@ from tunesmith.data.messages import MessageError, normalise_messages
 from tunesmith.errors import BadRequest
 from tunesmith.serve.protocol import GenRequest
 from tunesmith.wire.chat import CreateChatCompletion, Usage
-from tunesmith.wire.sampling import UsedTier
 
 TEXT_ONLY = "This server answers with text only."
 
@@ -54,7 +53,6 @@ class Prepared:
     text: AnswerText
     tools: ToolUse | None
     fingerprint: str
-    service_tier: UsedTier
     demand: Demand
 
     @property
@@ -104,7 +102,6 @@ def prepare(svc: Services, project_id: str, body: CreateChatCompletion) -> Prepa
         ),
         tools=tools,
         fingerprint=fingerprint(svc, base, adapter),
-        service_tier=used_tier(body),
         demand=Demand(
             kind="completions",
             model=body.model,
@@ -113,6 +110,7 @@ def prepare(svc: Services, project_id: str, body: CreateChatCompletion) -> Prepa
             num_prompt=len(prompt_ids),
             num_answer=request.n * request.max_new_tokens,
             num_asked=request.n * (body.max_completion_tokens or body.max_tokens or 0),
+            service_tier=used_tier(body),
         ),
     )
 

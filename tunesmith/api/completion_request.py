@@ -8,7 +8,7 @@ from tunesmith.api.answer_text import AnswerText
 from tunesmith.api.meter import Demand
 from tunesmith.api.models import find, root_name
 from tunesmith.api.prompts import Prompt, prompts_of
-from tunesmith.api.sampling import adapter_of, fingerprint, sampling, stops
+from tunesmith.api.sampling import adapter_of, fingerprint, sampling, stops, used_tier
 from tunesmith.api.services import Services
 from tunesmith.errors import BadRequest
 from tunesmith.serve.protocol import GenRequest, ScoreRequest
@@ -125,6 +125,7 @@ def prepare(svc: Services, project_id: str, body: CreateCompletion) -> PreparedC
             num_prompt=sum(len(prompt.ids) for prompt in prompts),
             num_answer=len(prompts) * num_drawn * max_tokens,
             num_asked=len(prompts) * num_drawn * max_tokens,
+            service_tier=used_tier(body),
         ),
     )
 

@@ -33,6 +33,7 @@ from tunesmith.store.repo import usage
 from tunesmith.store.repo.usage import Counts, Kind, UsageKey, month_of
 from tunesmith.tariff import Rates, rates_of, to_dollars
 from tunesmith.wire.chat import Usage
+from tunesmith.wire.sampling import UsedTier
 
 log = logging.getLogger("tunesmith.api")
 
@@ -55,6 +56,7 @@ class Demand:
     num_asked: int = 0
     """Of them those the caller asked for (max_tokens). An answer without a limit of its own draws
     on the pool as it is known: its prompt at first, the rest when it has ended."""
+    service_tier: UsedTier = "default"
 
 
 class Metered(Protocol):
@@ -172,6 +174,7 @@ class Meter:
             model=demand.model,
             base=demand.base,
             kind=demand.kind,
+            service_tier=demand.service_tier,
         )
         counts = Counts(
             num_requests=1,

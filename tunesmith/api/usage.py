@@ -41,7 +41,7 @@ router = APIRouter(route_class=JsonRoute)
 
 Shape = Callable[[Counts, dict[str, Any]], Result]
 
-GROUPS = tuple(COLUMNS)
+GROUPS = tuple(name for name in COLUMNS if name != "service_tier")
 COST_GROUPS = ("project_id", "line_item", "api_key_id")
 COST_FILTERS = {name: FILTERS[name] for name in ("project_ids", "api_key_ids")}
 KINDS: tuple[Kind, ...] = ("completions", "embeddings", "moderations", "training")
@@ -51,10 +51,9 @@ KINDS: tuple[Kind, ...] = ("completions", "embeddings", "moderations", "training
 def completions_usage(
     request: Request, svc: Svc, part: UsageRange, batch: bool | None = None
 ) -> UsagePage:
-    """Chats and legacy completions. There are no batches here, and one service tier."""
-    asked = groups(request, (*GROUPS, "batch", "service_tier"))
-    fixed: dict[str, Any] = {"batch": False, "service_tier": "default"}
-    shown = {name: value for name, value in fixed.items() if name in asked}
+    """Chats and legacy completions. There are no batches here."""
+    asked = groups(request, (*GROUPS, "service_tier", "batch"))
+    shown: dict[str, Any] = {"batch": False} if "batch" in asked else {}
 
     def shape(counts: Counts, group: dict[str, Any]) -> Result:
         return CompletionsUsage(

@@ -31,6 +31,7 @@ COLUMNS: dict[str, Field] = {
     "user_id": "user_id",
     "api_key_id": "key_id",
     "model": "model",
+    "service_tier": "service_tier",
 }
 FILTERS: dict[str, Field] = {
     "project_ids": "project_id",

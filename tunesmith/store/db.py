@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from tunesmith.errors import TunesmithError, Unavailable
 
 # The revision this code was written for: the newest file in migrations/versions.
-HEAD = "0003"
+HEAD = "0004"
 
 BUSY_TIMEOUT_S = 10.0
 

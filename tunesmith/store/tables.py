@@ -331,6 +331,7 @@ usage = Table(
     Column("model", String, primary_key=True),
     Column("base", String, primary_key=True),
     Column("kind", String, primary_key=True),
+    Column("service_tier", String, primary_key=True),
     Column("num_requests", Integer, nullable=False),
     Column("input_tokens", BigInteger, nullable=False),
     Column("cached_tokens", BigInteger, nullable=False),

@@ -17,8 +17,9 @@ from tunesmith.wire.chat import ChunkChoice, Delta
 def answer(include_usage: bool) -> Answer:
     request = SimpleNamespace(n=2, top_logprobs=None)
     text: Any = SimpleNamespace(request=request)
+    demand = SimpleNamespace(service_tier="default")
     prepared: Any = SimpleNamespace(
-        text=text, tools=None, model='ft:"nano"', fingerprint="fp_1", service_tier="default"
+        text=text, tools=None, model='ft:"nano"', fingerprint="fp_1", demand=demand
     )
     return Answer("chatcmpl-1", 1, prepared, SystemRng(), include_usage)
 

@@ -9,6 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from tunesmith.errors import Unavailable
 from tunesmith.ids import SystemRng
 from tunesmith.store import db as db_module
 from tunesmith.store.db import HEAD, SchemaError, boot_time, open_database
-from tunesmith.store.repo import checkpoints, idempotency, jobs, keys, models
+from tunesmith.store.repo import checkpoints, idempotency, jobs, keys, models, usage
 from tunesmith.store.tables import metadata
 
 
@@ -205,23 +207,52 @@ def test_the_lease_clock_is_shared_and_does_not_jump() -> None:
     assert 0 <= two.now_s - one.now_s < 5
 
 
-def test_what_the_first_schema_held_is_kept_and_belongs_to_the_default_project(
-    tmp_path: Path,
-) -> None:
+@contextmanager
+def database_of(revision: str, directory: Path) -> Iterator[sa.Connection]:
+    """A database as an older version made it, to be filled."""
     from alembic.operations import Operations
     from alembic.runtime.migration import MigrationContext
 
     from tunesmith.store.upgrade import scripts
 
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'tunesmith.db'}")
+    engine = sa.create_engine(f"sqlite:///{directory / 'tunesmith.db'}")
     with engine.begin() as conn:
         options = {
-            "fn": lambda revision, _: scripts()._upgrade_revs("0001", revision),
+            "fn": lambda found, _: scripts()._upgrade_revs(revision, found),
             "target_metadata": metadata,
         }
         context = MigrationContext.configure(conn, opts=options)
         with Operations.context(context):
             context.run_migrations()
+        yield conn
+    engine.dispose()
+
+
+def test_usage_of_before_service_tiers_is_of_the_default_one(tmp_path: Path) -> None:
+    with database_of("0003", tmp_path) as conn:
+        conn.exec_driver_sql(
+            "INSERT INTO usage VALUES (60, 'p', 'k', '', 'm', 'b', 'completions', 1, 2, 3, 4, 5, "
+            "6, 7, 8, 9)"
+        )
+    db = open_database(tmp_path)
+    priority = usage.UsageKey(60, "p", "k", "", "m", "b", "completions", "priority")
+    with db.write() as conn:
+        usage.add(conn, [(priority, usage.Counts(num_requests=10))])
+    with db.read() as conn:
+        found = usage.totals(
+            conn, kinds=["completions"], start=0, end=99, width=60, group_by=["service_tier"]
+        )
+    assert [(each.group["service_tier"], each.counts) for each in found] == [
+        ("default", usage.Counts(1, 2, 3, 4, 5, 6, 7, 8, 9)),
+        ("priority", usage.Counts(num_requests=10)),
+    ]
+    db.close()
+
+
+def test_what_the_first_schema_held_is_kept_and_belongs_to_the_default_project(
+    tmp_path: Path,
+) -> None:
+    with database_of("0001", tmp_path) as conn:
         conn.exec_driver_sql(
             "INSERT INTO jobs (id, created_at, status, organization_id, model, model_label, base, "
             "training_file, method, requested, hyperparameters, seed, fence, launch_fence, "
@@ -241,7 +272,6 @@ def test_what_the_first_schema_held_is_kept_and_belongs_to_the_default_project(
             "VALUES ('k', 'first', 'd', 'sk-', 'wxyz', 1)"
         )
         conn.exec_driver_sql("INSERT INTO idempotency VALUES ('once', 'body', 'j', 1)")
-    engine.dispose()
     db = open_database(tmp_path)
     with db.read() as conn:
         (row,) = models.of_project(conn, DEFAULT_PROJECT)

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from tunesmith.store.tables import spending, usage
 
 Kind = Literal["completions", "embeddings", "moderations", "training"]
-Field = Literal["project_id", "user_id", "key_id", "model", "kind"]
+Field = Literal["project_id", "user_id", "key_id", "model", "kind", "service_tier"]
 
 
 class UsageKey(NamedTuple):
@@ -32,6 +32,7 @@ class UsageKey(NamedTuple):
     base: str
     """The registered base whose limits it draws on."""
     kind: Kind
+    service_tier: str = "default"
 
 
 @dataclass(slots=True)
