@@ -9,8 +9,15 @@ revision = "0004"
 down_revision = "0003"
 
 TEXTS = ("project_id", "key_id", "user_id", "model", "base", "kind")
-LARGE = ("input_tokens", "cached_tokens", "output_tokens", "input_nanos", "cached_nanos")
-LARGE += ("output_nanos", "machine_nanos")
+LARGE = (
+    "input_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "input_nanos",
+    "cached_nanos",
+    "output_nanos",
+    "machine_nanos",
+)
 SMALL = ("num_requests", "machine_s")
 
 
