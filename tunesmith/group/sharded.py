@@ -149,6 +149,7 @@ class ShardedDecoder(Decoder):
         attention: Attention | None = None,
         lora: LowRankUpdate | None = None,
         recompute: bool = False,
+        places_N: Tensor | None = None,
     ) -> Tensor:
         if self._leads:
             self._world.agree(1)
@@ -159,6 +160,7 @@ class ShardedDecoder(Decoder):
             attention=attention,
             lora=lora,
             recompute=recompute,
+            places_N=places_N,
         )
         states_BTE: Tensor = self._layers(work)
         return states_BTE

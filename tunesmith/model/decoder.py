@@ -162,12 +162,15 @@ class Decoder:
         attention: Attention | None = None,
         lora: LowRankUpdate | None = None,
         recompute: bool = False,
+        places_N: Tensor | None = None,
     ) -> Tensor:
         """Final hidden states (B, T, E), normalised, before the head.
 
         Without `attention` every position attends to itself and what came before it, so rows may
         be padded on the right. With `recompute` a layer keeps only its input for the backward pass.
-        Single positions of N sequences may come as (N,): T is then left out everywhere.
+        Single positions of N sequences may come as (N,): T is then left out everywhere. Of the
+        one row that there is `places_N` are those that are wanted (1, N, E): the others are left
+        out where they are of no more use, behind the attention of the last layer.
         """
         if positions_BT is None:
             positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device)[None]
@@ -176,7 +179,8 @@ class Decoder:
             x = x * self._embedding_scale
         turns = {rope: turn(positions_BT, x.dtype) for rope, turn in self._rotations.items()}
         for block in self._blocks:
-            arguments = (block, x, turns, attention or causal, lora)
+            wanted = places_N if block is self._blocks[-1] else None
+            arguments = (block, x, turns, attention or causal, lora, wanted)
             if recompute:
                 x = checkpoint(self._layer, *arguments, use_reentrant=False)
             else:
@@ -190,9 +194,11 @@ class Decoder:
         turns: Turns,
         attention: Attention,
         lora: LowRankUpdate | None,
+        places_N: Tensor | None,
     ) -> Tensor:
         before, after, *more = block.norms
-        added = self._attention(block, self._norm(before, x), turns, attention, lora)
+        added = self._attention(block, self._norm(before, x), turns, attention, lora, places_N)
+        x = x if places_N is None else x.index_select(1, places_N)
         if more:
             # Gemma: what each part adds is normalised too.
             x = x + self._norm(after, added)
@@ -220,9 +226,11 @@ class Decoder:
         turns: Turns,
         attention: Attention,
         lora: LowRankUpdate | None,
+        places_N: Tensor | None,
     ) -> Tensor:
         q, k, v = self._heads(block, x_BTE, turns, lora)
         out_BTHD = attention(block.layer, q, k, v, block.rule)
+        out_BTHD = out_BTHD if places_N is None else out_BTHD.index_select(1, places_N)
         (out,) = self._linear(block.out, out_BTHD.flatten(-2), lora)
         return out
 

@@ -74,9 +74,11 @@ class CausalModel(Protocol):
         attention: Attention | None = None,
         lora: LowRankUpdate | None = None,
         recompute: bool = False,
+        places_N: Tensor | None = None,
     ) -> Tensor:
         """Final hidden states (B, T, E); rows may be padded on the right. With `recompute` a layer
-        keeps only its input for the backward pass; the slow path takes no notice."""
+        keeps only its input for the backward pass; the slow path takes no notice. With `places_N`
+        those of the one row that are wanted, (1, N, E)."""
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:

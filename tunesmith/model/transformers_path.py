@@ -127,6 +127,7 @@ class TransformersModel:
         attention: Attention | None = None,
         lora: LowRankUpdate | None = None,
         recompute: bool = False,
+        places_N: Tensor | None = None,
     ) -> Tensor:
         """Final hidden states (B, T, E) of whole rows, padded on the right; no `attention`."""
         if attention is not None:
@@ -135,7 +136,7 @@ class TransformersModel:
         with self._adapted(lora):
             out = self._body(input_ids=ids_BT, use_cache=False, **extra)
         hidden: Tensor = out.last_hidden_state
-        return hidden
+        return hidden if places_N is None else hidden[:, places_N]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary, with the scaling or capping of the family."""

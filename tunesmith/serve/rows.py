@@ -103,15 +103,18 @@ class BatchedRows(SlotCache):
         view = RowsView(self, [len(row) for row in ids])
         lora = self._update([adapter for row, adapter in new for _ in row], view.positions)
         new_N = torch.tensor(ids_N, device=self._model.device)
+        lasts = view.lasts if len(view.lasts) > 1 else 2 * view.lasts
+        lasts_B = torch.tensor(lasts, device=self._model.device)
+        is_one = view.positions.dim() == 2
         hidden = self._model.hidden(
             new_N.expand(view.positions.shape),
             positions_BT=view.positions,
             attention=view,
             lora=lora,
-        )
+            places_N=lasts_B if is_one else None,
+        ).flatten(0, -2)
         view.advance()
-        lasts = view.lasts if len(view.lasts) > 1 else 2 * view.lasts
-        scores_BV = self._model.logits(hidden.flatten(0, -2)[lasts])
+        scores_BV = self._model.logits(hidden if is_one else hidden[lasts_B])
         return scores_BV[: len(view.lasts)].float()
 
     def _update(self, adapters: list[Adapter | None], positions: Tensor) -> LowRankUpdate | None:

@@ -152,10 +152,12 @@ def hidden(
     lora: LowRankUpdate | None,
     *,
     recompute: bool = False,
+    places_N: Tensor | None = None,
 ) -> Tensor:
-    """Final hidden states of every position of the row (T, E)."""
+    """Final hidden states of every position of the row (T, E), or of these (N, E)."""
     if kind == "padded":
-        return _padded(model, batch, lora)
+        states_TE = _padded(model, batch, lora)
+        return states_TE if places_N is None else states_TE[places_N]
     attention: Attention = (
         VarlenAttention(batch.lengths, model.device)
         if kind == "varlen"
@@ -169,6 +171,7 @@ def hidden(
         attention=attention,
         lora=lora,
         recompute=recompute,
+        places_N=places_N,
     )
     return states_1TE[0]
 

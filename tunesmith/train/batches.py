@@ -225,9 +225,9 @@ def micro_batches(
 
 
 def one_sequence(length: int, vocab_size: int) -> MicroBatch:
-    """Made-up ids of which the last is supervised, to try a model with."""
+    """Made-up ids, all of them supervised, to try a model with."""
     ids = [place % vocab_size for place in range(length + 1)]
-    return pack(Corpus([Example(ids, [0.0] * length + [1.0], 1)]), [0])
+    return pack(Corpus([Example(ids, [0.0] + [1.0] * length, 1)]), [0])
 
 
 def pack(corpus: Corpus, sequences: Iterable[int], *, share: bool = False) -> MicroBatch:

@@ -55,8 +55,9 @@ class Forward:
     def supervised(self, batch: MicroBatch, lora: LowRankUpdate | None) -> Tensor:
         """Hidden states of the supervised positions (N, E)."""
         with self._kept_elsewhere():
-            hidden_TE = hidden(self.model, batch, self.attention, lora, recompute=self.recompute)
-            return hidden_TE[batch.index_N]
+            wanted = batch.index_N
+            given = (self.model, batch, self.attention, lora)
+            return hidden(*given, recompute=self.recompute, places_N=wanted)
 
     @property
     def spread(self) -> ShardedDecoder | None:

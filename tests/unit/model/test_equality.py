@@ -17,6 +17,7 @@ from torch import Tensor
 from tests.tiny_transformers import OURS, build
 from tunesmith.model.attention import AttentionRule, attend, seen
 from tunesmith.model.load import load_model
+from tunesmith.model.lora import Adapter, LoraSpec
 
 Saved = Callable[[str], tuple[Path, Any]]
 
@@ -78,6 +79,27 @@ def test_decoding_with_a_cache_equals_the_whole_row(
         )
         start = stop
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "phi3-long", "gemma2", "gemma3"])
+def test_what_nobody_wants_is_left_out_and_changes_nothing(
+    kind: str, saved: Saved, ids_BT: Tensor
+) -> None:
+    model = load_model(saved(kind)[0])
+    adapter = Adapter.create(model.linears, LoraSpec(4, 8.0), 0).train()
+    for matrix in adapter.b.values():
+        torch.nn.init.normal_(matrix, 0, 0.1)
+    row, places_N = ids_BT[:1], torch.tensor([3, 9, 9, 40])
+
+    def with_gradients(states_1NE: Tensor) -> list[Tensor]:
+        learned = list(adapter.parameters())
+        return [states_1NE, *torch.autograd.grad(states_1NE.square().sum(), learned)]
+
+    whole = with_gradients(model.hidden(row, lora=adapter)[:, places_N])
+    some = with_gradients(model.hidden(row, lora=adapter, places_N=places_N))
+    for found, expected in zip(some, whole, strict=True):
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * scale)
 
 
 def test_padding_on_the_right_changes_nothing(saved: Saved, ids_BT: Tensor) -> None:

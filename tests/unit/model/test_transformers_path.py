@@ -61,6 +61,9 @@ def test_steps_and_padding_equal_the_whole_row(kind: str, saved: Saved, ids_BT: 
     with torch.no_grad():
         found = model.hidden(padded, lora=adapter)[:, :60]
     torch.testing.assert_close(found, whole, rtol=0, atol=2e-5 * scale)
+    with torch.no_grad():
+        some = model.hidden(row, lora=adapter, places_N=torch.tensor([2, 30]))
+    torch.testing.assert_close(some, whole[:, [2, 30]], rtol=0, atol=2e-5 * scale)
     parts, past = [], None
     for piece in row.split([50, 1, 1, 8], 1):
         hidden, past = model.step(piece, past, adapter)
