@@ -116,7 +116,7 @@ class ShardedDecoder(Decoder):
     @property
     def num_bytes(self) -> int:
         """Memory of the weights in this process."""
-        kept = (self.weights[name] for name in self.weights if not name.startswith(LAYERS))
+        kept = (self.weights[name] for name in kept_names(self))
         parts = (here(parameter) for parameter in self._layers.parameters())
         return sum(each.nbytes for each in (*kept, *parts))
 
