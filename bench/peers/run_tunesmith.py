@@ -12,9 +12,10 @@ from tunesmith.data.render import Example
 from tunesmith.model import memory
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
+from tunesmith.model.precision import product_rate
 from tunesmith.train import attention, full
 from tunesmith.train.batches import Corpus
-from tunesmith.train.forecast import operations, product_rate
+from tunesmith.train.forecast import operations
 from tunesmith.train.full import FullWeights
 from tunesmith.train.objective import Supervised
 from tunesmith.train.optimizer import AdamW
