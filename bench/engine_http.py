@@ -33,11 +33,11 @@ from tunesmith.bases import EMBEDDED_NAME, embedded_directory
 from tunesmith.cli.background import answers, background_server
 from tunesmith.config import load_settings
 from tunesmith.model.load import load_model
+from tunesmith.model.precision import multiplies_bf16
 from tunesmith.serve.client import EngineClient
 from tunesmith.serve.protocol import GenRequest
 from tunesmith.serve.rows import BatchedRows
 from tunesmith.serve.sampler import Draws, draw
-from tunesmith.train.precision import multiplies_bf16
 
 NUM_STREAMS = 32
 NUM_TOKENS = 64

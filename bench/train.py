@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cases", default="", help="words of the cases to run; all by default")
     options = parser.parse_args()
-    from tunesmith.train.precision import multiplies_bf16
+    from tunesmith.model.precision import multiplies_bf16
 
     # bf16 that is emulated is several times slower, for every trainer.
     dtypes = ["float32", "bfloat16"] if multiplies_bf16() else ["float32"]

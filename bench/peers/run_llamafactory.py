@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.machinery
-import json
-import resource
 import sys
 import tempfile
-import time
 import types
-from pathlib import Path
 
 import torch
 from datasets import Dataset
+from task import WARM_UP, Clock, Clocked, peer_parser, read_rows
 
 # It reads sound with this, which no text needs and which has no build beside torch's for CPUs.
 sys.modules["torchaudio"] = types.ModuleType("torchaudio")
@@ -30,8 +27,6 @@ from llamafactory.hparams import get_train_args
 from llamafactory.model import load_model, load_tokenizer
 from llamafactory.train.sft.trainer import CustomSeq2SeqTrainer
 
-WARM_UP = 2
-
 
 class Packed(PackedSupervisedDatasetProcessor):
     """Rows that are encoded already."""
@@ -40,35 +35,12 @@ class Packed(PackedSupervisedDatasetProcessor):
         return response[0]["input_ids"], response[0]["labels"]
 
 
-class Trainer(CustomSeq2SeqTrainer):
-    """With a clock: the first steps warm up."""
-
-    step = 0
-    wall_s = cpu_s = 0.0
-    loss: list[float]
-
-    def training_step(self, *args, **kwargs):
-        if self.step == WARM_UP:
-            self.wall_s, self.cpu_s = -time.perf_counter(), -time.process_time()
-        value = super().training_step(*args, **kwargs)
-        self.loss = [*getattr(self, "loss", []), float(value)]
-        self.step += 1
-        return value
+class Trainer(Clocked, CustomSeq2SeqTrainer):
+    """Theirs, under a clock."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--rows", type=Path, required=True)
-    parser.add_argument("--adapter", type=Path, help="LoRA from here; without it, full fine-tuning")
-    parser.add_argument("--arrangement", choices=("neat_packing", "padding"), required=True)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--packed-tokens", type=int, default=1024)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    options = parser.parse_args()
+    options = peer_parser("neat_packing", "padding").parse_args()
     torch.set_num_threads(options.threads)
     is_packed = options.arrangement == "neat_packing"
     model_args, data_args, training_args, finetuning_args, generating_args = get_train_args(
@@ -78,7 +50,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     parts = load_tokenizer(model_args)
     template = get_template_and_fix_tokenizer(parts["tokenizer"], data_args)
-    rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
+    rows = read_rows(options.rows)
     columns = plain(rows)
     if is_packed:
         columns = packed(rows, Packed(template=template, data_args=data_args, **parts))
@@ -102,19 +74,13 @@ def main() -> None:
         train_dataset=Dataset.from_dict(columns),
         **parts,
     )
+    trainer.clock = Clock()
     trainer.train()
-    wall_s, cpu_s = trainer.wall_s + time.perf_counter(), trainer.cpu_s + time.process_time()
+    trainer.clock.stop()
     size = training_args.per_device_train_batch_size
-    seen = range(WARM_UP * size, trainer.step * size)
+    seen = range(WARM_UP * size, len(trainer.clock.losses) * size)
     masks = columns["attention_mask"]
-    report = {
-        "tokens": sum(sum(each > 0 for each in masks[row % len(masks)]) for row in seen),
-        "wall_s": wall_s,
-        "cpu_s": cpu_s,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "loss": trainer.loss,
-    }
-    print(json.dumps(report))
+    trainer.clock.report(sum(sum(each > 0 for each in masks[row % len(masks)]) for row in seen))
 
 
 def settings(options: argparse.Namespace, is_packed: bool) -> dict:

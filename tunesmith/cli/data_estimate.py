@@ -30,6 +30,7 @@ from tunesmith.cli.data_report import COUNTED
 from tunesmith.cli.options import DataDir, settings
 from tunesmith.cli.problem import CommandFailed
 from tunesmith.cli.screen import say, screen
+from tunesmith.data.estimate import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -243,14 +244,6 @@ def show(
 
 def limit(aim: Target) -> str:
     return "unknown" if aim.max_tokens is None else f"{aim.max_tokens:,}"
-
-
-def duration(number_s: float) -> str:
-    if number_s < 90:
-        return f"{max(1, round(number_s))} s"
-    if number_s < 5400:
-        return f"{number_s / 60:.0f} min"
-    return f"{number_s / 3600:.1f} h"
 
 
 def as_json(

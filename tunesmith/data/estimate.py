@@ -131,6 +131,13 @@ def num_steps(num_examples: int, n_epochs: int, batch_size: int) -> int:
     return math.ceil(num_examples * n_epochs / batch_size)
 
 
+def duration(seconds: float) -> str:
+    """For example "3 s", "4 min", "2.5 h"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def learning_rate(
     hidden_size: int,
     multiplier: float,

@@ -10,8 +10,10 @@ others go along (`alone`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,33 @@ from torch import Tensor, nn
 from tunesmith.group.world import World
 from tunesmith.model.attention import Attention
 from tunesmith.model.decoder import Block, Decoder, LowRankUpdate
-from tunesmith.model.families import DecoderConfig
+from tunesmith.model.families import DecoderConfig, decoder_config
 from tunesmith.model.load import load_model
 from tunesmith.model.merge import stored_tensors
+from tunesmith.model.shapes import weight_shapes
 
 LAYERS = "model.layers."
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Weights of a model whose layers can be spread."""
+
+    kept: int
+    """Outside of layers: whole in every process."""
+    layers: int
+    largest_layer: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Sizes:
+        """By a family's config.json."""
+        read = decoder_config(config)
+        assert read is not None, "others are slow"
+        sizes: dict[int | None, int] = {}
+        for name, shape in weight_shapes(read).items():
+            sizes[layer_of(name)] = sizes.get(layer_of(name), 0) + math.prod(shape)
+        kept = sizes.pop(None)
+        return cls(kept, sum(sizes.values()), max(sizes.values()))
 
 
 class Layer(nn.Module):
@@ -116,7 +140,7 @@ class ShardedDecoder(Decoder):
     @property
     def num_bytes(self) -> int:
         """Memory of the weights in this process."""
-        kept = (self.weights[name] for name in self.weights if not name.startswith(LAYERS))
+        kept = (self.weights[name] for name in kept_names(self))
         parts = (here(parameter) for parameter in self._layers.parameters())
         return sum(each.nbytes for each in (*kept, *parts))
 
@@ -213,6 +237,26 @@ def here(parameter: Any) -> Tensor:
     """What this process has of a parameter that may be spread."""
     part: Tensor = parameter.to_local() if hasattr(parameter, "to_local") else parameter
     return part
+
+
+def collected(world: World, part: Tensor, shape: torch.Size) -> Tensor:
+    """The whole of a tensor that FSDP2 has spread by its rows, in the first process."""
+    num_rows = rows_each(shape, world)
+    padded = part.new_zeros(num_rows, *shape[1:])
+    padded[: len(part)] = part.detach()
+    flat = world.collect(padded.flatten())
+    return flat[: shape.numel()].view(shape) if world.is_first else flat
+
+
+def own_rows(world: World, whole: Tensor) -> Tensor:
+    """The other way: this process's part of a tensor."""
+    num_rows = rows_each(whole.shape, world)
+    return whole[world.rank * num_rows : (world.rank + 1) * num_rows]
+
+
+def rows_each(shape: torch.Size, world: World) -> int:
+    """Rows in a part; the last parts may have fewer, or none."""
+    return -(-shape[0] // world.size)
 
 
 def _key(name: str) -> str:

@@ -16,9 +16,11 @@ Of a whole model only the newest checkpoint keeps what a resume needs, six times
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +39,9 @@ MODEL_DIR = "model"
 STATE_FILE = "state.json"
 MANIFEST_FILE = "MANIFEST.json"
 PREFIX = "step-"
+# Waits between attempts to write onto a full disk, seconds.
+DISK_WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class CheckpointError(TunesmithError):
@@ -108,8 +113,19 @@ class Checkpoints:
     def save(self, standing: Standing, write: Callable[[Path], object]) -> Checkpoint:
         """Writes a checkpoint durably; one of the same step is replaced.
 
-        `write` puts weights and moments into the directory that it is given.
+        `write` puts weights and moments into the directory that it is given. A full disk is waited
+        for a little; raises OSError in the end.
         """
+        for wait_s in DISK_WAITS_S:
+            try:
+                return self._save(standing, write)
+            except OSError as error:
+                if error.errno not in DISK_FULL:
+                    raise
+            time.sleep(wait_s)
+        return self._save(standing, write)
+
+    def _save(self, standing: Standing, write: Callable[[Path], object]) -> Checkpoint:
         draft = self.directory / f".tmp-{self._fence}"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()

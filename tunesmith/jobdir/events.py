@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -50,3 +51,12 @@ def read_events(path: Path, offset: int) -> tuple[list[EventLine], int]:
             raise RecordError(f"{path.name}: a line is longer than {EVENTS_CHUNK} bytes.")
     lines = chunk[:end].split(b"\n")[:-1]
     return [from_json(EventLine, line) for line in lines], offset + end
+
+
+def all_events(path: Path) -> Iterator[EventLine]:
+    """Those that are in the log by now."""
+    offset, end = -1, 0
+    while end != offset:
+        offset = end
+        events, end = read_events(path, offset)
+        yield from events

@@ -31,9 +31,13 @@ class AttentionRule:
     window: int | None = None
     """Positions that are seen, the position itself included; None: all before it."""
     scale: float | None = None
-    """What a product of query and key is multiplied by; None: 1 / sqrt(head size)."""
+    """The factor, where it is not 1 / sqrt(head size)."""
     softcap: float | None = None
     """Scores stay within +-softcap: softcap * tanh(score / softcap). None: as they are."""
+
+    def factor(self, head_size: int) -> float:
+        """What a product of query and key is multiplied by."""
+        return head_size**-0.5 if self.scale is None else self.scale
 
 
 class Attention(Protocol):
@@ -125,9 +129,8 @@ def _attend_capped(
         mask_BTS = seen(positions_BT, S, AttentionRule())
     # The heads of a group stand in as more positions, so that no key is copied for them.
     q_BKGTD = q_BTHD.reshape(B, T, K, H // K, D).permute(0, 2, 3, 1, 4)
-    scale = D**-0.5 if rule.scale is None else rule.scale
     scores = (q_BKGTD.reshape(B, K, -1, D) @ k_BKSD.transpose(-1, -2)).float()
-    scores = rule.softcap * torch.tanh(scores * (scale / rule.softcap))
+    scores = rule.softcap * torch.tanh(scores * (rule.factor(D) / rule.softcap))
     scores_BKGTS = scores.view(B, K, -1, T, S)
     scores_BKGTS = scores_BKGTS.masked_fill(~mask_BTS[:, None, None], -torch.inf)
     weights = scores_BKGTS.softmax(-1).to(v_BKSD.dtype)
@@ -163,7 +166,7 @@ def attend_steadily(
     P, H, D = q_PHD.shape
     N = len(k_NSD)
     # Before the product: on its way it would be rounded otherwise for some sizes.
-    q_PHD = q_PHD * (D**-0.5 if rule.scale is None else rule.scale)
+    q_PHD = q_PHD * rule.factor(D)
     # The heads of a group stand in as more positions, so that no key is copied for them.
     num, is_step = P * H // N, num_rows == P
     q_NMD = q_PHD.view(N, num, D) if is_step else _grouped(q_PHD, N, num_rows)

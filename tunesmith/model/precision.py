@@ -1,4 +1,9 @@
-"""Which number type a base computes in: bf16 where this machine is faster with it, else fp32."""
+"""How fast products are here, and so which number type a base computes in: bf16 where this machine
+is faster with it, else fp32.
+
+Answering goes by a stopwatch. Training goes by what the processor has and by the size of the
+products, so that the same job decides the same twice, and how many threads it takes, too.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +21,35 @@ NUM_ROUNDS = 5
 BATCH_SIZES = (1, 8)
 # Weights of a layer: below, overhead decides and fp32 loses nothing; above, time is saved.
 SMALL_LAYER, MAX_PROBED = 1 << 20, 1 << 22
+
+# Positions of a product that is timed for training.
+TIMED_TOKENS = 512
+# Inner width over hidden width, about as in Llama.
+WIDENING = 3
+# Positions that products grow with: more make none of the choices below different.
+MAX_TOKENS = 256
+# Operations of one product in training. Below the first, overhead decides: one thread is best.
+# Below the second, casts cost more than products of half the width save.
+SMALL_PRODUCT = 1 << 25
+NARROW_PRODUCT = 1 << 26
+
+
+def training_on_cpu(num_tokens: int, hidden_size: int, max_threads: int) -> tuple[torch.dtype, int]:
+    """The type and threads for micro-batches of about `num_tokens`."""
+    product = 2 * WIDENING * min(num_tokens, MAX_TOKENS) * hidden_size**2
+    if product < SMALL_PRODUCT:
+        return torch.float32, 1
+    is_narrow = product >= NARROW_PRODUCT and multiplies_bf16()
+    return torch.bfloat16 if is_narrow else torch.float32, max_threads
+
+
+def training_on_cuda() -> torch.dtype:
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+
+
+def multiplies_bf16() -> bool:
+    """Whether the processor has instructions for it; emulated it is slower than fp32, by five."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def compute_dtype(config: Mapping[str, Any], device: str) -> torch.dtype | None:
@@ -47,6 +81,18 @@ def bf16_speedup(inputs: int, outputs: int) -> float:
         weight = torch.ones(outputs, inputs, dtype=dtype)
         seconds[dtype] = sum(_best_s(weight, rows) for rows in BATCH_SIZES)
     return seconds[torch.float32] / seconds[torch.bfloat16]
+
+
+def product_rate(device: torch.device, dtype: torch.dtype, width: int) -> float:
+    """Operations a second of a product as wide as the model's, with the threads that are set."""
+    x = torch.zeros(TIMED_TOKENS, width, dtype=dtype, device=device)
+    weight = torch.zeros(width, WIDENING * width, dtype=dtype, device=device)
+    best = float("inf")
+    for _ in range(NUM_ROUNDS):
+        start = time.perf_counter()
+        (x @ weight)[0, 0].item()
+        best = min(best, time.perf_counter() - start)
+    return 2 * TIMED_TOKENS * WIDENING * width**2 / best
 
 
 def _best_s(weight: torch.Tensor, num_rows: int) -> float:

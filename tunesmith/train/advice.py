@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-from tunesmith.jobdir.events import read_events
+from tunesmith.jobdir.events import all_events
 from tunesmith.jobdir.layout import EVENTS_FILE
 from tunesmith.jobdir.outcome import CheckpointEntry
 from tunesmith.train.job import Job
@@ -19,16 +19,12 @@ PATIENCE = 2
 
 def epoch_losses(job_dir: Path) -> dict[int, float]:
     """Step -> loss on the whole validation file, of every epoch's end so far."""
-    path, offset = job_dir / EVENTS_FILE, 0
-    found: dict[int, float] = {}
-    while True:
-        events, end = read_events(path, offset)
-        for event in events:
-            if event.type == "metrics" and LOSS in event.data:
-                found[event.data["step"]] = event.data[LOSS]
-        if end == offset:
-            return dict(sorted(found.items()))
-        offset = end
+    found = {
+        event.data["step"]: event.data[LOSS]
+        for event in all_events(job_dir / EVENTS_FILE)
+        if event.type == "metrics" and LOSS in event.data
+    }
+    return dict(sorted(found.items()))
 
 
 def rises(losses: dict[int, float]) -> bool:

@@ -109,12 +109,11 @@ def choose(model: CausalModel) -> tuple[Kind, str | None]:
     """
     if model.slow:
         return "padded", None
+    reason = None
     if model.device.type == "cuda" and model.dtype in (torch.bfloat16, torch.float16):
         if keeps_apart(model, "varlen"):
             return "varlen", None
         reason = "The fused attention of this GPU mixes sequences; a slower one is used instead."
-    else:
-        reason = None
     if keeps_apart(model, "split"):
         return "split", reason
     raise JobError(

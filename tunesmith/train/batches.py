@@ -86,6 +86,10 @@ class Corpus:
         """Positions the model computes: all tokens but the last, which is only a target."""
         return self._starts[sequence + 1] - self._starts[sequence] - 1
 
+    def size(self, sequences: Iterable[int]) -> int:
+        """Positions of these sequences together."""
+        return sum(map(self.length, sequences))
+
     def longest(self, rows: Iterable[int]) -> int:
         """Of all their sequences, in positions."""
         return max(self.length(sequence) for sequence in self.sequences(rows))
@@ -200,7 +204,7 @@ class Order:
 
 def longest_first(corpus: Corpus, units: Iterable[Sequence[int]]) -> list[Sequence[int]]:
     """Units of sequences by the positions they take."""
-    return sorted(units, key=lambda unit: sum(map(corpus.length, unit)), reverse=True)
+    return sorted(units, key=corpus.size, reverse=True)
 
 
 def micro_batches(
@@ -214,7 +218,7 @@ def micro_batches(
     group: list[int] = []
     room = max_tokens
     for unit in units:
-        num_tokens = sum(map(corpus.length, unit))
+        num_tokens = corpus.size(unit)
         if group and num_tokens > room:
             yield pack(corpus, group, share=share)
             group, room = [], max_tokens

@@ -6,6 +6,7 @@ to stop, an adapter that gets no gradient, a loss of NaN in a job that "succeeds
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence, Set
 from typing import Any
 
@@ -48,21 +49,21 @@ def check_targets(adapter: Adapter, model: CausalModel, asked: Any) -> None:
 def check_gradients(trained: Adapter | FullWeights) -> None:
     """After the first backward pass every lora_B has a gradient, or every matrix of the model."""
     is_full = isinstance(trained, FullWeights)
-    matrices = trained.matrices if isinstance(trained, FullWeights) else trained.b
-    for name, matrix in matrices.items():
-        if matrix.grad is None or not bool(here(matrix.grad).any()):
+    weights = trained.masters if isinstance(trained, FullWeights) else trained.b
+    for name, weight in weights.items():
+        # Norms and biases may go without.
+        if weight.dim() > 1 and (weight.grad is None or not bool(here(weight.grad).any())):
             raise JobError(
                 f"{name if is_full else f'The adapter of {name}'} gets no gradient: training would "
-                "change nothing there. "
-                "This is a fault of the program or of the base's weights (all zero?), not of the "
-                "data.",
+                "change nothing there. This is a fault of the program or of the base's weights "
+                "(all zero?), not of the data.",
                 code="no_gradient",
             )
 
 
 def check_finite(means: Means, step: int, total_steps: int) -> None:
     """Loss and gradient are numbers; a job never goes on from NaN."""
-    if not means.is_finite:
+    if not (math.isfinite(means.loss) and math.isfinite(means.gradient_norm)):
         raise JobError(
             f"The training loss is not finite at step {step} of {total_steps} (loss {means.loss}, "
             f"gradient norm {means.gradient_norm}). Lower learning_rate_multiplier, for example to "

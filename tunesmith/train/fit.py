@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 
 from tunesmith.bases import BaseInfo
 from tunesmith.errors import JobError
-from tunesmith.group.sharded import layer_of
-from tunesmith.model.families import decoder_config
+from tunesmith.group.sharded import Sizes
 from tunesmith.model.load import read_config
 from tunesmith.model.memory import available_bytes
 from tunesmith.model.nf4_files import is_nf4
-from tunesmith.model.shapes import weight_shapes
 from tunesmith.train.job import Job
 from tunesmith.train.plan import Plan
 
@@ -26,30 +21,13 @@ BASE_SHARE = 2 / 3
 NUM_FETCHED = 2
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Weights of a model whose layers can be spread."""
-
-    kept: int
-    """Outside of layers: whole in every process."""
-    layers: int
-    largest_layer: int
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Sizes:
-        """By a family's config.json."""
-        read = decoder_config(config)
-        assert read is not None, "others are slow"
-        sizes: dict[int | None, int] = {}
-        for name, shape in weight_shapes(read).items():
-            sizes[layer_of(name)] = sizes.get(layer_of(name), 0) + math.prod(shape)
-        kept = sizes.pop(None)
-        return cls(kept, sum(sizes.values()), max(sizes.values()))
-
-
 def placed(job: Job, base: BaseInfo, plan: Plan) -> Plan:
     """The plan with the weights where they fit. Raises JobError where they do not."""
-    sharded, warning = weigh(base, plan, job.world.least(_free_bytes(job, plan)))
+    free_bytes = available_bytes(torch.device(plan.device))
+    if plan.device == "cpu":
+        # The processes of a machine share it.
+        free_bytes //= job.world.local_size
+    sharded, warning = weigh(base, plan, job.world.least(free_bytes))
     if warning is not None:
         key = "warn:sharded" if sharded else "warn:base_memory"
         job.journal.message(key, warning, "warn")
@@ -99,12 +77,6 @@ def spread_bytes(sizes: Sizes, dtype: torch.dtype, is_full: bool, num_processes:
     # A trained layer has a gradient as large.
     fetched = NUM_FETCHED * sizes.largest_layer * dtype.itemsize * (2 if is_full else 1)
     return kept + part + fetched
-
-
-def _free_bytes(job: Job, plan: Plan) -> int:
-    """For this process; on a CPU they share it."""
-    free_bytes = available_bytes(torch.device(plan.device))
-    return free_bytes if plan.device == "cuda" else free_bytes // job.world.local_size
 
 
 def _wants(base: BaseInfo, plan: Plan, needed: float) -> str:

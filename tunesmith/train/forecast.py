@@ -7,14 +7,15 @@ far off it was is told at the end of the job.
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
 
+from tunesmith.data.estimate import duration
 from tunesmith.group.sharded import here
 from tunesmith.model.memory import available_bytes, peak_bytes
+from tunesmith.model.precision import product_rate
 from tunesmith.train import loss
 from tunesmith.train.batches import Corpus, Order, one_sequence
 from tunesmith.train.full import FullWeights
@@ -28,9 +29,6 @@ MEMORY_SHARE = 0.5
 OVERHEAD = 1.4
 # The share of the product's speed that a whole step reaches.
 EFFICIENCY = 0.5
-TIMED_TOKENS = 512
-WIDENING = 3
-NUM_TIMED = 4
 
 
 @dataclass(frozen=True)
@@ -66,10 +64,8 @@ def forecast(
     order = Order(0, corpus.num_rows, plan.batch_size, plan.n_epochs)
     num_tokens = plan.n_epochs * corpus.num_tokens(range(corpus.num_rows))
     tokens_per_step = num_tokens // order.total_steps
-    at_once = min(
-        plan.micro_tokens,
-        max(tokens_per_step // plan.processes, corpus.longest(range(corpus.num_rows))),
-    )
+    longest = corpus.longest(range(corpus.num_rows))
+    at_once = min(plan.micro_tokens, max(tokens_per_step // plan.processes, longest))
     share = plan.n_epochs * corpus.num_supervised(range(corpus.num_rows)) / num_tokens
     kept = kept_bytes(forward, trained) * at_once * OVERHEAD
     held = _held_bytes(forward, trained) + loss.chunk_bytes(
@@ -93,11 +89,12 @@ def fit_memory(plan: Plan, forward: Forward, trained: Trained, longest: int) -> 
 
 
 def num_fitting(forward: Forward, trained: Trained) -> int:
-    """About how many positions can be learned at once in the memory that is free now."""
+    """About how many positions each process can learn at once in the memory that is free now."""
     per_token = kept_bytes(forward, trained) * OVERHEAD
     # On a CPU the processes of a job share it.
     sharing = forward.world.size if forward.model.device.type == "cpu" else 1
-    return int(MEMORY_SHARE * available_bytes(forward.model.device) / sharing / per_token)
+    free_bytes = available_bytes(forward.model.device) / sharing
+    return forward.world.least(int(MEMORY_SHARE * free_bytes / per_token))
 
 
 def kept_bytes(forward: Forward, trained: Trained) -> float:
@@ -126,35 +123,14 @@ def kept_bytes(forward: Forward, trained: Trained) -> float:
     return per_token / num_layers + num_layers * model.hidden_size * model.dtype.itemsize
 
 
-def product_rate(device: torch.device, dtype: torch.dtype, width: int) -> float:
-    """Operations a second of a product as wide as the model's, with the threads that are set."""
-    x = torch.zeros(TIMED_TOKENS, width, dtype=dtype, device=device)
-    weight = torch.zeros(width, WIDENING * width, dtype=dtype, device=device)
-    best = float("inf")
-    for _ in range(NUM_TIMED + 1):
-        start = time.perf_counter()
-        (x @ weight)[0, 0].item()
-        best = min(best, time.perf_counter() - start)
-    return 2 * TIMED_TOKENS * WIDENING * width**2 / best
-
-
-def duration(seconds: float) -> str:
-    """For example "3 s", "4 min", "2.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def operations(forward: Forward, trained: Trained, supervised_share: float) -> float:
     """Of one token, forwards and backwards: 2 a weight, and 2 more for each gradient."""
     model = forward.model
-    of_weights = 4 if forward.head_gradient is None else 6
     linears = sum(outputs * inputs for outputs, inputs in model.linears.values())
-    head = model.vocab_size * model.hidden_size * supervised_share
-    beside = (
-        0 if forward.head_gradient is not None else sum(p.numel() for p in trained.parameters())
-    )
-    return of_weights * (linears + head) + 6 * beside
+    weights = linears + model.vocab_size * model.hidden_size * supervised_share
+    if forward.head_gradient is not None:
+        return 6 * weights
+    return 4 * weights + 6 * sum(parameter.numel() for parameter in trained.parameters())
 
 
 def _held_bytes(forward: Forward, trained: Trained) -> int:

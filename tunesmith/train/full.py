@@ -63,11 +63,6 @@ class FullWeights:
         assert gradient is not None, "the optimizer gives every weight its part of one vector"
         return gradient
 
-    @property
-    def matrices(self) -> dict[str, Tensor]:
-        """The weights but for norms and biases."""
-        return {name: weight for name, weight in self.masters.items() if weight.dim() > 1}
-
     def whole(self) -> Mapping[str, Tensor]:
         """The fp32 weights, in the first process; all have to ask."""
         return self.masters
@@ -79,7 +74,9 @@ class FullWeights:
         its own, and the fp32 weights where those types lose some of them."""
         stored = stored_tensors(base)
         plans = {
-            name: TensorPlan(stored[name].num_bytes, partial(_narrowed, weight, stored[name].dtype))
+            name: TensorPlan(
+                stored[name].num_bytes, partial(weight.detach().to, "cpu", stored[name].dtype)
+            )
             for name, weight in whole.items()
         }
         model = directory / MODEL_DIR
@@ -110,10 +107,6 @@ def _into(master: Tensor) -> Callable[[Tensor], None]:
         copy.grad = None
 
     return move
-
-
-def _narrowed(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    return weight.detach().to("cpu", dtype)
 
 
 def fresh(base: Path, dtype: torch.dtype | None, device: str, adapter: Path | None) -> Decoder:
@@ -169,7 +162,7 @@ def check_disk(where: Path, base: Path, num_kept: int) -> None:
     num_parameters = sum(tensor.num_elements for tensor in tensors)
     num_model_bytes = sum(tensor.num_bytes for tensor in tensors)
     needed = (num_kept + 1) * num_model_bytes + 2 * 12 * num_parameters
-    free = free_bytes(where)
+    free = shutil.disk_usage(where).free
     if needed > free:
         raise JobError(
             f"Training all {num_parameters:,} weights needs {needed / 1e9:.1f} GB of disk for its "
@@ -178,7 +171,3 @@ def check_disk(where: Path, base: Path, num_kept: int) -> None:
             code="not_enough_disk",
             param="hyperparameters.finetuning_type",
         )
-
-
-def free_bytes(where: Path) -> int:
-    return shutil.disk_usage(where).free

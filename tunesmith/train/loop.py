@@ -19,15 +19,14 @@ from tunesmith.group.watch import Request
 from tunesmith.jobdir.checkpoints import OPTIMIZER_FILE, Standing
 from tunesmith.jobdir.outcome import Result
 from tunesmith.train.advice import tell_best, tell_if_rising
+from tunesmith.train.answers import report_answer, take_samples
 from tunesmith.train.checks import check_finite, check_gradients, check_reference
 from tunesmith.train.full import FullWeights
 from tunesmith.train.job import Job
 from tunesmith.train.objective import Means, longest_unit
 from tunesmith.train.optimizer import learning_rate
 from tunesmith.train.preference import aim
-from tunesmith.train.samples import take_samples
-from tunesmith.train.shortage import despite_full_disk, within_memory
-from tunesmith.train.smoke import smoke
+from tunesmith.train.shortage import within_memory
 from tunesmith.train.start import Run, prepare
 from tunesmith.train.step import accumulate, evaluate, seed_step
 
@@ -146,8 +145,7 @@ def save(job: Job, run: Run, *, servable: bool) -> None:
     if job.world.is_first:
         job.journal.sync()
         run.row_losses.save()
-        write = partial(write_checkpoint, job, run, moments, weights)
-        despite_full_disk(lambda: job.checkpoints.save(standing, write))
+        job.checkpoints.save(standing, partial(write_checkpoint, job, run, moments, weights))
         job.checkpoints.prune(max(1, job.spec.keep_checkpoints))
     run.saved, run.saved_at_s = standing, time.monotonic()
     run.save_s = run.saved_at_s - began_s
@@ -187,21 +185,3 @@ def tell_what_it_took(job: Job, run: Run) -> dict[str, float]:
     text, took = run.forecast.compared(seconds, run.model.device)
     job.journal.message("took", text, data=took)
     return took
-
-
-def report_answer(job: Job, run: Run) -> None:
-    """Says whether the tuned model answers a training prompt and stops."""
-    lora = run.trained.to(run.model.dtype)
-    with run.forward.alone() as has_to_act:
-        if not has_to_act:
-            return
-        seen = smoke(run.model, lora, run.train, run.renderer.stop_ids)
-    if seen.stops:
-        text = f"answers a training prompt and stops ({seen.num_tokens} tokens)"
-        job.journal.message("smoke", f"Smoke test: the tuned model {text}")
-        return
-    text = (
-        f"Smoke test: the tuned model did not end its answer to a training prompt within "
-        f"{seen.num_tokens} tokens. Train for more epochs or with more examples."
-    )
-    job.journal.message("smoke", text, "warn")

@@ -9,10 +9,9 @@ Shape suffixes: S sequences.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,10 +35,6 @@ class Means:
     row_losses: Sequence[float] = ()
     """Of each row, in their order."""
 
-    @property
-    def is_finite(self) -> bool:
-        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
-
     def named(self, phase: str) -> dict[str, float]:
         """In the words of the published metrics; `phase` is train, valid or full_valid."""
         return {
@@ -57,42 +52,22 @@ class Sums:
     correct: Mapping[int, float]
 
 
-class Objective(Protocol):
-    """What is lowered on the rows of one corpus."""
-
-    looks_at_losses: ClassVar[bool]
-    """Whether the coefficients depend on them."""
-
-    @property
-    def corpus(self) -> Corpus: ...
-
-    def units(self, rows: Sequence[int]) -> list[list[int]]:
-        """Their sequences; those of a unit must go through the model together."""
-        ...
-
-    def divisor(self, rows: Sequence[int]) -> float:
-        """What the sum over the rows is divided by."""
-        ...
-
-    def coefficients(self, batch: MicroBatch, loss_S: Tensor) -> Tensor:
-        """(S,): the derivative of the rows' summed loss by the loss of each sequence."""
-        ...
-
-    def means(self, rows: Sequence[int], sums: Sums) -> Means: ...
-
-
 @dataclass(frozen=True)
 class Supervised:
     corpus: Corpus
     looks_at_losses: ClassVar[bool] = False
+    """Whether the coefficients depend on them."""
 
     def units(self, rows: Sequence[int]) -> list[list[int]]:
+        """Their sequences; those of a unit must go through the model together."""
         return [[sequence] for sequence in self.corpus.sequences(rows)]
 
     def divisor(self, rows: Sequence[int]) -> float:
+        """What the sum over the rows is divided by."""
         return self.corpus.total_weight(rows)
 
     def coefficients(self, batch: MicroBatch, loss_S: Tensor) -> Tensor:
+        """(S,): the derivative of the rows' summed loss by the loss of each sequence."""
         return torch.ones_like(loss_S)
 
     def means(self, rows: Sequence[int], sums: Sums) -> Means:
@@ -109,7 +84,7 @@ class Supervised:
 
 @dataclass(frozen=True)
 class Preference:
-    """On rows of two sequences, the preferred answer first."""
+    """The same for rows of two sequences, the preferred answer first."""
 
     corpus: Corpus
     reference_S: Tensor
@@ -155,7 +130,10 @@ class Preference:
         )
 
 
+# What is lowered on the rows of one corpus.
+Objective = Supervised | Preference
+
+
 def longest_unit(objective: Objective, rows: Sequence[int]) -> int:
     """Positions that at least have to go through the model at once."""
-    length = objective.corpus.length
-    return max(sum(map(length, unit)) for unit in objective.units(rows))
+    return max(map(objective.corpus.size, objective.units(rows)))

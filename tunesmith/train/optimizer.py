@@ -124,13 +124,9 @@ def aligned(num: int) -> int:
     return -(-num // ALIGNMENT) * ALIGNMENT
 
 
-def warmup_steps(total_steps: int) -> int:
-    return min(WARMUP_STEPS, total_steps // 10)
-
-
 def learning_rate(peak: float, step: int, total_steps: int) -> float:
     """Linear warm-up, then linear decay; `step` counts from 1 and never meets zero."""
-    warmup = warmup_steps(total_steps)
+    warmup = min(WARMUP_STEPS, total_steps // 10)
     if step <= warmup:
         return peak * step / (warmup + 1)
     return peak * (total_steps - step + 1) / (total_steps - warmup)

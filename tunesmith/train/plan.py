@@ -7,7 +7,7 @@ and micro-batches all change the last bits of a result. It is shown to the user 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -18,8 +18,8 @@ from tunesmith.errors import JobError
 from tunesmith.group.world import ALONE, World
 from tunesmith.jobdir.layout import SCHEMA
 from tunesmith.jobdir.spec import Spec
+from tunesmith.model import precision
 from tunesmith.model.adapter_files import LoraSpec, continued
-from tunesmith.train import precision
 from tunesmith.train.attention import Kind
 from tunesmith.train.batches import Corpus
 
@@ -76,10 +76,6 @@ class Plan:
             self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_rslora, is_dora
         )
 
-    def smaller(self) -> Plan:
-        """The same with half the micro-batch, after running out of memory."""
-        return replace(self, micro_tokens=self.micro_tokens // 2)
-
     def text(self, num_trainable: int) -> str:
         """For the user."""
         where = "GPU" if self.device == "cuda" else f"CPU, {_count(self.threads, 'thread')}"
@@ -106,11 +102,11 @@ def decide(spec: Spec, base: BaseInfo, corpus: Corpus, world: World = ALONE) -> 
     device = pick_device(spec.device)
     threads = max(1, (spec.threads or len(os.sched_getaffinity(0))) // world.local_size)
     if device == "cuda":
-        dtype = precision.choose_cuda()
+        dtype = precision.training_on_cuda()
     else:
         mean_tokens = corpus.num_tokens(range(corpus.num_rows)) // corpus.num_rows
         num_tokens = min(hyper.batch_size * mean_tokens // world.size, MAX_MICRO_TOKENS[device])
-        dtype, threads = precision.choose_cpu(num_tokens, base.hidden_size, threads)
+        dtype, threads = precision.training_on_cpu(num_tokens, base.hidden_size, threads)
     return Plan(
         device=device,
         dtype="bfloat16" if dtype == torch.bfloat16 else "float32",

@@ -22,13 +22,12 @@ from torch import Tensor
 from tunesmith.group.watch import Request
 from tunesmith.jobdir.files import write_atomic
 from tunesmith.model.adapter_files import content_hash
-from tunesmith.model.decoder import LowRankUpdate
 from tunesmith.train.batches import Corpus
 from tunesmith.train.job import Job
 from tunesmith.train.objective import Preference, Sums, Supervised, longest_unit
 from tunesmith.train.shortage import within_memory
-from tunesmith.train.start import Run, load_start
-from tunesmith.train.step import Forward, sums
+from tunesmith.train.start import Run, Start, load_start
+from tunesmith.train.step import sums
 
 # Rows between two looks at the clock and at what is asked of the job.
 BLOCK_ROWS = 32
@@ -43,85 +42,65 @@ def aim(job: Job, run: Run) -> Request | None:
         run.objective = Supervised(run.train)
         run.valid_objective = Supervised(run.valid or run.train)
         return None
-    forward, lora = load_start(job, run)
+    start = load_start(job, run)
     found = []
     for name, corpus in (("train", run.train), ("valid", run.valid or Corpus([]))):
-        reference = Reference(job, run, forward, name, corpus)
-        if asked := reference.ask(lora):
+        logp_S, asked = reference(job, run, start, name, corpus)
+        if asked:
             return asked
-        found.append(Preference(corpus, reference.logp_S, run.plan.beta))
+        found.append(Preference(corpus, logp_S, run.plan.beta))
     run.objective, run.valid_objective = found
     return None
 
 
-class Reference:
-    """The log-probabilities of one corpus's sequences."""
-
-    def __init__(self, job: Job, run: Run, forward: Forward, name: str, corpus: Corpus) -> None:
-        self._job = job
-        self._run = run
-        self._forward = forward
-        self._name = name
-        self._corpus = corpus
-        self._path = job.dir / f"reference-{name}.safetensors"
-        self._key = _key(job, run, corpus)
-        own = _read(self._path, self._key)
-        # What the first process has, all have: the file is being written by it alone.
-        self.logp_S = job.world.same(own)
-
-    def ask(self, lora: LowRankUpdate | None) -> Request | None:
-        """Goes through the rows that are missing; returns early when something is asked."""
-        num_rows = self._corpus.num_rows
-        first = len(self.logp_S) // 2
-        if first == num_rows:
-            return None
-        started_s = saved_s = time.monotonic()
-        for start in range(first, num_rows, BLOCK_ROWS):
-            if asked := self._job.watch.request():
-                self._save()
-                return asked
-            rows = range(start, min(start + BLOCK_ROWS, num_rows))
-            self.logp_S = torch.cat([self.logp_S, self._logp(lora, rows)])
-            if time.monotonic() - saved_s >= self._job.spec.save_every_s:
-                self._save()
-                saved_s = time.monotonic()
-        self._save()
+def reference(
+    job: Job, run: Run, start: Start, name: str, corpus: Corpus
+) -> tuple[Tensor, Request | None]:
+    """The log-probabilities of one corpus's sequences; some are missing where it returns early,
+    because something is asked of the job."""
+    path, key = job.dir / f"reference-{name}.safetensors", _key(job, run, corpus)
+    # What the first process has, all have: the file is being written by it alone.
+    logp_S = job.world.same(_read(path, key))
+    first, num_rows = len(logp_S) // 2, corpus.num_rows
+    started_s = saved_s = time.monotonic()
+    for at in range(first, num_rows, BLOCK_ROWS):
+        if asked := job.watch.request():
+            _write(job, path, key, logp_S)
+            return logp_S, asked
+        rows = range(at, min(at + BLOCK_ROWS, num_rows))
+        logp_S = torch.cat([logp_S, _logp(job, run, start, corpus, rows)])
+        if time.monotonic() - saved_s >= job.spec.save_every_s:
+            _write(job, path, key, logp_S)
+            saved_s = time.monotonic()
+    if first < num_rows:
+        _write(job, path, key, logp_S)
         taken_s = time.monotonic() - started_s
         text = (
             f"The model that the job starts from has rated the {num_rows} pairs of the "
-            f"{'training' if self._name == 'train' else 'validation'} file ({taken_s:.1f} s)"
+            f"{'training' if name == 'train' else 'validation'} file ({taken_s:.1f} s)"
         )
-        self._job.journal.message(f"reference:{self._name}", text)
-        return None
+        job.journal.message(f"reference:{name}", text)
+    return logp_S, None
 
-    def _logp(self, lora: LowRankUpdate | None, rows: Sequence[int]) -> Tensor:
-        # Pairs are rated together as they are trained, so that the first margins are nearly 0.
-        pairs = Preference(self._corpus, torch.empty(0), 1.0)
 
-        def forwards(max_tokens: int) -> Sums:
-            return sums(self._forward, lora, pairs, rows, max_tokens)
+def _logp(job: Job, run: Run, start: Start, corpus: Corpus, rows: Sequence[int]) -> Tensor:
+    # Pairs are rated together as they are trained, so that the first margins are nearly 0.
+    pairs = Preference(corpus, torch.empty(0), 1.0)
 
-        found = within_memory(self._job, self._run, longest_unit(pairs, rows), forwards)
-        logp = [-found.loss[sequence] for sequence in self._corpus.sequences(rows)]
-        return torch.tensor(logp, dtype=torch.float64)
+    def forwards(max_tokens: int) -> Sums:
+        return sums(*start, pairs, rows, max_tokens)
 
-    def _save(self) -> None:
-        if not self._job.world.is_first:
-            return
-        metadata = {"key": self._key, "sha256": _sha256(self.logp_S)}
-        write_atomic(self._path, save({"logp": self.logp_S}, metadata))
+    found = within_memory(job, run, longest_unit(pairs, rows), forwards)
+    logp = [-found.loss[sequence] for sequence in corpus.sequences(rows)]
+    return torch.tensor(logp, dtype=torch.float64)
 
 
 def _key(job: Job, run: Run, corpus: Corpus) -> str:
     """The hash of all that the numbers depend on."""
-    start = job.spec.start_adapter
+    plan, start = run.plan, job.spec.start_adapter
+    adapter = "" if start is None else content_hash(start)
     digest = hashlib.sha256(corpus.digest().encode())
-    for part in (
-        run.plan.base_fingerprint,
-        run.plan.dtype,
-        run.plan.device,
-        "" if start is None else content_hash(start),
-    ):
+    for part in (plan.base_fingerprint, plan.dtype, plan.device, adapter):
         digest.update(f"/{part}".encode())
     return digest.hexdigest()
 
@@ -137,6 +116,11 @@ def _read(path: Path, key: str) -> Tensor:
     if metadata.get("key") != key or metadata.get("sha256") != _sha256(logp_S):
         return nothing
     return torch.as_tensor(logp_S)
+
+
+def _write(job: Job, path: Path, key: str, logp_S: Tensor) -> None:
+    if job.world.is_first:
+        write_atomic(path, save({"logp": logp_S}, {"key": key, "sha256": _sha256(logp_S)}))
 
 
 def _sha256(values: Tensor) -> str:

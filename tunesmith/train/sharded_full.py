@@ -11,7 +11,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from tunesmith.group.sharded import Layers, assembled, here, kept_names, layer_of
+from tunesmith.group.sharded import (
+    Layers,
+    assembled,
+    collected,
+    here,
+    kept_names,
+    layer_of,
+    own_rows,
+)
 from tunesmith.group.world import World
 from tunesmith.model.decoder import Decoder
 from tunesmith.train.full import FullWeights
@@ -99,9 +107,7 @@ class PartAdamW(AdamW):
                 kept[key][span] = state[key][self._all_spans[name]]
             for name, part in own.items():
                 whole = state[key][self._all_spans[name]].view(self._parts[name].shape)
-                num_rows = rows_each(whole.shape, self._world)
-                first = self._world.rank * num_rows
-                part.copy_(whole[first : first + num_rows])
+                part.copy_(own_rows(self._world, whole))
         super().load_state(state | kept)
 
     def _joined(self, kept: Tensor, own: Mapping[str, Tensor]) -> Tensor:
@@ -115,17 +121,3 @@ class PartAdamW(AdamW):
             if self._world.is_first:
                 vector[span] = found.flatten()
         return vector
-
-
-def collected(world: World, part: Tensor, shape: torch.Size) -> Tensor:
-    """The whole of a tensor that FSDP2 has spread by its rows, in the first process."""
-    num_rows = rows_each(shape, world)
-    padded = part.new_zeros(num_rows, *shape[1:])
-    padded[: len(part)] = part.detach()
-    flat = world.collect(padded.flatten())
-    return flat[: shape.numel()].view(shape) if world.is_first else flat
-
-
-def rows_each(shape: torch.Size, world: World) -> int:
-    """Rows in a part; the last parts may have fewer, or none."""
-    return -(-shape[0] // world.size)

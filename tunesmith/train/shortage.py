@@ -1,11 +1,9 @@
-"""The two shortages a trainer lives through, and says so: memory, by needing less a step at a
-time; disk, by waiting a little. What does not pass ends as an error.
+"""Running out of memory: a trainer lives through it by needing less, a step at a time, and says so.
+What does not pass ends as an error.
 """
 
 from __future__ import annotations
 
-import errno
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
@@ -18,10 +16,6 @@ from tunesmith.jobdir.layout import PLAN_FILE
 from tunesmith.model.memory import is_out_of_memory
 from tunesmith.train.job import Job
 from tunesmith.train.start import Run
-
-# Waits between attempts to write onto a full disk, seconds.
-DISK_WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Value = TypeVar("Value")
 
@@ -54,17 +48,13 @@ def _give_way(job: Job, run: Run, longest: int) -> None:
             code="out_of_memory",
         )
     if plan.micro_tokens > longest:
-        plan = plan.smaller()
-        what, text = (
-            str(plan.micro_tokens),
-            f"going on with at most {plan.micro_tokens} tokens at once",
-        )
+        plan = replace(plan, micro_tokens=plan.micro_tokens // 2)
+        what = str(plan.micro_tokens)
+        text = f"going on with at most {what} tokens at once"
     elif not plan.recompute and not run.model.slow:
         plan = replace(plan, recompute=True)
-        what, text = (
-            "recompute",
-            "going on with layers computed twice instead of being kept, a third slower",
-        )
+        what = "recompute"
+        text = "going on with layers computed twice instead of being kept, a third slower"
     elif not plan.offload and plan.device == "cuda":
         plan = replace(plan, offload=True)
         what, text = "offload", "going on with what is kept in the machine's memory, much slower"
@@ -80,16 +70,3 @@ def _give_way(job: Job, run: Run, longest: int) -> None:
     if job.world.is_first:
         write_record(plan, job.dir / PLAN_FILE)
     job.journal.message(f"warn:memory:{what}", f"Out of memory: {text}", "warn")
-
-
-def despite_full_disk(write: Callable[[], object]) -> None:
-    """`write()`, again after a while where the disk is full. Raises OSError in the end."""
-    for wait_s in DISK_WAITS_S:
-        try:
-            write()
-            return
-        except OSError as error:
-            if error.errno not in DISK_FULL:
-                raise
-        time.sleep(wait_s)
-    write()

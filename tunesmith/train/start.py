@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tunesmith.bases import BaseInfo
 from tunesmith.data.check import Dataset
 from tunesmith.data.render import Renderer
 from tunesmith.errors import JobError
+from tunesmith.group.agreement import agreed, check_same_inputs, check_same_values, take_gpu
 from tunesmith.group.sharded import spread, stored_type
 from tunesmith.group.world import World
 from tunesmith.ids import SystemClock
@@ -21,18 +23,13 @@ from tunesmith.jobdir.checkpoints import OPTIMIZER_FILE, Checkpoint, Standing
 from tunesmith.jobdir.files import read_record, write_record
 from tunesmith.jobdir.layout import PLAN_FILE
 from tunesmith.jobdir.row_losses import RowLosses
+from tunesmith.jobdir.rows import rendered
 from tunesmith.jobdir.spec import Spec
 from tunesmith.model.adapter_files import targeted
 from tunesmith.model.load import CausalModel, load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.model.memory import used_bytes
 from tunesmith.train import attention, full
-from tunesmith.train.agreement import (
-    agreed,
-    check_same_inputs,
-    check_same_values,
-    take_gpu,
-)
 from tunesmith.train.batches import Corpus, Order
 from tunesmith.train.checks import check_stops, check_targets
 from tunesmith.train.fit import placed
@@ -42,12 +39,14 @@ from tunesmith.train.job import Job
 from tunesmith.train.objective import Objective
 from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import Plan, decide
-from tunesmith.train.rows import rendered
 from tunesmith.train.sharded_full import ShardedFullWeights
 from tunesmith.train.step import Forward, Trained
 
 # Of the job's time, what writing safety copies may take.
 SAVE_SHARE = 0.05
+
+# The model that a job starts from, and the adapter that belongs to it.
+Start = tuple[Forward, Adapter | None]
 
 
 @dataclass
@@ -124,41 +123,27 @@ def prepare(job: Job) -> Run:
     done = range(1, job.progress.step + 1)
     job.progress.trained_tokens = sum(train.num_tokens(order.rows(step)) for step in done)
     if not is_resumed:
-        plan = _with_attention(job, plan, model)
+        kind, passed_over = attention.choose(model)
+        if passed_over:
+            job.journal.message("warn:attention", passed_over, "warn")
+        plan = replace(plan, attention=kind)
     metrics = saved.metrics if saved else {}
     corpora = (train, valid if valid.num_rows else None)
     row_losses = RowLosses(job.dir, train.num_rows, plan.n_epochs)
     parts = (model, trained, optimizer, *corpora, renderer, row_losses)
     run = Run(plan, order, *parts, world, saved, metrics)
     if not is_resumed:
-        run.plan = _fitted(run, found.max_tokens)
+        run.plan = agreed(world, fit_memory(plan, run.forward, trained, found.max_tokens))
     if world.is_first:
         write_record(run.plan, job.dir / PLAN_FILE)
-    _announce(job, base, run, found)
-    _tell_of_memory(job, run, found.max_tokens)
+    num_trainable = sum(parameter.numel() for parameter in trained.parameters())
+    job.journal.message("plan", run.plan.text(num_trainable))
+    for key, text in _remarks(base, run, found):
+        job.journal.message(key, text, "warn")
     run.forecast = forecast(run.plan, run.forward, trained, train, used)
     if not is_resumed:
         job.journal.message("forecast", run.forecast.text(), data=asdict(run.forecast))
     return run
-
-
-def _fitted(run: Run, longest: int) -> Plan:
-    """The plan that fits into the memory of each process."""
-    plan, world = fit_memory(run.plan, run.forward, run.trained, longest), run.world
-    plan = replace(
-        plan,
-        micro_tokens=world.least(plan.micro_tokens),
-        recompute=not world.least(not plan.recompute),
-    )
-    return agreed(world, plan)
-
-
-def _with_attention(job: Job, plan: Plan, model: CausalModel) -> Plan:
-    """The plan with the attention that was proven on the model; a slower one is told."""
-    kind, passed_over = attention.choose(model)
-    if passed_over:
-        job.journal.message("warn:attention", passed_over, "warn")
-    return replace(plan, attention=kind)
 
 
 def _old_plan(job: Job, base: BaseInfo) -> Plan | None:
@@ -208,21 +193,18 @@ def _newest(job: Job) -> Checkpoint | None:
     """The checkpoint to go on from; the first process picks it and removes the bad ones."""
     if not job.world.is_first:
         step = job.world.agree(0)
-        found = (each for each in job.checkpoints.verified()[0] if _step(each) == step)
-        return next(found, None)
+        good, _ = job.checkpoints.verified()
+        return next((each for each in good if each.standing.step == step), None)
     job.checkpoints.sweep()
     good, bad = job.checkpoints.verified()
     for path, problem in bad:
         text = f"The checkpoint {path.name} cannot be used: {problem}. An older state is taken."
         job.journal.message(f"warn:{path.name}:{job.spec.fence}", text, "warn")
         job.checkpoints.discard(path)
-    newest = max((each for each in good if each.resumable), key=_step, default=None)
-    job.world.agree(0 if newest is None else _step(newest))
+    # They are in the order of their steps.
+    newest = next((each for each in reversed(good) if each.resumable), None)
+    job.world.agree(0 if newest is None else newest.standing.step)
     return newest
-
-
-def _step(checkpoint: Checkpoint) -> int:
-    return checkpoint.standing.step
 
 
 def _take_up_adapter(
@@ -239,11 +221,9 @@ def _take_up_adapter(
 def _take_up_weights(
     job: Job, base: BaseInfo, plan: Plan, newest: Checkpoint | None
 ) -> tuple[CausalModel, Trained, AdamW]:
-    dtype: torch.dtype | None = torch.float32
-    device: str = plan.device
-    if plan.sharded:
-        # Read from the disk a layer at a time.
-        dtype, device = stored_type(base.path), "cpu"
+    # Those that are spread are read from the disk a layer at a time.
+    dtype = stored_type(base.path) if plan.sharded else torch.float32
+    device = "cpu" if plan.sharded else plan.device
     if newest is None:
         full.check_disk(job.dir, base.path, max(1, job.spec.keep_checkpoints))
         start = full.fresh(base.path, dtype, device, job.spec.start_adapter)
@@ -264,7 +244,7 @@ def _load(job: Job, directory: Path, plan: Plan) -> CausalModel:
     return load_model(directory, dtype=plan.torch_dtype, device=plan.device)
 
 
-def load_start(job: Job, run: Run) -> tuple[Forward, Adapter | None]:
+def load_start(job: Job, run: Run) -> Start:
     """The model that the job started from, whatever has become of it: weights and adapter."""
     plan, model = run.plan, run.model
     if isinstance(run.trained, FullWeights):
@@ -305,39 +285,34 @@ def load_adapter(directory: Path, model: CausalModel) -> Adapter:
     )
 
 
-def _announce(job: Job, base: BaseInfo, run: Run, found: Dataset) -> None:
-    """Tells the user what was decided, and what to know about the data and the base."""
+def _remarks(base: BaseInfo, run: Run, found: Dataset) -> Iterator[tuple[str, str]]:
+    """What to know about the data, the base and the machine, each with the key of its event."""
     plan = run.plan
-    num_trainable = sum(parameter.numel() for parameter in run.trained.parameters())
-    job.journal.message("plan", plan.text(num_trainable))
     if base.slow:
-        text = (
+        yield (
+            "warn:slow",
             f"{base.name} belongs to a family without a decoder of our own: it runs through "
-            "transformers, which is slower."
+            "transformers, which is slower.",
         )
-        job.journal.message("warn:slow", text, "warn")
     for number, text in enumerate(found.warnings, 1):
-        job.journal.message(f"warn:data:{number}", text, "warn")
+        yield f"warn:data:{number}", text
     if plan.batch_size < plan.processes:
-        text = (
+        yield (
+            "warn:batch",
             f"A step of {plan.batch_size} keeps only {plan.batch_size} of {plan.processes} "
-            "processes busy: a larger batch_size is as fast."
+            "processes busy: a larger batch_size is as fast.",
         )
-        job.journal.message("warn:batch", text, "warn")
-
-
-def _tell_of_memory(job: Job, run: Run, longest: int) -> None:
-    """A CPU's memory gives no error: the system ends the process, so this is said beforehand."""
-    if run.plan.recompute:
-        text = (
+    if plan.recompute:
+        yield (
+            "warn:recompute",
             "Memory is short: each layer is computed twice instead of being kept, which takes "
-            "about a third longer. A smaller base or shorter examples would not need it."
+            "about a third longer. A smaller base or shorter examples would not need it.",
         )
-        job.journal.message("warn:recompute", text, "warn")
-    if longest > run.plan.micro_tokens:
-        text = (
-            f"The longest example has {longest} tokens; memory may hold about "
-            f"{run.plan.micro_tokens} at once. If the job ends without a reason, shorten the "
-            "longest examples or use a smaller base."
+    # A CPU's memory gives no error: the system ends the process, so this is said beforehand.
+    if found.max_tokens > plan.micro_tokens:
+        yield (
+            "warn:memory",
+            f"The longest example has {found.max_tokens} tokens; memory may hold about "
+            f"{plan.micro_tokens} at once. If the job ends without a reason, shorten the "
+            "longest examples or use a smaller base.",
         )
-        job.journal.message("warn:memory", text, "warn")

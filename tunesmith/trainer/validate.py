@@ -17,9 +17,9 @@ from tunesmith.data.report import report, warnings
 from tunesmith.errors import AdapterError, BaseModelError, DataError, JobError
 from tunesmith.ids import SystemClock
 from tunesmith.jobdir.outcome import Failure, Validation
+from tunesmith.jobdir.rows import rendered
 from tunesmith.jobdir.spec import Param, Spec
 from tunesmith.model.adapter_files import continued
-from tunesmith.train.rows import rendered
 from tunesmith.trainer.screening import screened
 
 

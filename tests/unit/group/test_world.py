@@ -23,6 +23,7 @@ from tests.trainer_job import (
     result_of,
 )
 from tunesmith.errors import JobError
+from tunesmith.group import agreement
 from tunesmith.group.fork import run_forked
 from tunesmith.group.place import Place
 from tunesmith.group.world import Abandoned, join
@@ -31,7 +32,7 @@ from tunesmith.jobdir.control import write_control
 from tunesmith.jobdir.files import read_record
 from tunesmith.jobdir.layout import PLAN_FILE, RESULT_FILE
 from tunesmith.jobdir.outcome import Failure
-from tunesmith.train import agreement, loop
+from tunesmith.train import loop
 from tunesmith.train import step as steps
 from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import Plan

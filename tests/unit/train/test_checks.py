@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,17 @@ import torch
 from tests.trainer_job import events_of, make_job, result_of, tiny_base
 from tunesmith.data.render import Example
 from tunesmith.errors import JobError
-from tunesmith.model import memory
+from tunesmith.model import memory, precision
 from tunesmith.model.adapter_files import LoraSpec
 from tunesmith.model.greedy import greedy
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.model.memory import available_bytes, is_out_of_memory
-from tunesmith.train import forecast, plan, precision
+from tunesmith.train import forecast, plan
+from tunesmith.train.answers import short_answer, shortest
 from tunesmith.train.batches import Corpus
 from tunesmith.train.checks import check_finite, check_gradients, check_stops
 from tunesmith.train.objective import Means
-from tunesmith.train.smoke import shortest_answer, smoke
 from tunesmith.train.step import Forward
 from tunesmith.trainer.process import run
 
@@ -68,7 +67,7 @@ def test_a_loss_or_gradient_that_is_no_number_ends_the_job(means: Means) -> None
 
 def test_the_smoke_test_answers_the_prompt_with_the_shortest_answer() -> None:
     found = corpus([9, 8, STOP], [9, STOP], [9, 8, 7, STOP])
-    assert shortest_answer(found) == ([1, 5], 2)
+    assert shortest(found) == ([1, 5], 2)
 
 
 def test_greedy_decoding_with_a_cache_is_that_without() -> None:
@@ -91,9 +90,7 @@ def test_greedy_decoding_with_a_cache_is_that_without() -> None:
 def test_a_model_that_does_not_stop_is_reported(tmp_path: Path) -> None:
     model = load_model(tiny_base())
     adapter = Adapter.create(model.linears, LoraSpec(2, 4.0), 0)
-    seen = smoke(model, adapter, corpus([9, 9, STOP]), frozenset({10**6}))
-    assert not seen.stops
-    assert seen.num_tokens == 3 + 16
+    assert len(short_answer(model, adapter, corpus([9, 9, STOP]), frozenset({10**6}))) == 3 + 16
     job_dir = make_job(tmp_path / "job", hyperparameters={"learning_rate_multiplier": 1e-6})
     run("train", job_dir)
     assert result_of(job_dir).status == "succeeded"
@@ -141,8 +138,8 @@ def test_type_and_threads_follow_the_size_and_the_processor(
     expected: tuple[torch.dtype, int],
 ) -> None:
     monkeypatch.setattr(precision, "multiplies_bf16", lambda: has_bf16)
-    assert precision.choose_cpu(1000, hidden_size, 8) == expected
-    assert precision.choose_cpu(40, 192, 8) == (torch.float32, 1)
+    assert precision.training_on_cpu(1000, hidden_size, 8) == expected
+    assert precision.training_on_cpu(40, 192, 8) == (torch.float32, 1)
 
 
 def test_bf16_needs_a_processor_that_multiplies_it() -> None:
@@ -181,4 +178,3 @@ def test_micro_batches_follow_the_memory(monkeypatch: pytest.MonkeyPatch) -> Non
     assert tight.recompute
     assert tight.micro_tokens > fitted(4 << 20).micro_tokens
     assert fitted(0).micro_tokens == 1
-    assert replace(full, micro_tokens=8).smaller().micro_tokens == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -267,7 +268,7 @@ def test_too_little_disk_is_said_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = make_job(tmp_path / "job", hyperparameters=HYPER)
-    monkeypatch.setattr(full, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(full.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     assert run("train", job) == DONE
     error = result_of(job).error
     assert error is not None

@@ -16,7 +16,7 @@ from tests.unit.train.test_loop import stop_at
 from tunesmith.jobdir.control import write_control
 from tunesmith.jobdir.row_losses import RowLosses, page, read_rows
 from tunesmith.jobdir.samples import read_samples
-from tunesmith.train import advice, samples
+from tunesmith.train import advice, answers
 from tunesmith.train.advice import rises
 from tunesmith.train.batches import Order
 from tunesmith.trainer.process import DONE, run
@@ -64,7 +64,7 @@ def test_rows_are_kept_through_a_resume(tmp_path: Path, monkeypatch: pytest.Monk
 def test_samples_answer_the_same_prompts_at_each_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(samples, "FREE_S", 60.0)
+    monkeypatch.setattr(answers, "FREE_S", 60.0)
     job_dir = make_job(tmp_path / "job")
     assert run("train", job_dir) == DONE
     found = read_samples(job_dir)
@@ -85,7 +85,7 @@ def test_samples_answer_the_same_prompts_at_each_checkpoint(
 def test_samples_are_as_before_after_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(samples, "FREE_S", 60.0)
+    monkeypatch.setattr(answers, "FREE_S", 60.0)
     whole, halved = make_job(tmp_path / "whole"), make_job(tmp_path / "halved")
     assert run("train", whole) == DONE
     with monkeypatch.context() as patch:
@@ -109,9 +109,9 @@ def test_samples_that_take_too_long_are_left_out_and_that_is_said(
 ) -> None:
     # The start's answers take one second of this clock.
     clock = iter(range(1000))
-    monkeypatch.setattr(samples, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    monkeypatch.setattr(samples, "SHARE", 0.0)
-    monkeypatch.setattr(samples, "FREE_S", 1.0 + num_affordable)
+    monkeypatch.setattr(answers, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(answers, "SHARE", 0.0)
+    monkeypatch.setattr(answers, "FREE_S", 1.0 + num_affordable)
     job_dir = make_job(tmp_path / "job", with_validation=False)
     assert run("train", job_dir) == DONE
     found = read_samples(job_dir)

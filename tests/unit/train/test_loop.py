@@ -22,6 +22,7 @@ from tests.trainer_job import (
 )
 from tunesmith.errors import JobError
 from tunesmith.group.world import ALONE
+from tunesmith.jobdir import checkpoints
 from tunesmith.jobdir.control import write_control
 from tunesmith.jobdir.files import read_record, write_record
 from tunesmith.jobdir.layout import CHECKPOINTS_DIR, PLAN_FILE, RESULT_FILE, VALIDATION_FILE
@@ -371,19 +372,16 @@ def test_a_full_disk_is_waited_for(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(shortage.time, "sleep", waits.append)
+    monkeypatch.setattr(checkpoints.time, "sleep", waits.append)
     failures = [OSError(28, "No space left on device")] * 3
-
-    from tunesmith.jobdir import checkpoints as checkpoint
-
-    original = checkpoint.fsync_dir
+    original = checkpoints.fsync_dir
 
     def full(path: Path) -> None:
         if failures:
             raise failures.pop()
         original(path)
 
-    monkeypatch.setattr(checkpoint, "fsync_dir", full)
+    monkeypatch.setattr(checkpoints, "fsync_dir", full)
     job_dir = make_job(tmp_path / "job")
     (job_dir / CHECKPOINTS_DIR).mkdir()
     assert run("train", job_dir) == DONE

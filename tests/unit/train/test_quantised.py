@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.engine_harness import greedy, running_engine
+from tests.engine_harness import greedy as asking_for
+from tests.engine_harness import running_engine
 from tests.trainer_job import (
     adapter_bytes,
     events_of,
@@ -28,12 +29,13 @@ from tunesmith.jobdir.layout import PLAN_FILE
 from tunesmith.jobdir.spec import BaseRef
 from tunesmith.model.adapter_files import content_hash
 from tunesmith.model.export import Tuned, export
+from tunesmith.model.greedy import greedy
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.model.nf4 import Nf4Decoder
 from tunesmith.model.nf4_write import write_nf4
 from tunesmith.serve.protocol import AdapterRef, Done
-from tunesmith.train import fit, loop, smoke
+from tunesmith.train import fit, loop
 from tunesmith.train.plan import Plan
 from tunesmith.trainer.process import DONE, run
 
@@ -87,10 +89,10 @@ def test_the_engine_answers_as_the_trainer(base: BaseRef, finished: Path) -> Non
     directory = adapter_of(finished)
     adapter = Adapter.load(directory, model.linears)
     prompt = [1, *range(40, 60)]
-    [expected] = smoke.greedy(model, adapter, [prompt], 12, set())
+    [expected] = greedy(model, adapter, [prompt], 12, set())
     ref = AdapterRef(content_hash(directory), directory)
     with running_engine() as harness:
-        request = greedy(base.path, prompt, 12, adapter=ref)
+        request = asking_for(base.path, prompt, 12, adapter=ref)
         [answer] = harness.wait(harness.submit(request))
     assert isinstance(answer.end, Done), answer.end
     assert answer.ids[0] == expected

@@ -25,7 +25,7 @@ from tunesmith.jobdir.control import write_control
 from tunesmith.jobdir.files import read_record
 from tunesmith.jobdir.layout import PLAN_FILE
 from tunesmith.jobdir.samples import read_samples
-from tunesmith.train import fit, samples, smoke
+from tunesmith.train import answers, fit
 from tunesmith.train import plan as planning
 from tunesmith.train import step as steps
 from tunesmith.train.full import FullWeights
@@ -50,10 +50,9 @@ SPECS: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def in_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short answers, and rows so short that the processes have different numbers of them."""
-    monkeypatch.setattr(samples, "FREE_S", 60.0)
-    monkeypatch.setattr(samples, "MAX_ANSWER_TOKENS", 2)
-    monkeypatch.setattr(smoke, "MAX_ANSWER_TOKENS", 2)
-    monkeypatch.setattr(smoke, "GRACE_TOKENS", 0)
+    monkeypatch.setattr(answers, "FREE_S", 60.0)
+    monkeypatch.setattr(answers, "MAX_ANSWER_TOKENS", 2)
+    monkeypatch.setattr(answers, "GRACE_TOKENS", 0)
     monkeypatch.setattr(planning, "MAX_MICRO_TOKENS", {"cpu": 128})
 
 

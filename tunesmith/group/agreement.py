@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,8 +13,14 @@ from tunesmith.errors import JobError
 from tunesmith.group.world import World
 from tunesmith.jobdir.records import from_json, to_json
 from tunesmith.jobdir.spec import Spec
-from tunesmith.train.batches import Corpus
-from tunesmith.train.plan import Plan
+
+Record = TypeVar("Record")
+
+
+class Rows(Protocol):
+    """What is read from a file of rows."""
+
+    def digest(self) -> str: ...
 
 
 def take_gpu(spec: Spec, world: World) -> None:
@@ -30,10 +37,10 @@ def take_gpu(spec: Spec, world: World) -> None:
     torch.cuda.set_device(world.local_rank)
 
 
-def check_same_inputs(world: World, base: BaseInfo, *corpora: Corpus) -> None:
+def check_same_inputs(world: World, base: BaseInfo, *files: Rows) -> None:
     """Raises JobError where processes have other rows, another base or another torch."""
     if world.size > 1:
-        parts = [torch.__version__, base.fingerprint, *(corpus.digest() for corpus in corpora)]
+        parts = [torch.__version__, base.fingerprint, *(rows.digest() for rows in files)]
         _check(world, " ".join(parts).encode())
 
 
@@ -52,6 +59,8 @@ def _check(world: World, digest: bytes) -> None:
         )
 
 
-def agreed(world: World, plan: Plan) -> Plan:
-    """The first process's plan, in all."""
-    return plan if world.size == 1 else from_json(Plan, world.agree_text(to_json(plan)))
+def agreed(world: World, record: Record) -> Record:
+    """The first process's, in all."""
+    if world.size == 1:
+        return record
+    return from_json(type(record), world.agree_text(to_json(record)))

@@ -1,12 +1,14 @@
-"""Answers to the same few prompts, by the model the job starts from and at each kept checkpoint.
+"""What the model in training answers: samples for people to look at, and the last check of a job.
 
-Answering may take a small share of the job's time. Where it would take more, the earlier
+The samples answer the same few prompts, by the model the job starts from and at each kept
+checkpoint. That may take a small share of the job's time. Where it would take more, the earlier
 checkpoints go without, or all of them, and an event says so.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Set
 from dataclasses import replace
 
 from tunesmith.jobdir.samples import Answer, Prompt, Sample, Samples, read_samples, write_samples
@@ -17,12 +19,17 @@ from tunesmith.model.load import CausalModel
 from tunesmith.train.batches import Corpus
 from tunesmith.train.job import Job
 from tunesmith.train.start import Run, load_start
+from tunesmith.train.step import Trained
 
 NUM_PROMPTS = 5
 MAX_ANSWER_TOKENS = 64
 # Of the job's training time, at most; and what any job may take.
 SHARE = 0.05
 FREE_S = 0.5
+# Tokens beyond the length of the answer in the file before the model counts as not stopping.
+GRACE_TOKENS = 16
+# Sequences that are looked through for a short answer.
+NUM_CANDIDATES = 1000
 
 # (row, prompt, answer)
 Chosen = tuple[int, list[int], list[int]]
@@ -67,7 +74,11 @@ def _begin(job: Job, run: Run, epoch: int, chosen: list[Chosen]) -> None:
     num_affordable = max(0, int(budget_s / taken_s) - 1)
     first_epoch = max(epoch, run.plan.n_epochs - num_affordable + 1)
     param: Param = "validation_file" if run.valid else "training_file"
-    prompts = [_prompt(run, param, *each) for each in chosen] if num_affordable else []
+    decode = run.renderer.tokenizer.decode
+    prompts = [
+        Prompt(param, row + 1, decode(ids, skip_special_tokens=False), run.renderer.decode(answer))
+        for row, ids, answer in (chosen if num_affordable else [])
+    ]
     samples = Samples(prompts, [sample] if num_affordable else [], first_epoch > epoch, first_epoch)
     write_samples(job.dir, samples)
     if samples.skipped:
@@ -94,11 +105,46 @@ def choose(corpus: Corpus) -> list[Chosen]:
     return chosen
 
 
+def report_answer(job: Job, run: Run) -> None:
+    """Says whether the tuned model answers a training prompt and stops."""
+    lora, stop_ids = run.trained.to(run.model.dtype), run.renderer.stop_ids
+    with run.forward.alone() as has_to_act:
+        if not has_to_act:
+            return
+        answer = short_answer(run.model, lora, run.train, stop_ids)
+    if answer[-1] in stop_ids:
+        text = f"answers a training prompt and stops ({len(answer)} tokens)"
+        job.journal.message("smoke", f"Smoke test: the tuned model {text}")
+        return
+    text = (
+        f"Smoke test: the tuned model did not end its answer to a training prompt within "
+        f"{len(answer)} tokens. Train for more epochs or with more examples."
+    )
+    job.journal.message("smoke", text, "warn")
+
+
+def short_answer(
+    model: CausalModel, lora: Trained, corpus: Corpus, stop_ids: Set[int]
+) -> list[int]:
+    """The most likely answer to the prompt whose answer in the file is the shortest."""
+    prompt, num_expected = shortest(corpus)
+    limit = min(num_expected + GRACE_TOKENS, max(MAX_ANSWER_TOKENS, num_expected))
+    return greedy(model, lora, [prompt], limit, stop_ids)[0]
+
+
+def shortest(corpus: Corpus) -> tuple[list[int], int]:
+    """The prompt before the shortest first answer found, and that answer's length."""
+    found = []
+    for sequence in range(min(corpus.num_sequences, NUM_CANDIDATES)):
+        supervised = [*(corpus.tokens(sequence)[1] > 0).tolist(), False]
+        start = supervised.index(True)
+        found.append((supervised.index(False, start) - start, sequence, start))
+    length, sequence, start = min(found)
+    return corpus.tokens(sequence)[0][:start].tolist(), length
+
+
 def _answers(
-    run: Run,
-    model: CausalModel,
-    lora: LowRankUpdate | None,
-    chosen: list[Chosen],
+    run: Run, model: CausalModel, lora: LowRankUpdate | None, chosen: list[Chosen]
 ) -> list[Answer]:
     stop_ids = run.renderer.stop_ids
     prompts = [prompt for _, prompt, _ in chosen]
@@ -107,8 +153,3 @@ def _answers(
         Answer(run.renderer.decode(ids), len(ids), bool(ids) and ids[-1] in stop_ids)
         for ids in found
     ]
-
-
-def _prompt(run: Run, param: Param, row: int, prompt: list[int], answer: list[int]) -> Prompt:
-    text = run.renderer.tokenizer.decode(prompt, skip_special_tokens=False)
-    return Prompt(param, row + 1, text, run.renderer.decode(answer))
