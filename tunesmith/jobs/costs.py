@@ -62,10 +62,13 @@ def expected(
     )
 
 
+def is_time_priced(settings: Settings) -> bool:
+    """Whether the hours of any base's jobs cost something."""
+    return any(rates.machine_hour for rates in settings.prices.values())
+
+
 def foresee(conn: sa.Connection, settings: Settings, job_id: str, round_s: float) -> None:
     """The present round of training is expected to take so long in all."""
-    if not any(rates.machine_hour for rates in settings.prices.values()):
-        return
     job = jobs.get_any(conn, job_id)
     assert job is not None, "jobs are never deleted"
     cost = job_costs.get(conn, job_id)
