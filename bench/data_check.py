@@ -1,11 +1,16 @@
 """How fast `tunesmith data check --base` reads, checks and tokenises a large chat file.
 
     python bench/data_check.py [--megabytes 1000] [--runs 1] [--base DIR] [--peer PYTHON]
+    python bench/data_check.py --validate [--megabytes 100] [--runs 5] [--peer PYTHON]
 
 Makes the file from real rows (words are mixed into each, so that no two are the same), runs the
 report in a process of its own, with a base and without, and prints MB/s by the clock and by CPU
 time, and the most memory of all its processes together. With `--peer`, a Python that has `datasets`
 and `transformers` counts the same rows' tokens alone, in turn with ours.
+
+With `--validate`: how many MB of such a file a CPU second reads, as rows and as rows that are
+valid for a job, beside parsers with a bare look at roles and types, in turns; a `--peer` that has
+`orjson` is one of them.
 """
 
 from __future__ import annotations
@@ -47,6 +52,59 @@ rows = load_dataset("json", data_files=sys.argv[1], split="train", cache_dir=sys
 rows = rows.map(count, batched=True, num_proc=os.cpu_count(), remove_columns=rows.column_names)
 print(len(rows), sum(rows["n"]))
 """
+# A reader goes through the file; the time of imports is not counted.
+READ = """
+import sys, time
+from pathlib import Path
+path = Path(sys.argv[1])
+{setup}
+started = time.process_time()
+num_rows = 0
+for row in {rows}:
+    num_rows += 1{check}
+took_s = time.process_time() - started
+peak_kib = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
+print(num_rows, took_s, int(peak_kib) / 1024)
+"""
+CHECK = """
+    messages = row["messages"]
+    if type(messages) is not list:
+        raise SystemExit("no messages")
+    for each in messages:
+        if each["role"] not in ROLES or type(each["content"]) is not str:
+            raise SystemExit("no message")
+"""
+LOADS = """
+from {module} import loads
+ROLES = {{"system", "developer", "user", "assistant", "tool"}}
+"""
+STRUCTS = """
+import msgspec
+from typing import Literal
+class Message(msgspec.Struct, gc=False):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str
+class Row(msgspec.Struct, gc=False):
+    messages: list[Message]
+decode = msgspec.json.Decoder(Row).decode
+"""
+OURS_READ = "from tunesmith.data.raw import read_raw"
+OURS_VALID = "from tunesmith.data.formats import read_rows"
+READERS = {
+    "ours, read": READ.format(setup=OURS_READ, rows="read_raw(path)", check=""),
+    "ours, read and valid for a job": READ.format(
+        setup=OURS_VALID, rows="read_rows(path)", check=""
+    ),
+    "msgspec structs, roles and types": READ.format(
+        setup=STRUCTS, rows="map(decode, path.open('rb'))", check=""
+    ),
+    "json, roles and types": READ.format(
+        setup=LOADS.format(module="json"), rows="map(loads, path.open('rb'))", check=CHECK
+    ),
+}
+ORJSON = READ.format(
+    setup=LOADS.format(module="orjson"), rows="map(loads, path.open('rb'))", check=CHECK
+)
 POLL_S = 0.5
 
 
@@ -66,6 +124,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "rows.jsonl"
         num_bytes = make_file(path, arguments.rows, arguments.megabytes * 1_000_000)
+        if arguments.validate:
+            validate(path, num_bytes, arguments.runs, arguments.peer)
+            return
         todo = [("check and tokenise", sys.executable, REPORT, arguments.base)]
         if not arguments.base_only:
             todo.append(("check alone", sys.executable, REPORT, ""))
@@ -87,6 +148,29 @@ def main() -> None:
         for key, word in (("wall_s", "by the clock"), ("cpu_s", "by CPU time")):
             ratios = [getattr(b, key) / getattr(a, key) for a, b in zip(ours, theirs, strict=True)]
             print(f"ratio {word}: {median(ratios):.2f}x their speed (each run: {ratios})")
+
+
+def validate(path: Path, num_bytes: int, num_runs: int, peer: str | None) -> None:
+    """Readers in turns, each in a process of its own."""
+    todo = [(name, sys.executable, code) for name, code in READERS.items()]
+    if peer:
+        todo.append(("orjson, roles and types", peer, ORJSON))
+    found: dict[str, list[float]] = {}
+    for _ in range(num_runs):
+        for name, python, code in todo:
+            command = [python, "-c", code, str(path)]
+            printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            num_rows, took_s, peak_mb = map(float, printed.split())
+            speed = num_bytes / 1e6 / took_s
+            found.setdefault(name, []).append(speed)
+            print(f"{name}: {speed:.0f} MB per CPU s, {num_rows:.0f} rows, {peak_mb:.0f} MB")
+    theirs = todo[-1][0]
+    for name, speeds in found.items():
+        ratios = [ours / other for ours, other in zip(speeds, found[theirs], strict=True)]
+        print(
+            f"median of {num_runs}: {name}: {median(speeds):.0f} MB per CPU s, "
+            f"{median(ratios):.2f}x of {theirs}; load {os.getloadavg()[0]:.1f}"
+        )
 
 
 def make_file(path: Path, source: Path, num_bytes: int) -> int:
@@ -163,7 +247,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=Path, default=root / "tests" / "data" / "sgd_chat.jsonl")
     parser.add_argument("--base", default=str(embedded_directory()))
     parser.add_argument("--base-only", action="store_true", help="leave out the check alone")
-    parser.add_argument("--peer", help="a Python with datasets and transformers")
+    parser.add_argument("--validate", action="store_true", help="read and validate, no more")
+    parser.add_argument("--peer", help="a Python with datasets and transformers, or with orjson")
     return parser.parse_args()
 
 

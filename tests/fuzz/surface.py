@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tunesmith.data import strict_json
 from tunesmith.data.check import read_examples
 from tunesmith.data.codes import CODES
 from tunesmith.data.convert import READABLE, convert
@@ -55,6 +56,7 @@ class Surface:
         """Processor time of each step, over all files."""
         self.steps: dict[str, Step] = {
             "report": self.report,
+            "read": self.read,
             "fix": self.fix,
             "convert": self.convert,
             "split": self.split,
@@ -112,6 +114,15 @@ class Surface:
         is_chat = renderer is not None or found.kind != "completions"
         if method == "supervised" and is_chat and _refuses(path):
             assert any(each.severity == "error" for each in found.all_findings), "not refused"
+
+    def read(self, path: Path, rng: random.Random) -> None:
+        """Whichever way a row was read, it is what the careful parser says."""
+        for raw in read_raw(path):
+            if raw.problem is None:
+                twice: list[str] = []
+                value = strict_json.loads(raw.raw.decode(), duplicates=twice)
+                assert repr(raw.value) == repr(value), f"row {raw.number} reads otherwise"
+                assert raw.duplicates == tuple(twice), f"row {raw.number} has other duplicates"
 
     def fix(self, path: Path, rng: random.Random) -> None:
         codes = DEFAULT if rng.random() < 0.6 else frozenset(rng.sample(list(REPAIRS), 4))

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from tunesmith.config import Settings
 from tunesmith.limits.bucket import Pool
+from tunesmith.limits.budgets import Budgets
 from tunesmith.store.db import Database
 from tunesmith.store.repo import job_costs, limits, usage
 from tunesmith.store.repo.limits import RateLimit
-from tunesmith.tariff import to_nanos
 
 # Kind of a pool -> (the limit's name, seconds in which it fills up).
 POOLS = {
@@ -25,10 +25,7 @@ class Books:
     defaults: RateLimit
     rates: Mapping[tuple[str, str], RateLimit]
     """Those of (project, base) that differ from the defaults."""
-    default_budget: int | None
-    """Of every project, nano-dollars a month."""
-    own_budgets: Mapping[str, int]
-    """By id of a project or key."""
+    budgets: Budgets
     spent: Mapping[str, int]
     """By "owner:month": written down, or reserved by jobs that have not ended; nano-dollars."""
     _pools: dict[tuple[str, str], list[Pool]] = field(default_factory=dict)
@@ -50,20 +47,12 @@ class Books:
             ]
         return known
 
-    def budgets(self, project_id: str, key_id: str) -> list[tuple[str, int]]:
-        """(owner, nano-dollars a month) of the project and of the key, where they have one."""
-        found = (
-            (project_id, self.own_budgets.get(project_id, self.default_budget)),
-            (key_id, self.own_budgets.get(key_id)),
-        )
-        return [(owner, nanos) for owner, nanos in found if nanos is not None]
-
 
 def read_books(db: Database, settings: Settings, now: int) -> Books:
     month = usage.month_of(now)
     with db.read() as conn:
         rates = limits.all_rates(conn)
-        own_budgets = limits.all_budgets(conn)
+        budgets = Budgets.of(settings.spend_per_month, limits.all_budgets(conn))
         spent = usage.spent_in(conn, month)
         reserved = job_costs.reserved(conn)
     owners = spent.keys() | reserved.keys()
@@ -75,10 +64,7 @@ def read_books(db: Database, settings: Settings, now: int) -> Books:
             jobs_per_day=settings.jobs_per_day,
         ),
         rates=rates,
-        default_budget=(
-            None if settings.spend_per_month is None else to_nanos(settings.spend_per_month)
-        ),
-        own_budgets=own_budgets,
+        budgets=budgets,
         spent={
             f"{owner}:{month}": spent.get(owner, 0) + reserved.get(owner, 0) for owner in owners
         },

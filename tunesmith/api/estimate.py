@@ -84,7 +84,7 @@ def estimate_job(body: EstimateJob, svc: Svc, caller: CallerDep) -> JobEstimate:
 def tokens_of_budget(svc: Services, caller: Caller, request: NewJob) -> int | None:
     """What a job would train, where a budget needs to know; None also where that takes too long
     or finds a fault, which both the job's validation will see."""
-    if not svc.meter.books.budgets(caller.project, caller.key_id):
+    if not svc.meter.books.budgets.both(caller.project, caller.key_id):
         return None
     draft = commands.draft_job(svc.db, svc.clock, svc.settings, caller, request)
     try:
@@ -98,7 +98,7 @@ def tokens_of_budget(svc: Services, caller: Caller, request: NewJob) -> int | No
 
 
 def _counts(
-    svc: Services, draft: JobRow, timeout_s: float | None = None
+    svc: Services, draft: JobRow, timeout_s: float = data.TIMEOUT_S
 ) -> tuple[BaseInfo, Counts]:
     with svc.db.read() as conn:
         base = bases.get(conn, draft.base)

@@ -195,13 +195,13 @@ class Meter:
         amounts = {"rpm": 1, "rpd": 1, "tpm": num_tokens}
         pools = self.books.pools(caller.project, demand.base)
         draws = [Draw(pool, amounts[wording.kind_of(pool)]) for pool in pools]
-        budgets = self.books.budgets(caller.project, caller.key_id)
+        budgets = self.books.budgets.both(caller.project, caller.key_id)
         if not budgets:
             return draws, []
         if isinstance(self._limiter, LocalLimiter) and self._db.version() != self._version:
             # Another process or a job has written since; in Redis, its money is held for a while.
             self.books = self._read_books({})
-            budgets = self.books.budgets(caller.project, caller.key_id)
+            budgets = self.books.budgets.both(caller.project, caller.key_id)
         # The dearest that it can become: nothing of the prompt cached, the longest answer.
         cost = sum(self._rates(demand).answer(demand.num_prompt, 0, demand.num_answer))
         month = month_of(int(self._clock.now()))

@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.organization import Limit, Org
 from tunesmith.api.services import After, Services, Svc
+from tunesmith.limits.budgets import Budgets
 from tunesmith.roster import find_key, find_project
 from tunesmith.store.repo import job_costs, keys, limits, usage
 from tunesmith.store.repo.keys import KeyRow
@@ -60,20 +61,18 @@ def shape(
     svc: Services, conn: sa.Connection, owners: list[ProjectRow | KeyRow]
 ) -> list[SpendLimit]:
     month = usage.month_of(int(svc.clock.now()))
-    own, spent = limits.all_budgets(conn), usage.spent_in(conn, month)
-    reserved, default = job_costs.reserved(conn), svc.settings.spend_per_month
+    budgets = Budgets.of(svc.settings.spend_per_month, limits.all_budgets(conn))
+    spent, reserved = usage.spent_in(conn, month), job_costs.reserved(conn)
 
     def one(owner: ProjectRow | KeyRow) -> SpendLimit:
         is_project = isinstance(owner, ProjectRow)
-        found = default if is_project else None
-        if owner.id in own:
-            found = to_dollars(own[owner.id])
+        nanos = budgets.project(owner.id) if is_project else budgets.key(owner.id)
         return SpendLimit(
             id=owner.id,
             owner="project" if is_project else "api_key",
             name=owner.name,
-            usd_per_month=None if found is None else float(found),
-            is_default=owner.id not in own,
+            usd_per_month=None if nanos is None else float(to_dollars(nanos)),
+            is_default=owner.id not in budgets.own,
             month=month,
             usd_spent=float(to_dollars(spent.get(owner.id, 0))),
             usd_reserved=float(to_dollars(reserved.get(owner.id, 0))),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tunesmith.cli.money import decimals
 from tunesmith.cli.options import DataDir, existing_store
 from tunesmith.cli.people import organization
 from tunesmith.cli.problem import CommandFailed
@@ -50,11 +51,12 @@ def show(project: ProjectId = "proj_default", data: DataDir = None) -> None:
         table.add_row(name, *("no limit" if limit is None else f"{limit:,}" for limit in found))
     screen().print(table)
     month = month_of(now)
-    for owner in sorted({project, *books.own_budgets}):
-        limit = books.own_budgets.get(owner, books.default_budget if owner == project else None)
+    budgets = books.budgets
+    for owner in sorted({project, *budgets.own}):
+        limit = budgets.project(owner) if owner == project else budgets.key(owner)
         spent = to_dollars(books.spent.get(f"{owner}:{month}", 0))
         of = "no limit" if limit is None else f"of USD {to_dollars(limit):,.2f}"
-        print(f"{owner}: USD {spent:,.4f} in {month}, {of}")
+        print(f"{owner}: USD {spent:,.{decimals([spent])}f} in {month}, {of}")
     db.close()
 
 

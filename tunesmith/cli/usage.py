@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tunesmith.cli.money import decimals
 from tunesmith.cli.options import DataDir, existing_store
 from tunesmith.cli.problem import CommandFailed
 from tunesmith.cli.screen import screen
@@ -117,9 +118,10 @@ def _show(rows: list[list[str]], groups: list[str], days: int) -> None:
         table.add_column(name, overflow="fold")
     for place in shown:
         table.add_column(COUNTS[place].replace("_", " "), justify="right", no_wrap=True)
-    for row in rows:
-        counts = [f"{Decimal(cell):,}" for cell in row[num:-1]] + [f"{Decimal(row[-1]):,.4f}"]
+    amounts = [Decimal(row[-1]) for row in rows]
+    places = decimals(amounts)
+    for row, amount in zip(rows, amounts, strict=True):
+        counts = [f"{Decimal(cell):,}" for cell in row[num:-1]] + [f"{amount:,.{places}f}"]
         table.add_row(*row[:num], *(counts[place] for place in shown))
     screen().print(table)
-    total = sum((Decimal(row[-1]) for row in rows), Decimal(0))
-    print(f"\n{days} days, USD {total:,.4f}")
+    print(f"\n{days} days, USD {sum(amounts, Decimal(0)):,.{places}f}")

@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-from tunesmith.data import strict_json
+from tunesmith.data import fast_json, strict_json
 from tunesmith.data.messages import (
+    MAX_MESSAGES,
     MISSING_ROLE,
     MessageError,
     normalise_messages,
@@ -39,6 +40,7 @@ OTHER_KINDS = (
     (b"\xff\xfe", "UTF-16 text"),
     (b"\xfe\xff", "UTF-16 text"),
 )
+READ_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,9 @@ class Limits:
     """What one line may cost."""
 
     num_line_bytes: int = 1 << 20
-    depth: int = strict_json.MAX_DEPTH
 
 
-@dataclass(frozen=True)
-class ChatRow:
+class ChatRow(NamedTuple):
     """One checked example."""
 
     number: int
@@ -75,22 +75,51 @@ def read_rows(
     "validation_file") in it and in its text. `file_id` is what the text calls the file; by default
     its name.
     """
-    for place, value in values(path, param, limits or Limits(), file_id):
-        yield chat_row(place, value)
+    limits = limits or Limits()
+    name = file_id or path.name
+    for number, line, content in _contents(path, limits):
+        row = _plain_row(number, line, content, limits)
+        if row is None:
+            place = Place(param, number, line, name)
+            row = chat_row(place, _value(place, content, limits))
+        yield row
 
 
 def values(
     path: Path, param: str, limits: Limits, file_id: str | None
 ) -> Iterator[tuple[Place, Any]]:
     """Where each row is, and its JSON value. Raises DataError at a line that is no JSON."""
+    for number, line, content in _contents(path, limits):
+        place = Place(param, number, line, file_id or path.name)
+        yield place, _value(place, content, limits)
+
+
+def _contents(path: Path, limits: Limits) -> Iterator[tuple[int, int, bytes]]:
+    """Number, line and bytes of each row."""
     number = 0
-    with path.open("rb") as file:
+    with path.open("rb", READ_BYTES) as file:
         for line, raw in enumerate(_lines(file, limits), 1):
             content = raw.rstrip(b"\r\n")
             if content.strip() or len(content) > limits.num_line_bytes:
                 number += 1
-                place = Place(param, number, line, file_id or path.name)
-                yield place, parse(place, content, limits)
+                yield number, line, content
+
+
+def _plain_row(number: int, line: int, content: bytes, limits: Limits) -> ChatRow | None:
+    """A row of messages that are all texts, as nearly all rows are, if nothing is wrong with it."""
+    if len(content) > limits.num_line_bytes:
+        return None
+    messages = fast_json.plain_messages(content)
+    if not messages or len(messages) > MAX_MESSAGES or messages[-1]["role"] != "assistant":
+        return None
+    return ChatRow(number, line, messages)
+
+
+def _value(place: Place, content: bytes, limits: Limits) -> Any:
+    value = (
+        None if len(content) > limits.num_line_bytes else fast_json.loads(content, last_counts=True)
+    )
+    return parse(place, content, limits) if value is None else value
 
 
 @dataclass(frozen=True)
@@ -163,7 +192,7 @@ def parse(place: Place, content: bytes, limits: Limits, duplicates: list[str] | 
             "Save the file as UTF-8.",
         ) from None
     try:
-        return strict_json.loads(text, limits.depth, duplicates)
+        return strict_json.loads(text, duplicates=duplicates)
     except strict_json.JsonError as error:
         raise place.unreadable(
             f"line contains invalid json: {error}", _advice(place, text, str(error))

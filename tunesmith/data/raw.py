@@ -11,11 +11,12 @@ import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-from tunesmith.data import strict_json
+from tunesmith.data import fast_json, strict_json
 from tunesmith.data.formats import (
     OTHER_KINDS,
+    READ_BYTES,
     TYPOGRAPHIC_QUOTES,
     Limits,
     Place,
@@ -41,8 +42,7 @@ class Problem:
     message: str
 
 
-@dataclass(frozen=True)
-class RawRow:
+class RawRow(NamedTuple):
     number: int
     """Its place among the rows, from 1: the N of "Example N". An object spread over lines is one
     row."""
@@ -71,7 +71,7 @@ def read_raw(
 
     With a `start`, numbers and lines count from there.
     """
-    with path.open("rb") as file:
+    with path.open("rb", READ_BYTES) as file:
         if start == 0 and file.read(3) != codecs.BOM_UTF8:
             file.seek(0)
         if start:
@@ -79,8 +79,7 @@ def read_raw(
         yield from RawReader(file, end, limits).rows()
 
 
-@dataclass(frozen=True)
-class _Line:
+class _Line(NamedTuple):
     line: int
     offset: int
     content: bytes
@@ -94,6 +93,7 @@ class RawReader:
         self._file = file
         self._end = end
         self._limits = limits
+        self._offset = file.tell()
         self._ahead: list[_Line] = []
         self.num_lines = 0
         self._tried = 0  # the last line that a search for the rest of an object has looked at
@@ -118,24 +118,34 @@ class RawReader:
                 self.num_lines = line.line - 1
                 return None
             return self._ahead.pop(0)
-        offset = self._file.tell()
-        if self._end is not None and offset >= self._end:
+        if self._end is not None and self._offset >= self._end:
             return None
         return self._read()
 
     def _read(self) -> _Line | None:
-        offset = self._file.tell()
+        offset = self._offset
         most = self._limits.num_line_bytes + 3
         raw = self._file.readline(most)
         if not raw:
             return None
         self.num_lines += 1
+        self._offset += len(raw)
         if not raw.endswith(b"\n"):
             while (rest := self._file.readline(most)) and not rest.endswith(b"\n"):
                 pass
+            self._offset = self._file.tell()
         return _Line(self.num_lines, offset, raw.rstrip(b"\r\n"), raw.endswith(b"\r\n"))
 
     def _row(self, number: int, line: _Line, num_blank: int) -> RawRow:
+        content = line.content
+        if len(content) <= self._limits.num_line_bytes:
+            value = fast_json.conversation(content) or fast_json.loads(content)
+            if type(value) is dict:
+                at, crlf = line.offset, line.crlf
+                return RawRow(number, line.line, content, value, None, crlf, num_blank, 1, at)
+        return self._odd_row(number, line, num_blank)
+
+    def _odd_row(self, number: int, line: _Line, num_blank: int) -> RawRow:
         duplicates: list[str] = []
         place = Place("training_file", number, line.line, "the file")
         value, problem, num_lines = None, None, 1
@@ -205,7 +215,7 @@ class RawReader:
         """(the value, codes of what was mended); None if it cannot be read."""
         try:
             text = raw.decode()
-            return strict_json.loads(text, self._limits.depth), ()
+            return strict_json.loads(text), ()
         except UnicodeDecodeError:
             return None
         except strict_json.JsonError:
@@ -213,7 +223,7 @@ class RawReader:
                 return None
         mended, codes = mend(text)
         try:
-            return strict_json.loads(mended, self._limits.depth), tuple(sorted(codes))
+            return strict_json.loads(mended), tuple(sorted(codes))
         except strict_json.JsonError:
             return None
 
@@ -230,7 +240,7 @@ def _problem(place: Place, content: bytes, limits: Limits, error: DataError) -> 
         return Problem("not_utf8", reason)
     if TYPOGRAPHIC_QUOTES.search(text):
         try:
-            strict_json.loads(text.translate(PLAIN_QUOTES), limits.depth)
+            strict_json.loads(text.translate(PLAIN_QUOTES))
         except strict_json.JsonError:
             if "typographic" in error.message:
                 return Problem("typographic_quotes", reason)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tunesmith.jobdir.layout import PROCESS_FILE
+
 # Field 22 of /proc/<pid>/stat, counted from the third.
 START_FIELD = 19
 
@@ -35,6 +37,11 @@ def start_ticks(pid: int) -> int | None:
     """When a live process started, in clock ticks since boot; None if it is gone or a zombie."""
     fields = stat_fields(pid)
     return None if fields is None or fields[0] in "ZX" else int(fields[START_FIELD])
+
+
+def started_at(job_dir: Path) -> float:
+    """When the process of this round wrote itself down, seconds since 1970."""
+    return (job_dir / PROCESS_FILE).stat().st_mtime
 
 
 def is_alive(process: Process) -> bool:

@@ -11,11 +11,12 @@ from tunesmith.access import Caller
 from tunesmith.config import Settings
 from tunesmith.jobdir.outcome import Failure
 from tunesmith.limits import wording
+from tunesmith.limits.budgets import Budgets
 from tunesmith.store.repo import bases, job_costs, jobs, limits, usage
 from tunesmith.store.repo.job_costs import JobCost
 from tunesmith.store.repo.jobs import JobRow
 from tunesmith.store.repo.usage import Counts, UsageKey, month_of
-from tunesmith.tariff import Rates, rates_of, to_dollars, to_nanos
+from tunesmith.tariff import Rates, rates_of, to_dollars
 
 DAY_S = 86400
 
@@ -62,10 +63,13 @@ def expected(
     )
 
 
+def is_time_priced(settings: Settings) -> bool:
+    """Whether the hours of any base's jobs cost something."""
+    return any(rates.machine_hour for rates in settings.prices.values())
+
+
 def foresee(conn: sa.Connection, settings: Settings, job_id: str, round_s: float) -> None:
     """The present round of training is expected to take so long in all."""
-    if not any(rates.machine_hour for rates in settings.prices.values()):
-        return
     job = jobs.get_any(conn, job_id)
     assert job is not None, "jobs are never deleted"
     cost = job_costs.get(conn, job_id)
@@ -155,18 +159,10 @@ def _budgets(
     conn: sa.Connection, settings: Settings, job: JobRow, now: int
 ) -> list[tuple[str, int, int]]:
     """(owner, limit, spent or reserved by other jobs) of the project and key that have one."""
-    project_id, key_id = job.project_id, job.key_id
-    own = limits.all_budgets(conn)
-    default = None if settings.spend_per_month is None else to_nanos(settings.spend_per_month)
-    found = [(project_id, own.get(project_id, default))]
-    if key_id is not None:
-        found.append((key_id, own.get(key_id)))
-    if all(limit is None for _, limit in found):
+    budgets = Budgets.of(settings.spend_per_month, limits.all_budgets(conn))
+    found = budgets.both(job.project_id, job.key_id)
+    if not found:
         return []
     spent = usage.spent_in(conn, month_of(now))
     reserved = job_costs.reserved(conn, but=job.id)
-    return [
-        (owner, limit, spent.get(owner, 0) + reserved.get(owner, 0))
-        for owner, limit in found
-        if limit is not None
-    ]
+    return [(owner, limit, spent.get(owner, 0) + reserved.get(owner, 0)) for owner, limit in found]

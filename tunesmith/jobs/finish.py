@@ -16,8 +16,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from tunesmith.ids import CHECKPOINT, FILE, new_id
-from tunesmith.jobdir.layout import PROCESS_FILE, RESULT_FILE
+from tunesmith.jobdir.layout import RESULT_FILE
 from tunesmith.jobdir.outcome import CheckpointEntry, Failure, Result, Validation
+from tunesmith.jobdir.process import started_at
 from tunesmith.jobs import costs, messages, names
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.follow import Run
@@ -100,6 +101,7 @@ def finish_training(context: Context, run: Run, result: Result) -> State:
         return fail(context, run, error)
     published = publish(context, run.job_dir, result.checkpoints, run.fence)
     content = _metrics_blob(context, run.job_id) if result.status == "succeeded" else None
+    machine_s = _machine_s(run.job_dir)
     now = context.now()
     with context.db.write() as conn:
         job = read_held(conn, run.job_id, run.fence)
@@ -120,7 +122,7 @@ def finish_training(context: Context, run: Run, result: Result) -> State:
             context.settings,
             job,
             trained_tokens=result.trained_tokens,
-            machine_s=_machine_s(run.job_dir),
+            machine_s=machine_s,
             billed=after.status is not Status.QUEUED,
             now=now,
         )
@@ -143,9 +145,8 @@ def _failed(context: Context, conn: sa.Connection, job: JobRow, error: Failure, 
 
 
 def _machine_s(job_dir: Path) -> float:
-    """How long the process worked whose result has come."""
-    started = (job_dir / PROCESS_FILE).stat().st_mtime
-    return max(0.0, (job_dir / RESULT_FILE).stat().st_mtime - started)
+    """How long the process worked whose result has come; usage tells it without a price, too."""
+    return max(0.0, (job_dir / RESULT_FILE).stat().st_mtime - started_at(job_dir))
 
 
 def error_column(error: Failure) -> dict[str, Any]:

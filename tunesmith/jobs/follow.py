@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.jobdir.events import EventLine, read_events
-from tunesmith.jobdir.layout import EVENTS_FILE, PROCESS_FILE
-from tunesmith.jobdir.process import Phase
+from tunesmith.jobdir.layout import EVENTS_FILE
+from tunesmith.jobdir.process import Phase, started_at
 from tunesmith.jobs import costs
 from tunesmith.jobs.context import Context
 from tunesmith.jobs.executor import Handle
@@ -76,13 +76,14 @@ def _store(context: Context, run: Run, lines: list[EventLine], offset: int) -> N
         "total_steps": total_steps,
         "estimated_finish": _estimate(context, run, last_step, total_steps),
     }
-    finish = columns["estimated_finish"]
+    finish, round_s = columns["estimated_finish"], None
+    if finish is not None and costs.is_time_priced(context.settings):
+        round_s = finish - started_at(run.job_dir)
     with context.db.write() as conn:
         if not jobs.update(conn, run.job_id, at_fence=run.fence, **columns):
             raise LeaseLost(run.job_id)
-        if finish is not None:
-            started = (run.job_dir / PROCESS_FILE).stat().st_mtime
-            costs.foresee(conn, context.settings, run.job_id, finish - started)
+        if round_s is not None:
+            costs.foresee(conn, context.settings, run.job_id, round_s)
         events.append(conn, context.rng, run.job_id, [NewEvent(**vars(line)) for line in lines])
     run.offset, run.last_step, run.total_steps = offset, last_step, total_steps
     run.progress_at_s = context.ticking_s()

@@ -64,21 +64,22 @@ def launch(context: Context, executor: Executor, run: Run) -> None:
 
 def was_launched(context: Context, job: JobRow) -> bool:
     """Whether the holder before got as far as a spec; else there is nothing that can be found."""
-    try:
-        before = read_record(Spec, context.job_dir(job.id) / SPEC_FILE)
-    except RecordError:
-        return False
-    return before is not None and before.fence >= job.launch_fence
+    return _last_fence(context.job_dir(job.id)) >= job.launch_fence
 
 
 def _check_fence(run: Run) -> None:
     """A worker that slept through the loss of its lease must not undo its successor's launch."""
-    try:
-        before = read_record(Spec, run.job_dir / SPEC_FILE)
-    except RecordError:
-        return
-    if before is not None and before.fence > run.fence:
+    if _last_fence(run.job_dir) > run.fence:
         raise LeaseLost(run.job_id)
+
+
+def _last_fence(job_dir: Path) -> int:
+    """Of the spec that lies there; below every fence where none can be read."""
+    try:
+        spec = read_record(Spec, job_dir / SPEC_FILE)
+    except RecordError:
+        return -1
+    return -1 if spec is None else spec.fence
 
 
 def _spec(context: Context, job: JobRow, fence: int, base: BaseRef) -> Spec:

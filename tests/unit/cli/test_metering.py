@@ -93,6 +93,22 @@ def test_usage_as_a_table_and_as_csv(run: Run, data: Path) -> None:
     assert "colour" in problem(run("usage", "--by", "colour", "--data", data))
 
 
+def test_small_sums_are_not_shown_as_nothing(run: Run, data: Path) -> None:
+    db = open_database(data)
+    now = int(time.time())
+    with db.write() as conn:
+        for project, nanos in (("proj_small", 4_200), ("proj_least", 1)):
+            key = UsageKey(now - now % 60, project, "key_2", "", "m", "m", "completions")
+            usage.add(conn, [(key, Counts(1, 10, 0, 5, 0, nanos))])
+        limits.set_budget(conn, "proj_small", 10**9)
+    db.close()
+    table = run("usage", "--by", "project", "--data", data).output
+    assert "0.000004200" in table and "0.000000001" in table and "2.005000000" in table
+    assert "30 days, USD 2.005004201" in table
+    shown = run("limits", "show", "--data", data).output
+    assert "proj_small: USD 0.0000042 in" in shown
+
+
 def open_empty(data: Path) -> Path:
     open_database(data / "empty").close()
     return data / "empty"

@@ -165,6 +165,24 @@ def test_machine_time_is_foreseen_from_earlier_jobs_and_from_the_running_one(wor
     )
 
 
+def test_where_time_costs_nothing_nobody_asks_when_a_process_began(tmp_path: Path) -> None:
+    world = World(tmp_path, prices={BASE: Rates(training=Decimal(10))})
+    job, worker = world.create(), world.supervisor()
+    worker.tick()
+    validate(world.only_process(), total_steps=10)
+    worker.tick()
+    process = world.only_process()
+    (process.job_dir / PROCESS_FILE).unlink()
+    for _ in range(2):
+        world.ticking.now_s += 10
+        steps(process, 1, 10)
+        worker.tick()
+    assert world.job(job.id).last_step == 2
+    assert world.job(job.id).estimated_finish is not None
+    assert cost(world, job.id).expected_machine_nanos == 0
+    world.db.close()
+
+
 def test_no_job_is_taken_where_no_money_is_left(world: World) -> None:
     budget(world, Decimal(0))
     with pytest.raises(TooMany) as refused:
