@@ -44,6 +44,12 @@ def gathering() -> None:
     batches.pack = pack
 
 
+def leaving_out() -> None:
+    """All positions go through all of the last layer, wanted or not."""
+    plain = step.hidden
+    step.hidden = lambda *given, places_N, **how: plain(*given, **how)[places_N]
+
+
 def sharing() -> None:
     """Beginnings that sequences have in common are computed for each of them."""
     step.Forward.shares = False
@@ -127,6 +133,7 @@ def head_itself() -> None:
 TECHNIQUES: dict[str, Callable[[], None]] = {
     "packing": packing,
     "sharing beginnings": sharing,
+    "leaving out what nothing is read from": leaving_out,
     "gathering before the head": gathering,
     "chunked head, gradient in its forward pass": chunks,
     "keeping freed memory": kept_memory,

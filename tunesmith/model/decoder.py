@@ -147,6 +147,12 @@ class Decoder:
         return linear_shapes(self.config)
 
     @property
+    def last_linears(self) -> tuple[str, ...]:
+        """Those that only positions go through that are wanted (`hidden`)."""
+        last = self._blocks[-1]
+        return (*last.out, *last.gates, *last.down)
+
+    @property
     def short_positions(self) -> int | None:
         """Longer sequences are computed otherwise from their first position on (LongRoPE), so
         that keys and values kept of a shorter one are of no use to them; None: no such length."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tunesmith.data.estimate import duration
 from tunesmith.group.sharded import here
+from tunesmith.model.decoder import Decoder
 from tunesmith.model.memory import available_bytes, peak_bytes
 from tunesmith.model.precision import product_rate
 from tunesmith.train import loss
@@ -126,7 +127,9 @@ def kept_bytes(forward: Forward, trained: Trained) -> float:
 def operations(forward: Forward, trained: Trained, supervised_share: float) -> float:
     """Of one token, forwards and backwards: 2 a weight, and 2 more for each gradient."""
     model = forward.model
-    linears = sum(outputs * inputs for outputs, inputs in model.linears.values())
+    last = model.last_linears if isinstance(model, Decoder) else ()
+    shares = {name: supervised_share if name in last else 1.0 for name in model.linears}
+    linears = sum(shares[name] * out * inputs for name, (out, inputs) in model.linears.items())
     weights = linears + model.vocab_size * model.hidden_size * supervised_share
     if forward.head_gradient is not None:
         return 6 * weights
