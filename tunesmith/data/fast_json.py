@@ -64,10 +64,12 @@ def loads(line: bytes, *, last_counts: bool = False) -> Any:
     except ERRORS:
         return None
     may_be_deep = line.count(b"[") + line.count(b"{") > MAX_DEPTH
+    if may_be_deep and _is_deep(value):
+        return None
     # What stands under a key that comes again is not in the value, and may be deep, too.
     if (may_be_deep or not last_counts) and _num_strings(value) * 2 != _num_quotes(line):
         return None
-    return None if may_be_deep and _is_deep(value) else value
+    return value
 
 
 def conversation(line: bytes) -> dict[str, Any] | None:
