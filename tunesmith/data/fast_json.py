@@ -89,7 +89,7 @@ def plain_messages(line: bytes) -> list[dict[str, Any]] | None:
         messages = _conversations_only.decode(line).messages
     except ERRORS:
         return None
-    return [{"role": each.role, "content": each.content} for each in messages]
+    return msgspec.to_builtins(messages)  # type: ignore[no-any-return]
 
 
 def _is_deep(value: Any) -> bool:
