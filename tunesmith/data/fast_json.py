@@ -64,10 +64,12 @@ def loads(line: bytes, *, last_counts: bool = False) -> Any:
     except ERRORS:
         return None
     may_be_deep = line.count(b"[") + line.count(b"{") > MAX_DEPTH
+    if may_be_deep and _is_deep(value):
+        return None
     # What stands under a key that comes again is not in the value, and may be deep, too.
     if (may_be_deep or not last_counts) and _num_strings(value) * 2 != _num_quotes(line):
         return None
-    return None if may_be_deep and _is_deep(value) else value
+    return value
 
 
 def conversation(line: bytes) -> dict[str, Any] | None:
@@ -87,7 +89,7 @@ def plain_messages(line: bytes) -> list[dict[str, Any]] | None:
         messages = _conversations_only.decode(line).messages
     except ERRORS:
         return None
-    return [{"role": each.role, "content": each.content} for each in messages]
+    return msgspec.to_builtins(messages)  # type: ignore[no-any-return]
 
 
 def _is_deep(value: Any) -> bool:

@@ -11,8 +11,9 @@ import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from tunesmith.data import fast_json, strict_json
 from tunesmith.data.messages import (
@@ -95,10 +96,14 @@ def values(
 
 
 def _contents(path: Path, limits: Limits) -> Iterator[tuple[int, int, bytes]]:
-    """Number, line and bytes of each row."""
+    """Number, line and bytes of each row; of a line that is too long, only as much as shows it."""
     number = 0
+    # Two more for CRLF and one more to tell a line at the limit from one above it.
+    most = limits.num_line_bytes + 3
     with path.open("rb", READ_BYTES) as file:
-        for line, raw in enumerate(_lines(file, limits), 1):
+        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            file.seek(0)
+        for line, raw in enumerate(iter(partial(file.readline, most), b""), 1):
             content = raw.rstrip(b"\r\n")
             if content.strip() or len(content) > limits.num_line_bytes:
                 number += 1
@@ -165,16 +170,6 @@ class Place:
 def because_of(param: str) -> str:
     """How the text of most errors begins."""
     return f"The job failed due to an invalid {param.replace('_', ' ')}."
-
-
-def _lines(file: BinaryIO, limits: Limits) -> Iterator[bytes]:
-    """Lines with their ends; of a line that is too long, only as much as shows it."""
-    mark = file.read(len(codecs.BOM_UTF8))
-    if mark != codecs.BOM_UTF8:
-        file.seek(0)
-    # Two more for CRLF and one more to tell a line at the limit from one above it.
-    while raw := file.readline(limits.num_line_bytes + 3):
-        yield raw
 
 
 def parse(place: Place, content: bytes, limits: Limits, duplicates: list[str] | None = None) -> Any:

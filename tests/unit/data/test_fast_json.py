@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,16 @@ def test_real_rows_go_the_fast_way() -> None:
         lines = (DATA / f"{name}.jsonl").read_bytes().splitlines()
         num_fast = sum(fast_json.loads(line) == json.loads(line) for line in lines)
         assert num_fast > 0.9 * len(lines)
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":[', b"]}")])
+def test_depth_is_exact_and_never_ends_in_a_recursion_error(opening: bytes, closing: bytes) -> None:
+    levels = len(opening.replace(b'"a":', b""))
+    for num in range(1, sys.getrecursionlimit() + 50):
+        line = opening * num + closing * num
+        is_deep = num * levels > strict_json.MAX_DEPTH
+        assert (fast_json.loads(line) is None) == is_deep
+        assert (fast_json.loads(line, last_counts=True) is None) == is_deep
 
 
 def test_hostile_lines_are_left_alone() -> None:

@@ -13,7 +13,7 @@ from tunesmith.data.checks.tools import call_faults, calls_of, orphans
 from tunesmith.data.checks.view import dicts
 from tunesmith.data.codes import CODES
 from tunesmith.data.formats import ROW_KEYS, ChatRow, Place, chat_row
-from tunesmith.data.messages import KEYS, KNOWN_KEYS, ROLES, is_plain
+from tunesmith.data.messages import KEYS, KNOWN_KEYS, MAX_MESSAGES, ROLES, Message, is_plain
 from tunesmith.errors import DataError
 
 Fault = tuple[str, str]
@@ -22,6 +22,9 @@ Fault = tuple[str, str]
 
 def faults(place: Place, row: dict[str, Any]) -> tuple[list[Fault], ChatRow | None]:
     """What is wrong with a chat row; and the row as it is trained on, if it is."""
+    clean = _clean_texts(row)
+    if clean is not None:
+        return [], ChatRow(place.number, place.line, clean)
     found = list(_row_faults(row))
     try:
         return found, chat_row(place, row)
@@ -29,6 +32,20 @@ def faults(place: Place, row: dict[str, Any]) -> tuple[list[Fault], ChatRow | No
         if not any(CODES[code].severity == "error" for code, _ in found):
             found.append((_code_of(error.message), _after_number(error.message, place)))
         return found, None
+
+
+def _clean_texts(row: dict[str, Any]) -> list[Message] | None:
+    """The messages of a row that are all texts, as in most rows, if nothing is wrong with it."""
+    messages = row.get("messages")
+    if len(row) != 1 or not isinstance(messages, list) or len(messages) > MAX_MESSAGES:
+        return None
+    texts = []
+    for message in messages:
+        if not is_plain(message) or not message["content"].strip():
+            return None
+        texts.append({"role": message["role"], "content": message["content"]})
+    is_right = any(text["role"] == "user" for text in texts) and texts[-1]["role"] == "assistant"
+    return texts if is_right else None
 
 
 def _row_faults(row: dict[str, Any]) -> Iterator[Fault]:

@@ -1,16 +1,12 @@
 /** The rate limits of a project by base, and their change. */
-import { useMutation, useQueryClient } from "@tanstack/react-query";
-import { Pencil } from "lucide-react";
 import { useState } from "react";
 
 import { limitsQuery, setRates, type RateLimit } from "@/api/organization";
-import { Button } from "@/parts/Button";
-import { Dialog } from "@/parts/Dialog";
 import { Table, type ColumnDef } from "@/parts/Table";
-import { useToast } from "@/parts/Toast";
 import { TextField } from "@/parts/fields";
-import { ErrorBox } from "@/parts/states";
 import { count } from "@/lib/format";
+
+import { ChangeDialog, changeColumn } from "./ChangeDialog";
 
 // How the API, which knows only numbers, says that there is no limit.
 const NO_LIMIT = 2_147_483_647;
@@ -57,82 +53,39 @@ export function RateLimits({ limits, projectId }: { limits: RateLimit[]; project
   );
 }
 
-/** A button at the end of each row. */
-export const changeColumn = <Row,>(nameOf: (row: Row) => string, change: (row: Row) => void): ColumnDef<Row, never> => ({
-  id: "change",
-  header: () => <span className="sr-only">Change</span>,
-  enableSorting: false,
-  cell: ({ row: { original } }) => (
-    <div className="text-right">
-      <Button size="sm" aria-label={`Change ${nameOf(original)}`} onClick={() => change(original)}>
-        <Pencil size={13} className="sm:hidden" />
-        <span className="max-sm:hidden">Change</span>
-      </Button>
-    </div>
-  ),
-});
-
 const asText = (limit: number): string => (limit === NO_LIMIT ? "" : String(limit));
 const asLimit = (text: string): number => (text.trim() === "" ? NO_LIMIT : Number(text));
 const isLimit = (text: string): boolean => text.trim() === "" || (/^\d+$/.test(text.trim()) && Number(text) < NO_LIMIT);
 
 function Change({ projectId, limit, onClose }: { projectId: string; limit: RateLimit; onClose: () => void }) {
-  const queries = useQueryClient();
-  const notify = useToast();
   const [texts, setTexts] = useState(() => Object.fromEntries(FIELDS.map(({ field }) => [field, asText(limit[field])])) as Record<Field, string>);
-  const wrong = FIELDS.filter(({ field }) => !isLimit(texts[field]));
-  const changes = Object.fromEntries(
-    FIELDS.filter(({ field }) => isLimit(texts[field]) && asLimit(texts[field]) !== limit[field]).map(({ field }) => [field, asLimit(texts[field])]),
-  );
-  const save = useMutation({
-    mutationFn: () => setRates(projectId, limit, changes),
-    onSuccess: async () => {
-      onClose();
-      notify("Limits changed", { detail: `${limit.model}: they hold from the next request on.` });
-      await queries.invalidateQueries({ queryKey: limitsQuery(projectId).queryKey });
-    },
-  });
-  const ready = wrong.length === 0 && Object.keys(changes).length > 0 && !save.isPending;
+  const right = FIELDS.filter(({ field }) => isLimit(texts[field]));
+  const changes = Object.fromEntries(right.filter(({ field }) => asLimit(texts[field]) !== limit[field]).map(({ field }) => [field, asLimit(texts[field])]));
   return (
-    <Dialog
-      open
-      onOpenChange={(open) => !open && onClose()}
+    <ChangeDialog
       title="Change limits"
-      description={<span className="[overflow-wrap:anywhere]">Of this project on {limit.model}, and on all that is tuned on it. Empty: no limit. 0: nothing passes.</span>}
-      footer={
-        <>
-          <Button onClick={onClose}>Cancel</Button>
-          <Button kind="primary" type="submit" form="rate-limits" disabled={!ready} busy={save.isPending}>
-            Save
-          </Button>
-        </>
-      }
+      description={`Of this project on ${limit.model}, and on all that is tuned on it. Empty: no limit. 0: nothing passes.`}
+      done={{ title: "Limits changed", detail: `${limit.model}: they hold from the next request on.` }}
+      queryKey={limitsQuery(projectId).queryKey}
+      valid={right.length === FIELDS.length && Object.keys(changes).length > 0}
+      save={() => setRates(projectId, limit, changes)}
+      onClose={onClose}
     >
-      <form
-        id="rate-limits"
-        className="flex flex-col gap-4"
-        onSubmit={(event) => {
-          event.preventDefault();
-          if (ready) save.mutate();
-        }}
-      >
-        <div className="grid gap-4 sm:grid-cols-2">
-          {FIELDS.map(({ field, label }) => (
-            <TextField
-              key={field}
-              label={label}
-              inputMode="numeric"
-              autoComplete="off"
-              placeholder="no limit"
-              value={texts[field]}
-              onChange={(event) => setTexts({ ...texts, [field]: event.target.value })}
-              error={isLimit(texts[field]) ? null : "A whole number, or nothing."}
-            />
-          ))}
-        </div>
-        {save.isError && <ErrorBox error={save.error} />}
-      </form>
-    </Dialog>
+      <div className="grid gap-4 sm:grid-cols-2">
+        {FIELDS.map(({ field, label }) => (
+          <TextField
+            key={field}
+            label={label}
+            inputMode="numeric"
+            autoComplete="off"
+            placeholder="no limit"
+            value={texts[field]}
+            onChange={(event) => setTexts({ ...texts, [field]: event.target.value })}
+            error={isLimit(texts[field]) ? null : "A whole number, or nothing."}
+          />
+        ))}
+      </div>
+    </ChangeDialog>
   );
 }
 

@@ -1,18 +1,13 @@
 /** What a project and its keys may spend in a month, and the change of it. */
-import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
 import { setSpending, spendingQuery, type SpendLimit } from "@/api/organization";
 import { Badge } from "@/parts/Badge";
-import { Button } from "@/parts/Button";
-import { Dialog } from "@/parts/Dialog";
 import { Table, type ColumnDef } from "@/parts/Table";
-import { useToast } from "@/parts/Toast";
 import { TextField } from "@/parts/fields";
-import { ErrorBox } from "@/parts/states";
 import { dollars } from "@/lib/format";
 
-import { changeColumn } from "./RateLimits";
+import { ChangeDialog, changeColumn } from "./ChangeDialog";
 
 const COLUMNS: ColumnDef<SpendLimit, never>[] = [
   {
@@ -73,55 +68,29 @@ function Spent({ limit }: { limit: SpendLimit }) {
 const isAmount = (text: string): boolean => text.trim() === "" || (/^\d+(\.\d{1,9})?$/.test(text.trim()) && Number(text) <= 1e9);
 
 function Change({ projectId, limit, onClose }: { projectId: string; limit: SpendLimit; onClose: () => void }) {
-  const queries = useQueryClient();
-  const notify = useToast();
   const before = limit.is_default || limit.usd_per_month === null ? "" : String(limit.usd_per_month);
   const [text, setText] = useState(before);
-  const save = useMutation({
-    mutationFn: () => setSpending(projectId, limit, text.trim() === "" ? null : Number(text)),
-    onSuccess: async () => {
-      onClose();
-      notify("Spend limit changed", { detail: `${limit.name}: it holds from the next request on.` });
-      await queries.invalidateQueries({ queryKey: spendingQuery(projectId).queryKey });
-    },
-  });
-  const ready = isAmount(text) && text.trim() !== before && !save.isPending;
   return (
-    <Dialog
-      open
-      onOpenChange={(open) => !open && onClose()}
+    <ChangeDialog
       title="Change the spend limit"
-      description={<span className="[overflow-wrap:anywhere]">What {limit.name} may spend in a calendar month of UTC. A request or a job that could pass it is refused.</span>}
-      footer={
-        <>
-          <Button onClick={onClose}>Cancel</Button>
-          <Button kind="primary" type="submit" form="spend-limit" disabled={!ready} busy={save.isPending}>
-            Save
-          </Button>
-        </>
-      }
+      description={`What ${limit.name} may spend in a calendar month of UTC. A request or a job that could pass it is refused.`}
+      done={{ title: "Spend limit changed", detail: `${limit.name}: it holds from the next request on.` }}
+      queryKey={spendingQuery(projectId).queryKey}
+      valid={isAmount(text) && text.trim() !== before}
+      save={() => setSpending(projectId, limit, text.trim() === "" ? null : Number(text))}
+      onClose={onClose}
     >
-      <form
-        id="spend-limit"
-        className="flex flex-col gap-4"
-        onSubmit={(event) => {
-          event.preventDefault();
-          if (ready) save.mutate();
-        }}
-      >
-        <TextField
-          label="US dollars a month"
-          inputMode="decimal"
-          autoComplete="off"
-          autoFocus
-          placeholder={limit.owner === "project" ? "as the server's settings say" : "no limit"}
-          value={text}
-          onChange={(event) => setText(event.target.value)}
-          error={isAmount(text) ? null : "An amount such as 25 or 0.50, or nothing."}
-          help={limit.owner === "project" ? "Empty: as the server's settings say. 0: nothing that costs passes." : "Empty: no limit but the project's. 0: nothing that costs passes."}
-        />
-        {save.isError && <ErrorBox error={save.error} />}
-      </form>
-    </Dialog>
+      <TextField
+        label="US dollars a month"
+        inputMode="decimal"
+        autoComplete="off"
+        autoFocus
+        placeholder={limit.owner === "project" ? "as the server's settings say" : "no limit"}
+        value={text}
+        onChange={(event) => setText(event.target.value)}
+        error={isAmount(text) ? null : "An amount such as 25 or 0.50, or nothing."}
+        help={limit.owner === "project" ? "Empty: as the server's settings say. 0: nothing that costs passes." : "Empty: no limit but the project's. 0: nothing that costs passes."}
+      />
+    </ChangeDialog>
   );
 }
