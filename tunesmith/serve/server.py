@@ -1,4 +1,4 @@
-"""The engine's socket: a line in, lines out, one request a connection."""
+"""The engine's socket: lines in, lines out, all answers of a client on one connection."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tunesmith.serve.protocol import (
     GenRequest,
     InvalidRequest,
     PassRequest,
+    Stats,
     decode_line,
     encode_line,
     error_to_wire,
@@ -29,10 +30,11 @@ from tunesmith.serve.protocol import (
 
 log = logging.getLogger(__name__)
 
-# A reader this far behind is not reading; its request is cancelled for the others' sake.
-MAX_UNSENT_BYTES = 4 << 20
-# How long a finished answer may wait for its reader.
+# A client this far behind is not reading; its requests are cancelled for the others' sake.
+MAX_UNSENT_BYTES = 64 << 20
+# How long a last line may wait for its reader.
 FLUSH_S = 10.0
+DRAINING = {"draining": True}
 
 
 Message = Delta | Done | TunesmithError
@@ -77,7 +79,7 @@ class Engine(Protocol):
         """Forgets a base or an adapter (by sha256); tells whether there was one."""
         ...
 
-    def stats(self, done: Callable[[dict[str, Any]], object]) -> None: ...
+    def stats(self, done: Callable[[Stats], object]) -> None: ...
 
     def drain(self, on_idle: Callable[[], object]) -> None:
         """Refuses new requests from now on; calls `on_idle` once none is open."""
@@ -94,8 +96,9 @@ class EngineServer:
         self._drain_s = drain_s
         self._loop = asyncio.get_running_loop()
         self._engine = engine_of(self._deliver)
-        self._streams: dict[Any, Stream] = {}
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[Connection, asyncio.Task[None]] = {}
+        self._answers: dict[Any, tuple[Connection, int]] = {}
+        """Of each ticket, where its news go, and its number there."""
         self._draining = asyncio.Event()
         self._idle = asyncio.Event()
 
@@ -119,6 +122,9 @@ class EngineServer:
         if not self._draining.is_set():
             log.info("draining")
             self._draining.set()
+            for connection in self._connections:
+                if connection.tickets:
+                    connection.write(DRAINING)
             self._engine.drain(lambda: self._loop.call_soon_threadsafe(self._idle.set))
 
     async def run(self) -> None:
@@ -126,11 +132,11 @@ class EngineServer:
         await self._draining.wait()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), self._drain_s)
-        for ticket, stream in list(self._streams.items()):
+        for ticket in list(self._answers):
             self._engine.cancel(ticket)
-            stream.finish(error_to_wire(Draining("The engine shut down before the answer's end.")))
+            self._send([(ticket, Draining("The engine shut down before the answer's end."))])
         if self._connections:
-            await asyncio.wait(self._connections, timeout=1.0)
+            await asyncio.wait(self._connections.values(), timeout=1.0)
         self._server.close()
         # Another engine may have taken the path over by now.
         with contextlib.suppress(OSError):
@@ -141,80 +147,118 @@ class EngineServer:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
-        stream = Stream(writer)
+        connection = Connection(writer)
+        self._connections[connection] = task
         try:
-            await self._serve(reader, stream)
+            wire = decode_line(await reader.readuntil(b"\n"))
+            if wire.get("verb") == "generate":
+                await self._converse(wire, reader, connection)
+            else:
+                connection.finish(await self._reply(wire))
         except TunesmithError as error:
-            stream.finish(error_to_wire(error))
+            connection.finish(error_to_wire(error))
         except (OSError, EOFError, ValueError):
-            stream.abort()  # gone, or a line without end
+            connection.abort()  # gone, or a line without end
         finally:
-            stream.close()
-            self._connections.discard(task)
+            self._cancel_all(connection)
+            connection.close()
+            del self._connections[connection]
 
-    async def _serve(self, reader: asyncio.StreamReader, stream: Stream) -> None:
-        wire = decode_line(await reader.readuntil(b"\n"))
+    async def _reply(self, wire: dict[str, Any]) -> dict[str, Any]:
         verb = wire.pop("verb", None)
-        if verb == "generate":
-            await self._generate(GenRequest.from_wire(wire), reader, stream)
-        elif verb in PASSES:
+        if verb in PASSES:
             request = pass_from_wire(verb, wire)
             result = await self._ask(lambda done: self._engine.compute(request, done))
-            failed = isinstance(result, TunesmithError)
-            stream.finish(error_to_wire(result) if failed else {"result": result})
-        elif verb == "stats":
-            stream.finish(await self._ask(self._engine.stats))
-        elif verb == "unload":
+            if isinstance(result, TunesmithError):
+                raise result
+            return {"result": result}
+        if verb == "stats":
+            stats: Stats = await self._ask(self._engine.stats)
+            return stats.to_wire()
+        if verb == "unload":
             base, adapter = text_in(wire, "base_path"), text_in(wire, "adapter")
             path = Path(base) if base else None
-            unloaded = await self._ask(lambda done: self._engine.unload(path, adapter, done))
-            stream.finish({"unloaded": unloaded})
-        elif verb == "preload":
+            found = await self._ask(lambda done: self._engine.unload(path, adapter, done))
+            return {"unloaded": found}
+        if verb == "preload":
             await self.preload(Path(text_in(wire, "base_path") or ""))
-            stream.finish({"loaded": True})
-        elif verb == "ping":
+            return {"loaded": True}
+        if verb == "ping":
             state = "draining" if self._draining.is_set() else self._engine.state
-            stream.finish({"pid": os.getpid(), "state": state})
-        elif verb == "drain":
+            return {"pid": os.getpid(), "state": state}
+        if verb == "drain":
             self.drain()
-            stream.finish({"draining": True})
-        else:
-            raise InvalidRequest(f"The engine does not know the verb {verb!r}.")
+            return DRAINING
+        raise InvalidRequest(f"The engine does not know the verb {verb!r}.")
 
-    async def _generate(
-        self, request: GenRequest, reader: asyncio.StreamReader, stream: Stream
+    async def _converse(
+        self, wire: dict[str, Any], reader: asyncio.StreamReader, connection: Connection
     ) -> None:
-        ticket = self._engine.submit(request)
-        self._streams[ticket] = stream
-        try:
-            # Until the client hangs up.
-            while line := await reader.readline():
-                self._engine.stop(ticket, int(decode_line(line)["stop"]))
-        except (OSError, KeyError, ValueError, TypeError, TunesmithError):
-            stream.abort()
-        finally:
-            if self._streams.pop(ticket, None) is not None and not stream.finished:
+        """Answers of one client, until it hangs up."""
+        if self._draining.is_set():
+            connection.write(DRAINING)
+        while True:
+            verb, number = wire.pop("verb", None), number_in(wire, "id")
+            ticket = connection.tickets.get(number)
+            if verb == "generate":
+                self._begin(number, wire, connection)
+            elif verb not in ("stop", "cancel"):
+                raise InvalidRequest(f"The verb {verb!r} does not go with answers.")
+            elif ticket is not None and verb == "stop":
+                self._engine.stop(ticket, number_in(wire, "index"))
+            elif ticket is not None:
+                self._forget(ticket)
                 self._engine.cancel(ticket)
+            line = await reader.readline()
+            if not line:
+                return
+            wire = decode_line(line)
+
+    def _begin(self, number: int, wire: dict[str, Any], connection: Connection) -> None:
+        if number in connection.tickets:
+            raise InvalidRequest(f"The request is not valid: its id {number} is that of another.")
+        del wire["id"]
+        try:
+            request = GenRequest.from_wire(wire)
+        except InvalidRequest as error:
+            connection.write([[number, error_to_wire(error)]])
+            return
+        ticket = connection.tickets[number] = self._engine.submit(request)
+        self._answers[ticket] = connection, number
+
+    def _forget(self, ticket: Any) -> None:
+        connection, number = self._answers.pop(ticket)
+        del connection.tickets[number]
+
+    def _cancel_all(self, connection: Connection) -> None:
+        for ticket in list(connection.tickets.values()):
+            self._forget(ticket)
+            self._engine.cancel(ticket)
 
     def _deliver(self, messages: list[tuple[Any, Message]]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
             self._loop.call_soon_threadsafe(self._send, messages)
 
     def _send(self, messages: list[tuple[Any, Message]]) -> None:
+        """Each client's part of what came at once, as one line."""
+        news: dict[Connection, list[Any]] = {}
         for ticket, message in messages:
-            stream = self._streams.get(ticket)
-            if stream is None:
+            found = self._answers.get(ticket)
+            if found is None:
                 continue
+            connection, number = found
+            item: list[Any]
             if isinstance(message, Delta):
-                if not stream.write(message.to_wire()):
-                    log.warning("a client does not read; its request is cancelled")
-                    del self._streams[ticket]
-                    self._engine.cancel(ticket)
-            elif isinstance(message, TunesmithError):
-                stream.finish(error_to_wire(message))
+                item = [number, *message.to_wire()]
             else:
-                stream.finish(message.to_wire())
+                self._forget(ticket)
+                end = message.to_wire() if isinstance(message, Done) else error_to_wire(message)
+                item = [number, end]
+            news.setdefault(connection, []).append(item)
+        for connection, items in news.items():
+            if not connection.write(items):
+                log.warning("a client does not read; its requests are cancelled")
+                self._cancel_all(connection)
 
     async def _ask(self, question: Callable[[Callable[[Any], object]], None]) -> Any:
         """The engine's answer to a question that is answered on its own thread."""
@@ -228,41 +272,46 @@ class EngineServer:
         return await future
 
 
-class Stream:
+class Connection:
     """The sending half of a connection; never waits."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
-        self._writer = writer
-        self.finished = False
+        self._transport = writer.transport
+        self.tickets: dict[int, Any] = {}
+        """Its open answers, by the client's number."""
 
-    def write(self, wire: dict[str, Any]) -> bool:
+    def write(self, wire: dict[str, Any] | list[Any]) -> bool:
         """False if the reader is too far behind; the connection is then cut."""
-        if self.finished:
+        transport = self._transport
+        if transport.is_closing():
             return True
-        transport = self._writer.transport
         if transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             transport.abort()
             return False
-        self._writer.write(encode_line(wire))
+        transport.write(encode_line(wire))
         return True
 
     def finish(self, wire: dict[str, Any]) -> None:
         """The last line; the client hangs up when it has read it, or we do after a while."""
-        if self.finished:
-            return
-        self.finished = True
-        self._writer.write(encode_line(wire))
-        with contextlib.suppress(OSError):
-            self._writer.write_eof()
-        asyncio.get_running_loop().call_later(FLUSH_S, self._writer.transport.abort)
+        if self.write(wire):
+            with contextlib.suppress(OSError, RuntimeError):
+                self._transport.write_eof()
+            asyncio.get_running_loop().call_later(FLUSH_S, self._transport.abort)
 
     def close(self) -> None:
         """Once the client has hung up. Sooner, with a line of it unread, as where it ends a choice
         that has just ended, the socket would take our last line from it."""
-        self._writer.close()
+        self._transport.close()
 
     def abort(self) -> None:
-        self._writer.transport.abort()
+        self._transport.abort()
+
+
+def number_in(wire: dict[str, Any], key: str) -> int:
+    value = wire.get(key)
+    if not isinstance(value, int):
+        raise InvalidRequest(f"The request is not valid: {key} must be a number.")
+    return value
 
 
 def text_in(wire: dict[str, Any], key: str) -> str | None:
