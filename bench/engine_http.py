@@ -6,8 +6,9 @@ Both serve the embedded base on loopback with their own defaults, continuous bat
 the processor does not multiply bf16. Both get the same greedy chats; whether the texts are the same
 is told. The second table says what a step costs beside the computing itself while all 32 streams
 run: by the clock, the time between two steps beyond that of the same step computed alone in this
-process (before each round, with the server idle), and on the processor that of the API's process,
-and of the engine's beyond the same step.
+process (before each round, with the server idle); how much of it the engine only waited for a
+processor, which others had; and processor time of the API's process, and of the engine's beyond the
+same step.
 """
 
 from __future__ import annotations
@@ -97,6 +98,13 @@ class Target:
     def processes(self) -> list[psutil.Process]:
         mine = psutil.Process(self.pid)
         return [mine, *mine.children(recursive=True)]
+
+    def waited_s(self, module: str) -> float:
+        """For a processor, while it could have run: its busiest thread. Linux tells."""
+        [found] = [each for each in self.processes() if module in each.cmdline()]
+        threads = Path(f"/proc/{found.pid}/task").glob("*/schedstat")
+        _, waited_ns = max(tuple(map(int, path.read_text().split()[:2])) for path in threads)
+        return waited_ns / 1e9
 
     def cpu_s(self, module: str = "") -> float:
         """Of all its processes, or of the one that runs a module."""
@@ -238,7 +246,7 @@ async def steps(ours: Target, engine_socket: Path, num_rounds: int) -> None:
         await chatting
         each |= {
             name: (ended[name] - begun[name]) / (ended["num_steps"] - begun["num_steps"])
-            for name in ("clock", "engine_cpu", "api_cpu")
+            for name in ("clock", "waited", "engine_cpu", "api_cpu")
         }
         each["http_and_scheduling"] = each["clock"] - each["alone_clock"]
         each["engine_cpu_beyond"] = each["engine_cpu"] - each["alone_cpu"]
@@ -266,6 +274,7 @@ async def figures(target: Target, client: EngineClient) -> dict[str, float]:
     return {
         "num_steps": stats["num_passes"],
         "clock": time.perf_counter(),
+        "waited": target.waited_s("tunesmith.serve"),
         "engine_cpu": target.cpu_s("tunesmith.serve"),
         "api_cpu": target.cpu_s("tunesmith.api"),
     }

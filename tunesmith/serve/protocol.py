@@ -17,7 +17,7 @@ Token ids only: templates, text, stop strings and usage belong to the other side
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -240,12 +240,13 @@ class Delta:
     logprobs: list[TokenLogprob] | None = None
     finish_reason: FinishReason | None = None
 
-    def to_wire(self) -> list[Any]:
+    def to_json(self, number: int) -> str:
+        """As news of the answer of that number."""
         if self.logprobs is None and self.finish_reason is None:
-            return [self.index, self.token_ids]
+            return f"[{number},{self.index},{self.token_ids}]"  # integers: JSON as they are
         entries = self.logprobs
         logprobs = None if entries is None else [[entry.logprob, entry.top] for entry in entries]
-        return [self.index, self.token_ids, logprobs, self.finish_reason]
+        return _to_json([number, self.index, self.token_ids, logprobs, self.finish_reason])
 
     @classmethod
     def from_wire(cls, wire: Sequence[Any]) -> Delta:
@@ -368,8 +369,17 @@ def error_from_wire(wire: Mapping[str, Any]) -> TunesmithError:
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def encode_line(wire: Mapping[str, Any] | list[Any]) -> bytes:
+def encode_line(wire: Mapping[str, Any]) -> bytes:
     return _to_json(wire).encode() + b"\n"
+
+
+def end_to_json(number: int, end: Done | TunesmithError) -> str:
+    """The last news of the answer of that number."""
+    return _to_json([number, end.to_wire() if isinstance(end, Done) else error_to_wire(end)])
+
+
+def news_line(news: Iterable[str]) -> bytes:
+    return f"[{','.join(news)}]\n".encode()
 
 
 def decode_line(line: bytes) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +25,9 @@ from tunesmith.serve.protocol import (
     Stats,
     decode_line,
     encode_line,
+    end_to_json,
     error_to_wire,
+    news_line,
     pass_from_wire,
 )
 
@@ -97,6 +100,7 @@ class EngineServer:
         self._loop = asyncio.get_running_loop()
         self._engine = engine_of(self._deliver)
         self._connections: dict[Connection, asyncio.Task[None]] = {}
+        self._lock = threading.Lock()  # of the next, and of each connection's tickets
         self._answers: dict[Any, tuple[Connection, int]] = {}
         """Of each ticket, where its news go, and its number there."""
         self._draining = asyncio.Event()
@@ -124,7 +128,7 @@ class EngineServer:
             self._draining.set()
             for connection in self._connections:
                 if connection.tickets:
-                    connection.write(DRAINING)
+                    connection.write(encode_line(DRAINING))
             self._engine.drain(lambda: self._loop.call_soon_threadsafe(self._idle.set))
 
     async def run(self) -> None:
@@ -134,7 +138,7 @@ class EngineServer:
             await asyncio.wait_for(self._idle.wait(), self._drain_s)
         for ticket in list(self._answers):
             self._engine.cancel(ticket)
-            self._send([(ticket, Draining("The engine shut down before the answer's end."))])
+            self._deliver([(ticket, Draining("The engine shut down before the answer's end."))])
         if self._connections:
             await asyncio.wait(self._connections.values(), timeout=1.0)
         self._server.close()
@@ -160,7 +164,8 @@ class EngineServer:
         except (OSError, EOFError, ValueError):
             connection.abort()  # gone, or a line without end
         finally:
-            self._cancel_all(connection)
+            for number in list(connection.tickets):
+                self._cancel(connection, number)
             connection.close()
             del self._connections[connection]
 
@@ -196,7 +201,7 @@ class EngineServer:
     ) -> None:
         """Answers of one client, until it hangs up."""
         if self._draining.is_set():
-            connection.write(DRAINING)
+            connection.write(encode_line(DRAINING))
         while True:
             verb, number = wire.pop("verb", None), number_in(wire, "id")
             ticket = connection.tickets.get(number)
@@ -204,11 +209,10 @@ class EngineServer:
                 self._begin(number, wire, connection)
             elif verb not in ("stop", "cancel"):
                 raise InvalidRequest(f"The verb {verb!r} does not go with answers.")
-            elif ticket is not None and verb == "stop":
-                self._engine.stop(ticket, number_in(wire, "index"))
+            elif verb == "cancel":
+                self._cancel(connection, number)
             elif ticket is not None:
-                self._forget(ticket)
-                self._engine.cancel(ticket)
+                self._engine.stop(ticket, number_in(wire, "index"))
             line = await reader.readline()
             if not line:
                 return
@@ -221,44 +225,35 @@ class EngineServer:
         try:
             request = GenRequest.from_wire(wire)
         except InvalidRequest as error:
-            connection.write([[number, error_to_wire(error)]])
+            connection.write(news_line([end_to_json(number, error)]))
             return
-        ticket = connection.tickets[number] = self._engine.submit(request)
-        self._answers[ticket] = connection, number
+        with self._lock:  # so that no news come before it is known where they go
+            ticket = connection.tickets[number] = self._engine.submit(request)
+            self._answers[ticket] = connection, number
 
-    def _forget(self, ticket: Any) -> None:
-        connection, number = self._answers.pop(ticket)
-        del connection.tickets[number]
-
-    def _cancel_all(self, connection: Connection) -> None:
-        for ticket in list(connection.tickets.values()):
-            self._forget(ticket)
-            self._engine.cancel(ticket)
+    def _cancel(self, connection: Connection, number: int) -> None:
+        with self._lock:
+            ticket = connection.tickets.pop(number, None)
+            if ticket is not None:
+                del self._answers[ticket]
+                self._engine.cancel(ticket)
 
     def _deliver(self, messages: list[tuple[Any, Message]]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
-            self._loop.call_soon_threadsafe(self._send, messages)
-
-    def _send(self, messages: list[tuple[Any, Message]]) -> None:
-        """Each client's part of what came at once, as one line."""
-        news: dict[Connection, list[Any]] = {}
-        for ticket, message in messages:
-            found = self._answers.get(ticket)
-            if found is None:
-                continue
-            connection, number = found
-            item: list[Any]
-            if isinstance(message, Delta):
-                item = [number, *message.to_wire()]
-            else:
-                self._forget(ticket)
-                end = message.to_wire() if isinstance(message, Done) else error_to_wire(message)
-                item = [number, end]
-            news.setdefault(connection, []).append(item)
+        """Sends each client its part of what came at once as one line, on any thread."""
+        news: dict[Connection, list[str]] = {}
+        with self._lock:
+            for ticket, message in messages:
+                if (found := self._answers.get(ticket)) is None:
+                    continue  # cancelled
+                connection, number = found
+                if isinstance(message, Delta):
+                    item = message.to_json(number)
+                else:
+                    del self._answers[ticket], connection.tickets[number]
+                    item = end_to_json(number, message)
+                news.setdefault(connection, []).append(item)
         for connection, items in news.items():
-            if not connection.write(items):
-                log.warning("a client does not read; its requests are cancelled")
-                self._cancel_all(connection)
+            connection.write(news_line(items))
 
     async def _ask(self, question: Callable[[Callable[[Any], object]], None]) -> Any:
         """The engine's answer to a question that is answered on its own thread."""
@@ -273,38 +268,79 @@ class EngineServer:
 
 
 class Connection:
-    """The sending half of a connection; never waits."""
+    """The sending half of a connection; never waits, and may be written to on any thread.
+
+    What the socket takes at once does not go through the event loop: to wake that after each step,
+    and to wait for it to let go of the interpreter, took longer than all the rest.
+    """
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
-        self._transport = writer.transport
         self.tickets: dict[int, Any] = {}
         """Its open answers, by the client's number."""
+        self._transport = writer.transport
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        # One of our own, so that it cannot become another connection's while we write.
+        self._fd = os.dup(writer.get_extra_info("socket").fileno())
+        self._is_closed = False
+        self._unsent = bytearray()
 
-    def write(self, wire: dict[str, Any] | list[Any]) -> bool:
-        """False if the reader is too far behind; the connection is then cut."""
-        transport = self._transport
-        if transport.is_closing():
-            return True
-        if transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
-            transport.abort()
-            return False
-        transport.write(encode_line(wire))
-        return True
+    def write(self, line: bytes) -> None:
+        """Sends a line, or cuts the connection of a reader that is too far behind."""
+        with self._lock:
+            if self._is_closed:
+                return
+            is_first = not self._unsent
+            self._unsent += line
+            if is_first:
+                self._send_some()
+            if is_first and self._unsent:
+                self._loop.call_soon_threadsafe(self._watch)
+            elif len(self._unsent) > MAX_UNSENT_BYTES:
+                log.warning("a client does not read; its requests are cancelled")
+                self._is_closed = True
+                self._unsent.clear()
+                self._loop.call_soon_threadsafe(self.abort)
 
     def finish(self, wire: dict[str, Any]) -> None:
         """The last line; the client hangs up when it has read it, or we do after a while."""
-        if self.write(wire):
-            with contextlib.suppress(OSError, RuntimeError):
-                self._transport.write_eof()
-            asyncio.get_running_loop().call_later(FLUSH_S, self._transport.abort)
+        if self._unsent or self._transport.is_closing():
+            self.abort()
+            return
+        self._transport.write(encode_line(wire))
+        with contextlib.suppress(OSError):
+            self._transport.write_eof()
+        self._loop.call_later(FLUSH_S, self._transport.abort)
 
     def close(self) -> None:
-        """Once the client has hung up. Sooner, with a line of it unread, as where it ends a choice
-        that has just ended, the socket would take our last line from it."""
+        """Once the client has hung up, or has been told the last line."""
+        with self._lock:
+            self._is_closed = True
+            self._loop.remove_writer(self._fd)
+            os.close(self._fd)
         self._transport.close()
 
     def abort(self) -> None:
         self._transport.abort()
+
+    def _send_some(self) -> None:
+        try:
+            del self._unsent[: os.write(self._fd, self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._unsent.clear()  # gone; who reads from it will know, too
+
+    def _watch(self) -> None:
+        with self._lock:
+            if not self._is_closed:
+                self._loop.add_writer(self._fd, self._flush)
+
+    def _flush(self) -> None:
+        with self._lock:
+            self._send_some()
+            if not self._unsent:
+                self._loop.remove_writer(self._fd)
 
 
 def number_in(wire: dict[str, Any], key: str) -> int:

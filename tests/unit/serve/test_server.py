@@ -74,6 +74,10 @@ async def num_open(client: EngineClient) -> int:
     return int(stats["num_running"] + stats["num_waiting"])
 
 
+async def is_running(client: EngineClient) -> bool:
+    return await num_open(client) > 0
+
+
 async def is_idle(client: EngineClient) -> bool:
     return await num_open(client) == 0
 
@@ -350,8 +354,30 @@ def test_a_client_that_does_not_read_stops_nobody(
             assert (await client.stats())["num_completion_tokens"] < 6000
             writer.transport.abort()
 
-    async def is_running(client: EngineClient) -> bool:
-        return await num_open(client) > 0
+    run(test)
+
+
+def test_a_client_that_reads_late_misses_nothing(base: Path, tmp_path: Path) -> None:
+    """More than the socket holds waits in the engine, and comes whole and in order."""
+
+    async def test() -> None:
+        async with serving(tmp_path / "e.sock") as client:
+            request = greedy(base, "hello", 300, n=2, top_logprobs=20)
+            reader, writer = await asyncio.open_unix_connection(
+                str(tmp_path / "e.sock"), limit=1 << 16
+            )
+            writer.write(encode_line({"verb": "generate", "id": 1, **request.to_wire()}))
+            await until(lambda: is_running(client))
+            await until(lambda: is_idle(client))
+            lines = [await reader.readline()]
+            while b'"done"' not in lines[-1]:
+                lines.append(await reader.readline())
+            assert sum(map(len, lines)) > 300_000  # a Unix socket holds half of that
+            *deltas, _ = [news for line in lines for news in json.loads(line)]
+            for index in (0, 1):
+                ids = [token for news in deltas if news[1] == index for token in news[2]]
+                assert ids == reference(base, request)
+            writer.transport.abort()
 
     run(test)
 
