@@ -4,8 +4,11 @@
 
 Both serve the embedded base on loopback with their own defaults, continuous batching on, fp32 where
 the processor does not multiply bf16. Both get the same greedy chats; whether the texts are the same
-is told. The second table says what a step of 32 streams costs beside the computing itself: the time
-of the API's process, and of the engine's beyond the same steps computed alone in this process.
+is told. The second table says what a step costs beside the computing itself while all 32 streams
+run: by the clock, the time between two steps beyond that of the same step computed alone in this
+process (before each round, with the server idle); how much of it the engine only waited for a
+processor, which others had; and processor time of the API's process, and of the engine's beyond the
+same step.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from urllib.parse import urlsplit
 import psutil
 import torch
 
-from bench.engine import CONTEXT, in_turn, served, tell
+from bench.engine import served, tell
 from tunesmith.bases import EMBEDDED_NAME, embedded_directory
 from tunesmith.cli.background import answers, background_server
 from tunesmith.config import load_settings
@@ -41,6 +44,9 @@ from tunesmith.serve.sampler import Draws, draw
 
 NUM_STREAMS = 32
 NUM_TOKENS = 64
+# Where steps are measured: longer, so that the time with all streams running is most of it.
+STEP_TOKENS = 160
+PROMPT_TOKENS = 40
 READY_S = 180.0
 TOPICS = "river mountain dog ship garden winter music letter doctor market".split()
 
@@ -92,6 +98,13 @@ class Target:
     def processes(self) -> list[psutil.Process]:
         mine = psutil.Process(self.pid)
         return [mine, *mine.children(recursive=True)]
+
+    def waited_s(self, module: str) -> float:
+        """For a processor, while it could have run: its busiest thread. Linux tells."""
+        [found] = [each for each in self.processes() if module in each.cmdline()]
+        threads = Path(f"/proc/{found.pid}/task").glob("*/schedstat")
+        _, waited_ns = max(tuple(map(int, path.read_text().split()[:2])) for path in threads)
+        return waited_ns / 1e9
 
     def cpu_s(self, module: str = "") -> float:
         """Of all its processes, or of the one that runs a module."""
@@ -160,24 +173,28 @@ async def compare(ours: Target, theirs: Target, num_rounds: int) -> None:
         )
 
 
-async def chats(target: Target, number: int) -> Round:
+async def chats(
+    target: Target, number: int, num_tokens: int = NUM_TOKENS, running: Running | None = None
+) -> Round:
     """32 chats at once, to their end."""
     prompts = [
         f"Tell me a long story about a {TOPICS[place % len(TOPICS)]} and {100 * number + place}."
         for place in range(NUM_STREAMS)
     ]
     begun, cpu_s = time.perf_counter(), target.cpu_s()
-    streams = await asyncio.gather(*(chat(target, prompt) for prompt in prompts))
+    streams = await asyncio.gather(
+        *(chat(target, prompt, num_tokens, running) for prompt in prompts)
+    )
     return Round(time.perf_counter() - begun, target.cpu_s() - cpu_s, list(streams))
 
 
-async def chat(target: Target, prompt: str) -> Stream:
+async def chat(target: Target, prompt: str, num_tokens: int, running: Running | None) -> Stream:
     parts = urlsplit(target.root)
     body = json.dumps(
         {
             "model": target.model,
             "messages": [{"role": "user", "content": prompt}],
-            "max_tokens": NUM_TOKENS,
+            "max_tokens": num_tokens,
             "temperature": 0,
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -201,8 +218,12 @@ async def chat(target: Target, prompt: str) -> Stream:
             text = choice["delta"].get("content") or ""
             if text and not found.chunks:
                 found.first_s = time.perf_counter() - begun
+                if running:
+                    running.begin()
             found.chunks += bool(text)
             found.text += text
+            if running and (choice["finish_reason"] or found.chunks > num_tokens - 10):
+                running.one_ended.set()
     writer.close()
     if not found.num_tokens:
         raise SystemExit(f"{target.root} did not answer {prompt!r}")
@@ -210,49 +231,82 @@ async def chat(target: Target, prompt: str) -> Stream:
 
 
 async def steps(ours: Target, engine_socket: Path, num_rounds: int) -> None:
-    """What a step costs beside computing, in microseconds."""
+    """What a step costs beside computing, in microseconds; medians of the rounds."""
     client = EngineClient(engine_socket)
-    alone_s = computing_s()
-    wall, api, engine = [], [], []
+    alone = Alone()
+    found: list[dict[str, float]] = []
     for number in range(num_rounds + 1):
-        num_passes = (await client.stats())["num_passes"]
-        api_s, engine_s = ours.cpu_s("tunesmith.api"), ours.cpu_s("tunesmith.serve")
-        done = await chats(ours, 1000 + number)
-        num_passes = (await client.stats())["num_passes"] - num_passes
-        if number:
-            wall.append(done.wall_s / num_passes)
-            api.append((ours.cpu_s("tunesmith.api") - api_s) / num_passes)
-            engine.append((ours.cpu_s("tunesmith.serve") - engine_s) / num_passes)
-    tell(
-        "a step of 32 streams, us",
-        computing_alone=1e6 * alone_s,
-        wall=1e6 * statistics.median(wall),
-        engine_cpu=1e6 * statistics.median(engine),
-        api_cpu=1e6 * statistics.median(api),
-        wall_beyond=1e6 * (statistics.median(wall) - alone_s),
-        engine_beyond=1e6 * (statistics.median(engine) - alone_s),
-    )
+        each = alone.step_s()
+        running = Running()
+        chatting = asyncio.create_task(chats(ours, 1000 + number, STEP_TOKENS, running))
+        await running.all_begun.wait()
+        begun = await figures(ours, client)
+        await running.one_ended.wait()
+        ended = await figures(ours, client)
+        await chatting
+        each |= {
+            name: (ended[name] - begun[name]) / (ended["num_steps"] - begun["num_steps"])
+            for name in ("clock", "waited", "engine_cpu", "api_cpu")
+        }
+        each["http_and_scheduling"] = each["clock"] - each["alone_clock"]
+        each["engine_cpu_beyond"] = each["engine_cpu"] - each["alone_cpu"]
+        found += [each] if number else []
+    medians = {name: 1e6 * statistics.median(each[name] for each in found) for name in found[0]}
+    least = 1e6 * min(each["http_and_scheduling"] for each in found)
+    tell("a step of 32 streams, us", **medians, http_and_scheduling_least=least)
 
 
-def computing_s() -> float:
-    """A step of 32 rows and their draws, by itself: processor time."""
-    torch.set_num_threads(1)
-    with torch.inference_mode():
-        model = served(load_model(embedded_directory(), dtype=torch.float32))
-        rows = BatchedRows(model, NUM_STREAMS)
-        rows.reserve(NUM_STREAMS, CONTEXT)
-        for _ in range(NUM_STREAMS):
-            rows.add()
-        length = NUM_TOKENS  # the mean of what the chats grow through
+class Running:
+    """Tells when all of 32 streams have begun, and when the first is about to end."""
+
+    def __init__(self) -> None:
+        self.all_begun, self.one_ended = asyncio.Event(), asyncio.Event()
+        self._num_begun = 0
+
+    def begin(self) -> None:
+        self._num_begun += 1
+        if self._num_begun == NUM_STREAMS:
+            self.all_begun.set()
+
+
+async def figures(target: Target, client: EngineClient) -> dict[str, float]:
+    stats = await client.stats()
+    return {
+        "num_steps": stats["num_passes"],
+        "clock": time.perf_counter(),
+        "waited": target.waited_s("tunesmith.serve"),
+        "engine_cpu": target.cpu_s("tunesmith.serve"),
+        "api_cpu": target.cpu_s("tunesmith.api"),
+    }
+
+
+class Alone:
+    """A step of 32 rows and their draws, by itself."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        with torch.inference_mode():
+            self._model = served(load_model(embedded_directory(), dtype=torch.float32))
+        request = GenRequest(embedded_directory(), [5], STEP_TOKENS, frozenset(), temperature=0.0)
+        self._draws = [Draws(request, seed=0, index=place) for place in range(NUM_STREAMS)]
+
+    def step_s(self) -> dict[str, float]:
+        """By the clock and on the processor, from rows as long as those of the chats."""
         nobody = [None] * NUM_STREAMS
-        rows.run([[5 + place + k for k in range(length)] for place in range(NUM_STREAMS)], nobody)
-        request = GenRequest(embedded_directory(), [5], NUM_TOKENS, frozenset(), temperature=0.0)
-        draws = [Draws(request, seed=0, index=place) for place in range(NUM_STREAMS)]
-
-        def step() -> None:
-            draw(rows.run([[9]] * NUM_STREAMS, nobody), draws)
-
-        return in_turn({"step": step})["step"]
+        times: dict[str, list[float]] = {"alone_clock": [], "alone_cpu": []}
+        with torch.inference_mode():
+            rows = BatchedRows(self._model, NUM_STREAMS)
+            rows.reserve(NUM_STREAMS, PROMPT_TOKENS + STEP_TOKENS)
+            for _ in range(NUM_STREAMS):
+                rows.add()
+            prompt = [5 + k for k in range(PROMPT_TOKENS)]
+            rows.run([[5 + place, *prompt] for place in range(NUM_STREAMS)], nobody)
+            for _ in range(STEP_TOKENS - 1):
+                begun, begun_cpu = time.perf_counter(), time.thread_time()
+                draw(rows.run([[9]] * NUM_STREAMS, nobody), self._draws)
+                times["alone_clock"].append(time.perf_counter() - begun)
+                times["alone_cpu"].append(time.thread_time() - begun_cpu)
+        return {name: statistics.mean(all_s) for name, all_s in times.items()}
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from tunesmith.errors import TunesmithError
 from tunesmith.model.load import CausalModel, load_model
 from tunesmith.model.lora import Adapter, LoraSpec
 from tunesmith.serve.local import Limits, LocalEngine, Message
-from tunesmith.serve.protocol import AdapterRef, Delta, Done, GenRequest, TokenLogprob
+from tunesmith.serve.protocol import AdapterRef, Delta, Done, GenRequest, Stats, TokenLogprob
 from tunesmith.serve.ticket import Ticket
 
 TIMEOUT_S = 60.0
@@ -84,9 +84,9 @@ class Harness:
         return self.wait(self.submit(request))[0]
 
     def stats(self) -> dict[str, Any]:
-        result: queue.Queue[dict[str, Any]] = queue.Queue()
+        result: queue.Queue[Stats] = queue.Queue()
         self.engine.stats(result.put)
-        return result.get(timeout=TIMEOUT_S)
+        return result.get(timeout=TIMEOUT_S).to_wire()
 
 
 @contextmanager

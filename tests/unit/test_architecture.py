@@ -22,7 +22,6 @@ TORCH_FREE = (
     "tunesmith.serve.client",
     "tunesmith.serve.protocol",
     "tunesmith.serve.server",
-    "tunesmith.serve.text",
     "tunesmith.serve.vllm.engine",
     "tunesmith.jobdir.checkpoints",
     "tunesmith.group.fork",

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 from tokenizers import Tokenizer
 
+from tunesmith.api.text_stream import ChosenToken, TextStream, TokenBytes
 from tunesmith.errors import BadRequest
 from tunesmith.serve.client import EngineClient, Generation
 from tunesmith.serve.protocol import GenRequest, InvalidGrammar
-from tunesmith.serve.text import ChosenToken, TextStream, TokenBytes
 from tunesmith.wire.chat import PromptTokensDetails, Usage
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class News:
     """What became known of a choice: more text, its tokens, and at last why it ended."""
 
@@ -62,17 +62,15 @@ class AnswerText:
                     if stream is None:
                         continue  # ended on this side; these tokens were on their way
                     self.num_completion_tokens += len(delta.token_ids)
-                    piece, finish = (
-                        stream.push(delta.token_ids, delta.logprobs),
-                        delta.finish_reason,
-                    )
+                    piece = stream.push(delta.token_ids, delta.logprobs)
                     text, tokens = piece.text, piece.tokens
+                    finish: str | None = delta.finish_reason
                     if finish is not None:
                         rest = stream.flush()
                         text, tokens = text + rest.text, tokens + rest.tokens
                     if stream.stopped:
                         finish = "stop"
-                        await generation.stop(delta.index)
+                        generation.stop(delta.index)
                     if finish is not None:
                         del self._streams[delta.index]
                     if text or tokens or finish:
@@ -86,10 +84,10 @@ class AnswerText:
                 code="invalid_json_schema",
             ) from None
 
-    async def end(self, index: int) -> None:
+    def end(self, index: int) -> None:
         """Ends one choice: no more news of it."""
         if self._streams.pop(index, None) is not None and self._generation is not None:
-            await self._generation.stop(index)
+            self._generation.stop(index)
 
     def _stream(self) -> TextStream:
         return TextStream(

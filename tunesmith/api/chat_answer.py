@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tunesmith.api.answer_text import News
 from tunesmith.api.chat_request import Prepared
+from tunesmith.api.text_chunk import TextChunk
+from tunesmith.api.text_stream import ChosenToken, TokenText
 from tunesmith.data.tool_parser import Arguments, Broken, CallParser, CallStart, Event, Text
 from tunesmith.ids import TOOL_CALL, Rng, new_id
-from tunesmith.serve.text import ChosenToken, TokenText
 from tunesmith.wire.chat import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -27,9 +27,6 @@ from tunesmith.wire.chat import (
     TopLogprob,
     Usage,
 )
-
-# In the place of a text; in no id and no name.
-BLANK = "\x00"
 
 
 @dataclass
@@ -67,13 +64,13 @@ class Answer:
     def __post_init__(self) -> None:
         num_choices = self.prepared.text.request.n
         self._parsers = [self._parser() for _ in range(num_choices)]
-        self._around_text: dict[int, list[bytes]] = {}
+        self._text_chunks: dict[int, TextChunk] = {}
 
     async def whole(self, news: AsyncIterator[News]) -> ChatCompletion:
         drafts = [Draft() for _ in self._parsers]
         async for item in news:
             draft = drafts[item.index]
-            events, finish_reason = await self._read(item)
+            events, finish_reason = self._read(item)
             for event in events:
                 draft.add(event, self.rng)
             draft.tokens += item.tokens
@@ -93,7 +90,7 @@ class Answer:
         for index in range(len(self._parsers)):
             yield self._chunk(ChunkChoice(index=index, delta=Delta(role="assistant", content="")))
         async for item in news:
-            events, finish_reason = await self._read(item)
+            events, finish_reason = self._read(item)
             deltas = list(self._deltas(events))
             if item.tokens and not deltas:
                 deltas = [Delta(content="")]
@@ -115,7 +112,7 @@ class Answer:
             return None
         return CallParser(tools.syntax, tools.choice.names, many=tools.choice.many)
 
-    async def _read(self, item: News) -> tuple[list[Event], str | None]:
+    def _read(self, item: News) -> tuple[list[Event], str | None]:
         """What a piece of text means, and the reason to finish if it is the last."""
         parser, reason = self._parsers[item.index], item.finish_reason
         if parser is None:
@@ -123,7 +120,7 @@ class Answer:
         events = parser.push(item.text)
         if parser.done and reason is None:
             # All that was wanted is there; what the model would add is nobody's.
-            await self.prepared.text.end(item.index)
+            self.prepared.text.end(item.index)
             reason = "stop"
         if reason is not None:
             events += parser.flush(cut=reason == "length")
@@ -182,12 +179,11 @@ class Answer:
         return chunk.model_dump_json(exclude=without).encode()
 
     def _text_chunk(self, index: int, text: str) -> bytes:
-        """The same as `_chunk` writes, where all but the text is written once."""
-        if index not in self._around_text:
-            blank = self._chunk(ChunkChoice(index=index, delta=Delta(content=BLANK)))
-            self._around_text[index] = blank.split(json.dumps(BLANK).encode())
-        before, after = self._around_text[index]
-        return before + json.dumps(text, ensure_ascii=False).encode() + after
+        if index not in self._text_chunks:
+            self._text_chunks[index] = TextChunk(
+                lambda text: self._chunk(ChunkChoice(index=index, delta=Delta(content=text)))
+            )
+        return self._text_chunks[index](text)
 
     def _logprobs(self, tokens: Iterable[ChosenToken]) -> ChoiceLogprobs | None:
         if self.prepared.text.request.top_logprobs is None:

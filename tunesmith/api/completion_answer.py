@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from tunesmith.api.answer_text import News
 from tunesmith.api.completion_request import PreparedCompletion, PromptRun
 from tunesmith.api.merged import merged
+from tunesmith.api.text_chunk import TextChunk
+from tunesmith.api.text_stream import ChosenToken, TokenText
 from tunesmith.serve.client import EngineClient
 from tunesmith.serve.protocol import TokenLogprob
-from tunesmith.serve.text import ChosenToken, TokenText
 from tunesmith.wire.chat import Usage
 from tunesmith.wire.completions import Completion, CompletionChoice, LegacyLogprobs
 
@@ -59,6 +60,7 @@ class CompletionAnswer:
 
     def __post_init__(self) -> None:
         self._scores: dict[int, list[TokenLogprob]] = {}
+        self._text_chunks: dict[int, TextChunk] = {}
 
     def news(self, engine: EngineClient) -> AsyncGenerator[tuple[int, News], None]:
         """News of all prompts, each with the prompt's number; prompts without any give one."""
@@ -106,13 +108,26 @@ class CompletionAnswer:
                     logprobs = self._prompt_logprobs(number)
             text += item.text
             logprobs = self._add(logprobs, item.tokens, offsets[key])
-            if text or item.tokens or item.finish_reason:
+            if item.tokens or item.finish_reason or logprobs:
                 choice = CompletionChoice(
                     index=index, text=text, logprobs=logprobs, finish_reason=item.finish_reason
                 )
                 yield self._json(self._completion([choice], None))
+            elif text:
+                yield self._text_chunk(index, text)
         if self.include_usage:
             yield self._json(self._completion([], self.prepared.usage))
+
+    def _text_chunk(self, index: int, text: str) -> bytes:
+        if index not in self._text_chunks:
+            self._text_chunks[index] = TextChunk(
+                lambda text: self._json(
+                    self._completion(
+                        [CompletionChoice(index=index, text=text, finish_reason=None)], None
+                    )
+                )
+            )
+        return self._text_chunks[index](text)
 
     def _whole_choice(self, index: int, number: int, draft: Draft) -> CompletionChoice:
         text, logprobs = draft.text, None

@@ -10,9 +10,9 @@ from tunesmith.api.models import find, root_name
 from tunesmith.api.prompts import Prompt, prompts_of
 from tunesmith.api.sampling import adapter_of, fingerprint, sampling, stops, used_tier
 from tunesmith.api.services import Services
+from tunesmith.api.text_stream import TokenBytes
 from tunesmith.errors import BadRequest
 from tunesmith.serve.protocol import GenRequest, ScoreRequest
-from tunesmith.serve.text import TokenBytes
 from tunesmith.wire.chat import PromptTokensDetails, Usage
 from tunesmith.wire.completions import CreateCompletion
 

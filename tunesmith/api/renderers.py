@@ -6,8 +6,8 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+from tunesmith.api.text_stream import TokenBytes
 from tunesmith.data.render import Renderer
-from tunesmith.serve.text import TokenBytes
 
 # A renderer holds a tokenizer: some MB for a small vocabulary, some tens for a large one.
 CAPACITY = 8

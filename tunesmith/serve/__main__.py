@@ -21,6 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import uvloop
+
 from tunesmith.bases import embedded_directory
 from tunesmith.config import Settings, load_settings
 from tunesmith.errors import TunesmithError
@@ -37,7 +39,7 @@ def main() -> None:
     settings = load_settings(data=arguments.data)
     configure_logging("engine", settings.log_level)
     threading.excepthook = die
-    asyncio.run(serve(settings))
+    uvloop.run(serve(settings))
     sys.stdout.flush()
     # A loading thread may be deep in a large file; nothing is left to save, so leave at once.
     os._exit(0)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from tunesmith.errors import EngineUnavailable
+from tunesmith.errors import EngineUnavailable, TunesmithError
 from tunesmith.serve.protocol import (
     MAX_LINE_BYTES,
     Delta,
@@ -25,7 +26,13 @@ from tunesmith.serve.protocol import (
     pass_to_wire,
 )
 
+T = TypeVar("T")
+
+GONE = "The engine went away while answering."
 RETRY_PAUSE_S = 0.05
+# Tokens of a choice, and alternatives to them, that may wait for who asked. Who is this far behind
+# does not read: the answer is cancelled.
+MAX_UNREAD = 200_000
 # Inputs of one line: their vectors, written out, stay below the length of a line.
 EMBED_AT_ONCE = 64
 
@@ -40,6 +47,7 @@ class EngineClient:
     def __init__(self, socket: Path, *, connect_s: float = 1.0) -> None:
         self._socket = socket
         self._connect_s = connect_s
+        self._line: Line | None = None
 
     def generate(self, request: GenRequest) -> Generation:
         """The answer to `request`, streamed.
@@ -94,40 +102,150 @@ class EngineClient:
         """Loads a base, so that the first answer from it is quick; returns when it is there."""
         await self._ask({"verb": "preload", "base_path": str(base_path)})
 
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    def line(self) -> Line:
+        """The connection that answers share."""
+        if self._line is None or not self._line.takes_more():
+            self._line = Line(self)
+        return self._line
+
+    async def connect(self, how: Callable[[str], Awaitable[T]]) -> T:
+        """What `how` makes of the socket's path, tried for a while."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._connect_s
         while True:
             try:
-                return await asyncio.open_unix_connection(str(self._socket), limit=MAX_LINE_BYTES)
+                return await how(str(self._socket))
             except OSError as error:
                 if loop.time() >= deadline:
                     raise EngineUnavailable("The engine is not running.") from error
                 await asyncio.sleep(RETRY_PAUSE_S)
 
     async def _ask(self, wire: dict[str, Any]) -> dict[str, Any]:
-        reader, writer = await self.connect()
+        reader, writer = await self.connect(
+            partial(asyncio.open_unix_connection, limit=MAX_LINE_BYTES)
+        )
         try:
             writer.write(encode_line(wire))
-            return await read_reply(reader)
+            reply = decode_line(await reader.readuntil(b"\n"))
+        except (OSError, asyncio.IncompleteReadError) as error:
+            raise EngineUnavailable(GONE) from error
         finally:
-            await close(writer)
+            writer.transport.abort()
+        if "error" in reply:
+            raise error_from_wire(reply)
+        return reply
+
+
+class Line(asyncio.Protocol):
+    """A connection with all answers that are open at a time: made for the first, closed after the
+    last."""
+
+    def __init__(self, client: EngineClient) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._open: dict[int, Generation] = {}
+        self._num_begun = 0
+        self._is_left = False
+        self._unsent: list[bytes] = []  # what waits for the connection
+        self._rest = b""  # of a line that has not come to its end
+        self._transport: asyncio.Transport | None = None
+        self._connecting = self.loop.create_task(self._connect(client))
+
+    def takes_more(self) -> bool:
+        """Whether other answers of this event loop may begin here."""
+        return not self._is_left and self.loop is asyncio.get_running_loop()
+
+    def begin(self, answer: Generation) -> int:
+        """The answer's number."""
+        self._num_begun += 1
+        self._open[self._num_begun] = answer
+        request = answer.request.to_wire()
+        self.send({"verb": "generate", "id": self._num_begun, **request})
+        return self._num_begun
+
+    def send(self, wire: dict[str, Any]) -> None:
+        if self._transport is None:
+            self._unsent.append(encode_line(wire))
+        elif not self._transport.is_closing():
+            self._transport.write(encode_line(wire))
+
+    def leave(self, number: int) -> None:
+        """Cancels an answer, if it has not ended."""
+        if self._open.pop(number, None) is not None:
+            self.send({"verb": "cancel", "id": number})
+            self._close_if_idle()
+
+    async def _connect(self, client: EngineClient) -> None:
+        connect = partial(self.loop.create_unix_connection, lambda: self)
+        try:
+            await client.connect(connect)
+        except EngineUnavailable as error:
+            self._end_all(error)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(b"".join(self._unsent))
+        self._close_if_idle()
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._read(json.loads(line))
+        self._close_if_idle()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end_all(EngineUnavailable(GONE))
+
+    def _read(self, wire: Any) -> None:
+        if isinstance(wire, dict):
+            self._is_left = True
+            if "error" in wire:
+                self._end_all(error_from_wire(wire))
+            return
+        for number, *news in wire:
+            answer = self._open.get(number)
+            if answer is None:
+                continue  # it was left when these were on their way
+            if not isinstance(news[0], dict):
+                answer.add(Delta.from_wire(news))
+                continue
+            del self._open[number]
+            failed = "error" in news[0]
+            answer.finish(error_from_wire(news[0]) if failed else Done.from_wire(news[0]))
+
+    def _end_all(self, error: TunesmithError) -> None:
+        for answer in self._open.values():
+            answer.finish(type(error)(error.message))
+        self._open.clear()
+        self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if not self._open:
+            self._is_left = True
+            self._connecting.cancel()
+            if self._transport is not None:
+                # abort, not close: bytes still unsent must not keep a cancelled request alive.
+                self._transport.abort()
 
 
 class Generation:
     """One answer on its way: an async iterator of `Delta`; `done` is set once it has ended.
 
-    Raises what the engine refused the request with (InvalidRequest, BaseModelError, AdapterError,
-    EngineError), or EngineUnavailable if the engine is overloaded, draining, or goes away.
+    News that wait to be read become one delta a choice, so who is late has less to do. Raises what
+    the engine refused the request with (InvalidRequest, BaseModelError, AdapterError, EngineError),
+    or EngineUnavailable if the engine is overloaded, draining, or goes away.
     """
 
     def __init__(self, client: EngineClient, request: GenRequest) -> None:
-        self._client = client
-        self._request = request
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._closed = False
+        self.request = request
         self.done: Done | None = None
+        self._client = client
+        self._line: Line | None = None
+        self._number = 0
+        self._closed = False
+        self._waiting: dict[int, Delta] = {}
+        self._end: Done | TunesmithError | None = None
+        self._news: asyncio.Future[None] | None = None  # to be set when there are some
+        self._max_unread = MAX_UNREAD // (1 + (request.top_logprobs or 0))
 
     def __aiter__(self) -> AsyncIterator[Delta]:
         return self
@@ -135,30 +253,34 @@ class Generation:
     async def __anext__(self) -> Delta:
         if self._closed:
             raise StopAsyncIteration
-        try:
-            wire = await self._next_line()
-        except BaseException:
-            await self.aclose()
-            raise
-        if "done" in wire:
-            self.done = Done.from_wire(wire)
-            await self.aclose()
-            raise StopAsyncIteration
-        return Delta.from_wire(wire)
+        if self._line is None:
+            self._line = self._client.line()
+            self._number = self._line.begin(self)
+        while not self._waiting:
+            if self._end is not None:
+                self.close()
+                if isinstance(self._end, Done):
+                    self.done = self._end
+                    raise StopAsyncIteration
+                raise self._end
+            self._news = self._line.loop.create_future()
+            try:
+                await self._news
+            except BaseException:
+                self.close()
+                raise
+        return self._waiting.pop(next(iter(self._waiting)))
 
-    async def stop(self, index: int) -> None:
+    def stop(self, index: int) -> None:
         """Ends one choice early; no more deltas of it are computed."""
-        if self._writer is not None and not self._closed:
-            with contextlib.suppress(OSError):
-                self._writer.write(encode_line({"stop": index}))
-                await self._writer.drain()
+        if self._line is not None and self._end is None:
+            self._line.send({"verb": "stop", "id": self._number, "index": index})
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Cancels what is still running. Safe to call twice."""
         self._closed = True
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            await close(writer)
+        if self._line is not None:
+            self._line.leave(self._number)
 
     async def __aenter__(self) -> Generation:
         return self
@@ -169,28 +291,27 @@ class Generation:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.aclose()
+        self.close()
 
-    async def _next_line(self) -> dict[str, Any]:
-        if self._reader is None:
-            self._reader, self._writer = await self._client.connect()
-            self._writer.write(encode_line({"verb": "generate", **self._request.to_wire()}))
-        return await read_reply(self._reader)
+    # What follows is called by the line.
 
+    def add(self, delta: Delta) -> None:
+        held = self._waiting.get(delta.index)
+        if held is None:
+            self._waiting[delta.index] = delta
+        else:
+            held.extend(delta)
+            if len(held.token_ids) > self._max_unread:
+                self._waiting.clear()
+                self.finish(EngineUnavailable("The answer was cancelled: nobody read it."))
+                assert self._line is not None
+                self._line.leave(self._number)
+        self._wake()
 
-async def read_reply(reader: asyncio.StreamReader) -> dict[str, Any]:
-    try:
-        line = await reader.readuntil(b"\n")
-    except (OSError, asyncio.IncompleteReadError) as error:
-        raise EngineUnavailable("The engine went away while answering.") from error
-    wire = decode_line(line)
-    if "error" in wire:
-        raise error_from_wire(wire)
-    return wire
+    def finish(self, end: Done | TunesmithError) -> None:
+        self._end = end
+        self._wake()
 
-
-async def close(writer: asyncio.StreamWriter) -> None:
-    # abort, not close: bytes still unsent must not keep a cancelled request alive.
-    writer.transport.abort()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)

@@ -116,7 +116,7 @@ class Lane:
                     return self._plan_whole(row, num_new)
                 num_new[row] = min(number, left)
                 left -= num_new[row]
-        while left > 0 and self.num_running < limit:
+        while self.waiting and left > 0 and self.num_running < limit:
             choice = self._next(fits)
             if choice is None:
                 break
@@ -201,7 +201,9 @@ class Lane:
             copies = [] if choice.draws.num_drawn else self._fork(row, limit, fits)
             ready += [choice, *copies]
             places += [place] * (1 + len(copies))
-        return self._advance(ready, scores_BV[places]) if ready else []
+        if places != list(range(len(scores_BV))):  # each one once, as mostly, needs no copy
+            scores_BV = scores_BV[places]
+        return self._advance(ready, scores_BV) if ready else []
 
     def _fork(self, row: int, limit: int, fits: Fits) -> list[Choice]:
         """Starts waiting choices of the same request from its prompt, just computed."""

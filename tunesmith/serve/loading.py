@@ -89,11 +89,9 @@ def plan_base(base: Path, device: str, int8: bool) -> BasePlan:
         kept = sum(each.kept_bytes(dtype) for each in stored_tensors(base).values())
         return BasePlan(kept, dtype)
     if int8 and device == "cpu" and decoder_config(config) is not None:
-        # A byte for each weight; the embedding in fp32, and its own layout where it is the head.
-        stored = stored_tensors(base)
-        embedding = stored[EMBEDDING].num_elements if EMBEDDING in stored else 0
-        kept = sum(each.num_elements for each in stored.values()) + 4 * embedding
-        return BasePlan(kept, None, int8=True)
+        # The embedding is in fp32, too.
+        sizes = {name: each.num_elements for name, each in stored_tensors(base).items()}
+        return BasePlan(sum(sizes.values()) + 4 * sizes.get(EMBEDDING, 0), None, int8=True)
     num_bytes = sum(size for name, size, _ in signature(base) if name != "config.json")
     kind = str(config.get("dtype") or config.get("torch_dtype"))
     grows = dtype is torch.float32 and kind in ("bfloat16", "float16")

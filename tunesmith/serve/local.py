@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tunesmith.serve.grammar import Constraint, Grammars
 from tunesmith.serve.lane import Lane, Outcome
 from tunesmith.serve.loading import device_for, memory_budget
 from tunesmith.serve.protocol import (
+    Counters,
     DeadlineExceeded,
     Done,
     Draining,
@@ -33,6 +34,7 @@ from tunesmith.serve.protocol import (
     InvalidRequest,
     Overloaded,
     PassRequest,
+    Stats,
 )
 from tunesmith.serve.residents import BaseEntry, Lease, Residents
 from tunesmith.serve.server import Deliver, Message
@@ -54,16 +56,6 @@ class Limits:
     """CPU threads of a large pass; small ones use one."""
     int8: bool = False
     """Large weights in 8 bits, on a CPU."""
-
-
-@dataclass
-class Counters:
-    num_requests: int = 0
-    num_prompt_tokens: int = 0
-    num_cached_tokens: int = 0
-    num_completion_tokens: int = 0
-    num_passes: int = 0
-    num_preempted: int = 0
 
 
 class LocalEngine:
@@ -151,7 +143,7 @@ class LocalEngine:
 
         self._inbox.put(unload)
 
-    def stats(self, done: Callable[[dict[str, Any]], object]) -> None:
+    def stats(self, done: Callable[[Stats], object]) -> None:
         self._inbox.put(lambda: done(self._stats()))
 
     # Everything below runs on the engine's thread.
@@ -190,14 +182,7 @@ class LocalEngine:
     def _end_overdue(self) -> None:
         while self._deadlines and self._deadlines[0][0] <= time.monotonic():
             *_, ticket = heapq.heappop(self._deadlines)
-            began = "ended" if ticket.num_generated else "begun"
-            self._fail(
-                ticket,
-                DeadlineExceeded(
-                    f"The answer had not {began} after {ticket.request.deadline_s:g} seconds, the "
-                    "request's deadline. Try again later, or allow it more time."
-                ),
-            )
+            self._fail(ticket, DeadlineExceeded.of(ticket.request, ticket.num_generated))
 
     def _pass(self, base: BaseEntry, lane: Lane) -> None:
         num_running = sum(other.num_running for other in self._lanes.values())
@@ -369,16 +354,16 @@ class LocalEngine:
     def _lane_of(self, ticket: Ticket) -> Lane | None:
         return self._lanes.get(ticket.lease.base) if ticket.lease else None
 
-    def _stats(self) -> dict[str, Any]:
+    def _stats(self) -> Stats:
         lanes = self._lanes.values()
-        return {
-            "state": "draining" if self._draining else "ready",
-            "num_running": sum(lane.num_running for lane in lanes),
-            "num_waiting": sum(1 for ticket in self._open if ticket.started_s is None),
-            "cache_bytes": sum(lane.num_bytes for lane in lanes),
-            "kept_bytes": self._residents.kept.num_bytes,
-            "model_bytes": self._residents.num_bytes,
-            "budget_bytes": self._residents.budget_bytes,
-            "bases": self._residents.stats(),
-            **asdict(self._counters),
-        }
+        return Stats(
+            "draining" if self._draining else "ready",
+            num_running=sum(lane.num_running for lane in lanes),
+            num_waiting=sum(1 for ticket in self._open if ticket.started_s is None),
+            bases=self._residents.stats(),
+            counters=self._counters,
+            cache_bytes=sum(lane.num_bytes for lane in lanes),
+            kept_bytes=self._residents.kept.num_bytes,
+            model_bytes=self._residents.num_bytes,
+            budget_bytes=self._residents.budget_bytes,
+        )

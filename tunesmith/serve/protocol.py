@@ -1,9 +1,15 @@
 """What the API and the engine say to each other: JSON lines over a Unix socket.
 
-A connection carries one request. The client sends a line with a "verb"; "generate" is answered
-by `Delta` lines and one closing line, {"done": ...} or {"error": {"code", "message"}}; every
-other verb by one line ("score" and "embed": {"result": ...}). While an answer is streamed the
-client may send {"stop": index} to end one choice; closing the connection ends all of them.
+Answers share a connection. The client sends {"verb": "generate", "id": number, ...} for each, may
+send {"verb": "stop", "id", "index"} to end one choice and {"verb": "cancel", "id"} to end all of an
+answer; closing the connection ends all answers on it. The engine sends a line for all that came at
+once: a list of news, each of one answer. They are [id, index, token_ids], which logprobs and
+finish_reason follow where there is one of them (`Delta`), and at last [id, {"done": ...}] or
+[id, {"error": {"code", "message"}}]. An object in place of the list is for the whole connection:
+{"error": ...} ends all its answers, after {"draining": true} new ones are refused.
+
+Every other verb has a connection of its own and is answered there by one line, an object
+("score" and "embed": {"result": ...}).
 
 Token ids only: templates, text, stop strings and usage belong to the other side of the socket.
 """
@@ -11,8 +17,8 @@ Token ids only: templates, text, stop strings and usage belong to the other side
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -221,7 +227,7 @@ class TokenLogprob:
         return cls(logprob, [(token, value) for token, value in top])
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen, which would take three times as long for every token
 class Delta:
     """News of choice `index`: its next tokens, and in its last delta why it ended.
 
@@ -234,25 +240,28 @@ class Delta:
     logprobs: list[TokenLogprob] | None = None
     finish_reason: FinishReason | None = None
 
-    def to_wire(self) -> dict[str, Any]:
-        wire: dict[str, Any] = {"index": self.index, "token_ids": self.token_ids}
-        if self.logprobs is not None:
-            wire["logprobs"] = [[entry.logprob, entry.top] for entry in self.logprobs]
-        if self.finish_reason is not None:
-            wire["finish_reason"] = self.finish_reason
-        return wire
+    def to_json(self, number: int) -> str:
+        """As news of the answer of that number."""
+        if self.logprobs is None and self.finish_reason is None:
+            return f"[{number},{self.index},{self.token_ids}]"  # integers: JSON as they are
+        entries = self.logprobs
+        logprobs = None if entries is None else [[entry.logprob, entry.top] for entry in entries]
+        return _to_json([number, self.index, self.token_ids, logprobs, self.finish_reason])
 
     @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> Delta:
-        logprobs = wire.get("logprobs")
-        return cls(
-            index=wire["index"],
-            token_ids=wire["token_ids"],
-            logprobs=None
-            if logprobs is None
-            else [TokenLogprob.from_wire(entry) for entry in logprobs],
-            finish_reason=wire.get("finish_reason"),
-        )
+    def from_wire(cls, wire: Sequence[Any]) -> Delta:
+        if len(wire) == 2:
+            return cls(*wire)
+        index, token_ids, entries, reason = wire
+        logprobs = None if entries is None else [TokenLogprob.from_wire(each) for each in entries]
+        return cls(index, token_ids, logprobs, reason)
+
+    def extend(self, later: Delta) -> None:
+        """Becomes both, as if they had come together."""
+        self.token_ids += later.token_ids
+        if later.logprobs is not None:
+            self.logprobs = (self.logprobs or []) + later.logprobs
+        self.finish_reason = later.finish_reason
 
 
 @dataclass(frozen=True)
@@ -276,12 +285,56 @@ class Done:
         return cls(**wire["done"])
 
 
+@dataclass
+class Counters:
+    """What an engine has done since it started."""
+
+    num_requests: int = 0
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_completion_tokens: int = 0
+    num_passes: int = 0
+    num_preempted: int = 0
+
+
+@dataclass(frozen=True)
+class Stats:
+    """How an engine is: the answer to "stats". What is not its own affair is 0."""
+
+    state: Literal["starting", "ready", "draining"]
+    num_running: int
+    num_waiting: int
+    bases: list[dict[str, Any]]
+    counters: Counters
+    message: str | None = None
+    """What stands in the way of being ready."""
+    cache_bytes: int = 0
+    """Of running answers."""
+    kept_bytes: int = 0
+    """Of beginnings of texts."""
+    model_bytes: int = 0
+    budget_bytes: int = 0
+
+    def to_wire(self) -> dict[str, Any]:
+        wire = asdict(self)
+        wire |= wire.pop("counters")
+        return wire
+
+
 class Overloaded(EngineUnavailable):
     """The queue is full; worth trying again soon."""
 
 
 class DeadlineExceeded(EngineUnavailable):
     """The request's time was up before its answer ended."""
+
+    @classmethod
+    def of(cls, request: GenRequest, num_generated: int) -> DeadlineExceeded:
+        began = "ended" if num_generated else "begun"
+        return cls(
+            f"The answer had not {began} after {request.deadline_s:g} seconds, the request's "
+            "deadline. Try again later, or allow it more time."
+        )
 
 
 class Draining(EngineUnavailable):
@@ -313,8 +366,20 @@ def error_from_wire(wire: Mapping[str, Any]) -> TunesmithError:
     return ERRORS.get(body["code"], EngineError)(body["message"])
 
 
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def encode_line(wire: Mapping[str, Any]) -> bytes:
-    return json.dumps(wire, separators=(",", ":")).encode() + b"\n"
+    return _to_json(wire).encode() + b"\n"
+
+
+def end_to_json(number: int, end: Done | TunesmithError) -> str:
+    """The last news of the answer of that number."""
+    return _to_json([number, end.to_wire() if isinstance(end, Done) else error_to_wire(end)])
+
+
+def news_line(news: Iterable[str]) -> bytes:
+    return f"[{','.join(news)}]\n".encode()
 
 
 def decode_line(line: bytes) -> dict[str, Any]:

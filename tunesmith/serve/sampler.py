@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -33,7 +32,7 @@ class Draws:
     request: GenRequest
     seed: int
     index: int
-    counts: Counter[int] = field(default_factory=Counter)
+    counts: dict[int, int] = field(default_factory=dict)
     """How often each token was generated."""
     num_drawn: int = 0
     constraint: Constraint | None = None
@@ -54,13 +53,13 @@ class Draws:
         return float((int.from_bytes(digest, "little") >> 11) * 2.0**-53)
 
     def record(self, token_id: int) -> None:
-        self.counts[token_id] += 1
+        self.counts[token_id] = self.counts.get(token_id, 0) + 1
         self.num_drawn += 1
         if self.constraint is not None:
             self.constraint.accept(token_id)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Drawn:
     token_id: int
     logprob: TokenLogprob | None
@@ -78,13 +77,17 @@ def draw(scores_BV: Tensor, rows: Sequence[Draws]) -> list[Drawn | EngineError]:
             errors[row] = EngineError(text)
     logprobs = _raw_logsumexp(scores_BV, rows)
     raw_BV = scores_BV.clone() if logprobs else scores_BV
-    for row, (scores_V, draws) in enumerate(zip(scores_BV, rows, strict=True)):
-        _adjust(scores_V, draws)
+    for row, draws in enumerate(rows):
+        if change := _change(draws):
+            ids = torch.tensor(list(change), device=scores_BV.device)
+            scores_BV[row, ids] += torch.tensor(list(change.values()), device=scores_BV.device)
         if draws.constraint is not None and row not in errors:
-            error = draws.constraint.apply(scores_V, hurry=draws.num_left <= draws.num_closing)
-            if error is not None:
+            hurry = draws.num_left <= draws.num_closing
+            if error := draws.constraint.apply(scores_BV[row], hurry=hurry):
                 errors[row] = error
-    tokens = scores_BV.argmax(-1).tolist()
+    # NumPy finds the best of a row ten times as fast as torch does on a CPU.
+    on_cpu = scores_BV.device.type == "cpu"
+    tokens = (scores_BV.numpy() if on_cpu else scores_BV).argmax(-1).tolist()
     random = [
         row for row, draws in enumerate(rows) if row not in errors and not _greedy(draws.request)
     ]
@@ -94,11 +97,11 @@ def draw(scores_BV: Tensor, rows: Sequence[Draws]) -> list[Drawn | EngineError]:
             wanted = [rows[row] for row in group]
             for row, token in zip(group, _sample(scores_BV[group], wanted), strict=True):
                 tokens[row] = token
-    return [
-        errors.get(row)
-        or Drawn(token, _logprob(raw_BV[row], logprobs.get(row), token, rows[row].request))
-        for row, token in enumerate(tokens)
-    ]
+    entries = {
+        row: _logprob(raw_BV[row], total, tokens[row], rows[row].request)
+        for row, total in logprobs.items()
+    }
+    return [errors.get(row) or Drawn(token, entries.get(row)) for row, token in enumerate(tokens)]
 
 
 def _narrows(request: GenRequest) -> bool:
@@ -110,17 +113,16 @@ def _greedy(request: GenRequest) -> bool:
     return request.temperature < 1e-4 or request.top_p == 0
 
 
-def _adjust(scores_V: Tensor, draws: Draws) -> None:
-    """mu[j] - c[j] * frequency - (c[j] > 0) * presence + bias[j], in place."""
+def _change(draws: Draws) -> dict[int, float]:
+    """What is added to scores: - c[j] * frequency - (c[j] > 0) * presence + bias[j]."""
     request = draws.request
+    if not request.presence_penalty and not request.frequency_penalty:
+        return request.logit_bias
     change = dict(request.logit_bias)
-    if request.presence_penalty or request.frequency_penalty:
-        for token, count in draws.counts.items():
-            penalty = count * request.frequency_penalty + request.presence_penalty
-            change[token] = change.get(token, 0.0) - penalty
-    if change:
-        ids = torch.tensor(list(change), device=scores_V.device)
-        scores_V[ids] += torch.tensor(list(change.values()), device=scores_V.device)
+    for token, count in draws.counts.items():
+        penalty = count * request.frequency_penalty + request.presence_penalty
+        change[token] = change.get(token, 0.0) - penalty
+    return change
 
 
 def _sample(scores_BV: Tensor, rows: Sequence[Draws]) -> list[int]:
@@ -169,12 +171,8 @@ def _raw_logsumexp(scores_BV: Tensor, rows: Sequence[Draws]) -> dict[int, float]
     return dict(zip(wanted, scores_BV[wanted].logsumexp(-1).tolist(), strict=True))
 
 
-def _logprob(
-    raw_V: Tensor, logsumexp: float | None, token: int, request: GenRequest
-) -> TokenLogprob | None:
-    if logsumexp is None or request.top_logprobs is None:
-        return None
-    best = raw_V.topk(min(request.top_logprobs, raw_V.shape[0]))
+def _logprob(raw_V: Tensor, logsumexp: float, token: int, request: GenRequest) -> TokenLogprob:
+    best = raw_V.topk(min(request.top_logprobs or 0, raw_V.shape[0]))
     return TokenLogprob(
         max(raw_V[token].item() - logsumexp, MIN_LOGPROB),
         [

@@ -1,4 +1,4 @@
-"""The engine's socket: a line in, lines out, one request a connection."""
+"""The engine's socket: lines in, lines out, all answers of a client on one connection."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,18 +22,22 @@ from tunesmith.serve.protocol import (
     GenRequest,
     InvalidRequest,
     PassRequest,
+    Stats,
     decode_line,
     encode_line,
+    end_to_json,
     error_to_wire,
+    news_line,
     pass_from_wire,
 )
 
 log = logging.getLogger(__name__)
 
-# A reader this far behind is not reading; its request is cancelled for the others' sake.
-MAX_UNSENT_BYTES = 4 << 20
-# How long a finished answer may wait for its reader.
+# A client this far behind is not reading; its requests are cancelled for the others' sake.
+MAX_UNSENT_BYTES = 64 << 20
+# How long a last line may wait for its reader.
 FLUSH_S = 10.0
+DRAINING = {"draining": True}
 
 
 Message = Delta | Done | TunesmithError
@@ -77,7 +82,7 @@ class Engine(Protocol):
         """Forgets a base or an adapter (by sha256); tells whether there was one."""
         ...
 
-    def stats(self, done: Callable[[dict[str, Any]], object]) -> None: ...
+    def stats(self, done: Callable[[Stats], object]) -> None: ...
 
     def drain(self, on_idle: Callable[[], object]) -> None:
         """Refuses new requests from now on; calls `on_idle` once none is open."""
@@ -94,8 +99,10 @@ class EngineServer:
         self._drain_s = drain_s
         self._loop = asyncio.get_running_loop()
         self._engine = engine_of(self._deliver)
-        self._streams: dict[Any, Stream] = {}
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[Connection, asyncio.Task[None]] = {}
+        self._lock = threading.Lock()  # of the next, and of each connection's tickets
+        self._answers: dict[Any, tuple[Connection, int]] = {}
+        """Of each ticket, where its news go, and its number there."""
         self._draining = asyncio.Event()
         self._idle = asyncio.Event()
 
@@ -119,6 +126,9 @@ class EngineServer:
         if not self._draining.is_set():
             log.info("draining")
             self._draining.set()
+            for connection in self._connections:
+                if connection.tickets:
+                    connection.write(encode_line(DRAINING))
             self._engine.drain(lambda: self._loop.call_soon_threadsafe(self._idle.set))
 
     async def run(self) -> None:
@@ -126,11 +136,11 @@ class EngineServer:
         await self._draining.wait()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), self._drain_s)
-        for ticket, stream in list(self._streams.items()):
+        for ticket in list(self._answers):
             self._engine.cancel(ticket)
-            stream.finish(error_to_wire(Draining("The engine shut down before the answer's end.")))
+            self._deliver([(ticket, Draining("The engine shut down before the answer's end."))])
         if self._connections:
-            await asyncio.wait(self._connections, timeout=1.0)
+            await asyncio.wait(self._connections.values(), timeout=1.0)
         self._server.close()
         # Another engine may have taken the path over by now.
         with contextlib.suppress(OSError):
@@ -141,80 +151,109 @@ class EngineServer:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
-        stream = Stream(writer)
+        connection = Connection(writer)
+        self._connections[connection] = task
         try:
-            await self._serve(reader, stream)
+            wire = decode_line(await reader.readuntil(b"\n"))
+            if wire.get("verb") == "generate":
+                await self._converse(wire, reader, connection)
+            else:
+                connection.finish(await self._reply(wire))
         except TunesmithError as error:
-            stream.finish(error_to_wire(error))
+            connection.finish(error_to_wire(error))
         except (OSError, EOFError, ValueError):
-            stream.abort()  # gone, or a line without end
+            connection.abort()  # gone, or a line without end
         finally:
-            stream.close()
-            self._connections.discard(task)
+            for number in list(connection.tickets):
+                self._cancel(connection, number)
+            connection.close()
+            del self._connections[connection]
 
-    async def _serve(self, reader: asyncio.StreamReader, stream: Stream) -> None:
-        wire = decode_line(await reader.readuntil(b"\n"))
+    async def _reply(self, wire: dict[str, Any]) -> dict[str, Any]:
         verb = wire.pop("verb", None)
-        if verb == "generate":
-            await self._generate(GenRequest.from_wire(wire), reader, stream)
-        elif verb in PASSES:
+        if verb in PASSES:
             request = pass_from_wire(verb, wire)
             result = await self._ask(lambda done: self._engine.compute(request, done))
-            failed = isinstance(result, TunesmithError)
-            stream.finish(error_to_wire(result) if failed else {"result": result})
-        elif verb == "stats":
-            stream.finish(await self._ask(self._engine.stats))
-        elif verb == "unload":
+            if isinstance(result, TunesmithError):
+                raise result
+            return {"result": result}
+        if verb == "stats":
+            stats: Stats = await self._ask(self._engine.stats)
+            return stats.to_wire()
+        if verb == "unload":
             base, adapter = text_in(wire, "base_path"), text_in(wire, "adapter")
             path = Path(base) if base else None
-            unloaded = await self._ask(lambda done: self._engine.unload(path, adapter, done))
-            stream.finish({"unloaded": unloaded})
-        elif verb == "preload":
+            found = await self._ask(lambda done: self._engine.unload(path, adapter, done))
+            return {"unloaded": found}
+        if verb == "preload":
             await self.preload(Path(text_in(wire, "base_path") or ""))
-            stream.finish({"loaded": True})
-        elif verb == "ping":
+            return {"loaded": True}
+        if verb == "ping":
             state = "draining" if self._draining.is_set() else self._engine.state
-            stream.finish({"pid": os.getpid(), "state": state})
-        elif verb == "drain":
+            return {"pid": os.getpid(), "state": state}
+        if verb == "drain":
             self.drain()
-            stream.finish({"draining": True})
-        else:
-            raise InvalidRequest(f"The engine does not know the verb {verb!r}.")
+            return DRAINING
+        raise InvalidRequest(f"The engine does not know the verb {verb!r}.")
 
-    async def _generate(
-        self, request: GenRequest, reader: asyncio.StreamReader, stream: Stream
+    async def _converse(
+        self, wire: dict[str, Any], reader: asyncio.StreamReader, connection: Connection
     ) -> None:
-        ticket = self._engine.submit(request)
-        self._streams[ticket] = stream
+        """Answers of one client, until it hangs up."""
+        if self._draining.is_set():
+            connection.write(encode_line(DRAINING))
+        while True:
+            verb, number = wire.pop("verb", None), number_in(wire, "id")
+            ticket = connection.tickets.get(number)
+            if verb == "generate":
+                self._begin(number, wire, connection)
+            elif verb not in ("stop", "cancel"):
+                raise InvalidRequest(f"The verb {verb!r} does not go with answers.")
+            elif verb == "cancel":
+                self._cancel(connection, number)
+            elif ticket is not None:
+                self._engine.stop(ticket, number_in(wire, "index"))
+            line = await reader.readline()
+            if not line:
+                return
+            wire = decode_line(line)
+
+    def _begin(self, number: int, wire: dict[str, Any], connection: Connection) -> None:
+        if number in connection.tickets:
+            raise InvalidRequest(f"The request is not valid: its id {number} is that of another.")
+        del wire["id"]
         try:
-            # Until the client hangs up.
-            while line := await reader.readline():
-                self._engine.stop(ticket, int(decode_line(line)["stop"]))
-        except (OSError, KeyError, ValueError, TypeError, TunesmithError):
-            stream.abort()
-        finally:
-            if self._streams.pop(ticket, None) is not None and not stream.finished:
+            request = GenRequest.from_wire(wire)
+        except InvalidRequest as error:
+            connection.write(news_line([end_to_json(number, error)]))
+            return
+        with self._lock:  # so that no news come before it is known where they go
+            ticket = connection.tickets[number] = self._engine.submit(request)
+            self._answers[ticket] = connection, number
+
+    def _cancel(self, connection: Connection, number: int) -> None:
+        with self._lock:
+            ticket = connection.tickets.pop(number, None)
+            if ticket is not None:
+                del self._answers[ticket]
                 self._engine.cancel(ticket)
 
     def _deliver(self, messages: list[tuple[Any, Message]]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
-            self._loop.call_soon_threadsafe(self._send, messages)
-
-    def _send(self, messages: list[tuple[Any, Message]]) -> None:
-        for ticket, message in messages:
-            stream = self._streams.get(ticket)
-            if stream is None:
-                continue
-            if isinstance(message, Delta):
-                if not stream.write(message.to_wire()):
-                    log.warning("a client does not read; its request is cancelled")
-                    del self._streams[ticket]
-                    self._engine.cancel(ticket)
-            elif isinstance(message, TunesmithError):
-                stream.finish(error_to_wire(message))
-            else:
-                stream.finish(message.to_wire())
+        """Sends each client its part of what came at once as one line, on any thread."""
+        news: dict[Connection, list[str]] = {}
+        with self._lock:
+            for ticket, message in messages:
+                if (found := self._answers.get(ticket)) is None:
+                    continue  # cancelled
+                connection, number = found
+                if isinstance(message, Delta):
+                    item = message.to_json(number)
+                else:
+                    del self._answers[ticket], connection.tickets[number]
+                    item = end_to_json(number, message)
+                news.setdefault(connection, []).append(item)
+        for connection, items in news.items():
+            connection.write(news_line(items))
 
     async def _ask(self, question: Callable[[Callable[[Any], object]], None]) -> Any:
         """The engine's answer to a question that is answered on its own thread."""
@@ -228,41 +267,87 @@ class EngineServer:
         return await future
 
 
-class Stream:
-    """The sending half of a connection; never waits."""
+class Connection:
+    """The sending half of a connection; never waits, and may be written to on any thread.
+
+    What the socket takes at once does not go through the event loop: to wake that after each step,
+    and to wait for it to let go of the interpreter, took longer than all the rest.
+    """
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
-        self._writer = writer
-        self.finished = False
+        self.tickets: dict[int, Any] = {}
+        """Its open answers, by the client's number."""
+        self._transport = writer.transport
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        # One of our own, so that it cannot become another connection's while we write.
+        self._fd = os.dup(writer.get_extra_info("socket").fileno())
+        self._is_closed = False
+        self._unsent = bytearray()
 
-    def write(self, wire: dict[str, Any]) -> bool:
-        """False if the reader is too far behind; the connection is then cut."""
-        if self.finished:
-            return True
-        transport = self._writer.transport
-        if transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
-            transport.abort()
-            return False
-        self._writer.write(encode_line(wire))
-        return True
+    def write(self, line: bytes) -> None:
+        """Sends a line, or cuts the connection of a reader that is too far behind."""
+        with self._lock:
+            if self._is_closed:
+                return
+            is_first = not self._unsent
+            self._unsent += line
+            if is_first:
+                self._send_some()
+            if is_first and self._unsent:
+                self._loop.call_soon_threadsafe(self._watch)
+            elif len(self._unsent) > MAX_UNSENT_BYTES:
+                log.warning("a client does not read; its requests are cancelled")
+                self._is_closed = True
+                self._unsent.clear()
+                self._loop.call_soon_threadsafe(self.abort)
 
     def finish(self, wire: dict[str, Any]) -> None:
         """The last line; the client hangs up when it has read it, or we do after a while."""
-        if self.finished:
+        if self._unsent or self._transport.is_closing():
+            self.abort()
             return
-        self.finished = True
-        self._writer.write(encode_line(wire))
+        self._transport.write(encode_line(wire))
         with contextlib.suppress(OSError):
-            self._writer.write_eof()
-        asyncio.get_running_loop().call_later(FLUSH_S, self._writer.transport.abort)
+            self._transport.write_eof()
+        self._loop.call_later(FLUSH_S, self._transport.abort)
 
     def close(self) -> None:
-        """Once the client has hung up. Sooner, with a line of it unread, as where it ends a choice
-        that has just ended, the socket would take our last line from it."""
-        self._writer.close()
+        """Once the client has hung up, or has been told the last line."""
+        with self._lock:
+            self._is_closed = True
+            self._loop.remove_writer(self._fd)
+            os.close(self._fd)
+        self._transport.close()
 
     def abort(self) -> None:
-        self._writer.transport.abort()
+        self._transport.abort()
+
+    def _send_some(self) -> None:
+        try:
+            del self._unsent[: os.write(self._fd, self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._unsent.clear()  # gone; who reads from it will know, too
+
+    def _watch(self) -> None:
+        with self._lock:
+            if not self._is_closed:
+                self._loop.add_writer(self._fd, self._flush)
+
+    def _flush(self) -> None:
+        with self._lock:
+            self._send_some()
+            if not self._unsent:
+                self._loop.remove_writer(self._fd)
+
+
+def number_in(wire: dict[str, Any], key: str) -> int:
+    value = wire.get(key)
+    if not isinstance(value, int):
+        raise InvalidRequest(f"The request is not valid: {key} must be a number.")
+    return value
 
 
 def text_in(wire: dict[str, Any], key: str) -> str | None:

@@ -53,22 +53,18 @@ class Choice:
 
     def accept(self, drawn: Drawn) -> Delta:
         """Takes the next token; the delta says whether it was the last."""
-        index = self.draws.index
-        with_logprobs = drawn.logprob is not None
-        grammar = self.draws.constraint
+        draws, request, token = self.draws, self.ticket.request, drawn.token_id
+        logprobs = None if drawn.logprob is None else [drawn.logprob]
+        grammar = draws.constraint
         by_itself: FinishReason = "length" if grammar and grammar.hurried else "stop"
-        if drawn.token_id in self.request.stop_ids:
-            return Delta(index, [], [] if with_logprobs else None, by_itself)
-        self.draws.record(drawn.token_id)
-        self.ids.append(drawn.token_id)
-        full = (
-            self.draws.num_drawn >= self.request.max_new_tokens
-            or len(self.ids) >= self.max_positions
-        )
-        logprobs = [drawn.logprob] if drawn.logprob is not None else None
+        if token in request.stop_ids:
+            return Delta(draws.index, [], logprobs and [], by_itself)
+        draws.record(token)
+        self.ids.append(token)
         if grammar and grammar.finished:
-            return Delta(index, [drawn.token_id], logprobs, by_itself)
-        return Delta(index, [drawn.token_id], logprobs, "length" if full else None)
+            return Delta(draws.index, [token], logprobs, by_itself)
+        full = draws.num_left <= 0 or len(self.ids) >= self.max_positions
+        return Delta(draws.index, [token], logprobs, "length" if full else None)
 
 
 def choices_of(ticket: Ticket, lease: Lease, grammar: Constraint | None = None) -> list[Choice]:

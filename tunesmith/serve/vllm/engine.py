@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tunesmith.errors import EngineError, TunesmithError
 from tunesmith.model.adapter_files import read_spec
 from tunesmith.serve.protocol import (
     AdapterRef,
+    Counters,
     DeadlineExceeded,
     Done,
     Draining,
@@ -30,6 +31,7 @@ from tunesmith.serve.protocol import (
     Overloaded,
     PassRequest,
     ScoreRequest,
+    Stats,
 )
 from tunesmith.serve.vllm import server as vllm_server
 from tunesmith.serve.vllm import wire
@@ -53,14 +55,6 @@ class Run:
     first_token_s: float | None = None
     num_generated: int = 0
     num_cached: int = 0
-
-
-@dataclass
-class Counters:
-    num_requests: int = 0
-    num_prompt_tokens: int = 0
-    num_cached_tokens: int = 0
-    num_completion_tokens: int = 0
 
 
 class VllmEngine:
@@ -128,7 +122,7 @@ class VllmEngine:
 
         self._reply(unload(), done)
 
-    def stats(self, done: Callable[[dict[str, Any]], object]) -> None:
+    def stats(self, done: Callable[[Stats], object]) -> None:
         waiting = sum(1 for run in self._open if run.first_token_s is None)
         servers = self._servers.by_base.items()
         bases = [
@@ -143,12 +137,16 @@ class VllmEngine:
             for path, server in servers
         ]
         message = self._servers.message
-        state = "draining" if self._draining else "starting" if message else "ready"
-        counts = {"num_running": len(self._open) - waiting, "num_waiting": waiting}
-        # What vLLM keeps in memory is its own affair.
-        sizes = {"model_bytes": 0, "budget_bytes": 0}
-        found = {"state": state, "message": message, **counts, **sizes, "bases": bases}
-        done(found | asdict(self._counters))
+        done(
+            Stats(
+                "draining" if self._draining else "starting" if message else "ready",
+                num_running=len(self._open) - waiting,
+                num_waiting=waiting,
+                bases=bases,
+                counters=self._counters,
+                message=message,
+            )
+        )
 
     # What follows is the way of one request.
 
@@ -165,10 +163,7 @@ class VllmEngine:
                     await self._generate(run)
             self._deliver([(run, self._done(run))])
         except TimeoutError:
-            began = "ended" if run.num_generated else "begun"
-            text = f"The answer had not {began} after {request.deadline_s:g} seconds, the "
-            text += "request's deadline. Try again later, or allow it more time."
-            self._deliver([(run, DeadlineExceeded(text))])
+            self._deliver([(run, DeadlineExceeded.of(request, run.num_generated))])
         except TunesmithError as error:
             self._deliver([(run, error)])
         except Exception as error:

@@ -34,7 +34,7 @@ class ChosenToken(TokenText):
     top: tuple[TokenText, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Piece:
     """What became showable: text, and the log probabilities of the tokens it came from."""
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers
 
 from tests.tiny_base import SPECIAL, tiny_tokenizer
+from tunesmith.api.text_stream import TextStream, TokenBytes
 from tunesmith.serve.protocol import TokenLogprob
-from tunesmith.serve.text import TextStream, TokenBytes
 
 MIXED = (
     "na\u00efve \u4f60\u597d \U0001f469\u200d\U0001f680 \u0928\u092e\u0938\u094d\u0924\u0947 done"
