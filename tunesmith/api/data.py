@@ -70,16 +70,16 @@ def work(
     *,
     param: str = "file",
     comfort: str = "",
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float | None = None,
 ) -> dict[str, Any]:
     """The answer to a request that reads `num_bytes`, made here or in a process of its own.
 
-    `comfort` is said to who cannot get it.
+    `comfort` is said to who cannot get it; None waits for TIMEOUT_S.
     """
     try:
         if num_bytes <= MAX_BYTES_HERE:
             return apart.work(request)
-        return apart.work_apart(request, timeout_s)
+        return apart.work_apart(request, TIMEOUT_S if timeout_s is None else timeout_s)
     except apart.RefusedError as error:
         raise BadRequest(error.message, param=param) from None
     except apart.TooMuchError as error:

@@ -98,7 +98,7 @@ def tokens_of_budget(svc: Services, caller: Caller, request: NewJob) -> int | No
 
 
 def _counts(
-    svc: Services, draft: JobRow, timeout_s: float = data.TIMEOUT_S
+    svc: Services, draft: JobRow, timeout_s: float | None = None
 ) -> tuple[BaseInfo, Counts]:
     with svc.db.read() as conn:
         base = bases.get(conn, draft.base)
