@@ -26,6 +26,17 @@ def keep_freed_memory() -> None:
         mallopt(TRIM_THRESHOLD, -1)
 
 
+def total_bytes() -> int:
+    """Of the machine, or of the container that holds this process."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            return min(machine, int((CGROUP / name).read_text(encoding="ascii")))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return machine
+
+
 def available_bytes(device: torch.device) -> int:
     """What a process may still allocate on the device, as far as the system tells."""
     if device.type == "cuda":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 
 from tunesmith.errors import AdapterError, BaseModelError
+from tunesmith.model import memory
 from tunesmith.model.adapter_files import WEIGHTS, check_content
 from tunesmith.model.families import decoder_config
 from tunesmith.model.frozen import freeze
@@ -47,17 +47,7 @@ def memory_budget(setting: int, device: str) -> int:
     if device != "cpu":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free * CUDA_SHARE)
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(machine, _container_limit() or machine) // 2
-
-
-def _container_limit() -> int | None:
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            return int(Path(name).read_text())
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return None
+    return memory.total_bytes() // 2
 
 
 def signature(base: Path) -> Signature:
