@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
@@ -229,7 +229,9 @@ class Adapter:
         """
         spec = read_spec(directory)
         try:
-            tensors = load_file(directory / WEIGHTS, device=str(device))
+            # Not `load_file`, which (safetensors 0.8) leaks two objects for each tensor of each
+            # load: an engine loads adapters for months.
+            tensors = from_safetensors((directory / WEIGHTS).read_bytes())
         except (SafetensorError, OSError) as error:
             raise AdapterError(f"{directory / WEIGHTS} cannot be read ({error}).") from error
         a, b, magnitude = {}, {}, {}
@@ -237,10 +239,11 @@ class Adapter:
             keys = [f"{_PREFIX}{name}.{side}.weight" for side in _SIDES]
             if not any(key in tensors for key in keys):
                 continue
-            a[name] = _take(tensors, keys[0], (spec.rank, inputs))
-            b[name] = _take(tensors, keys[1], (outputs, spec.rank))
+            a[name] = _take(tensors, keys[0], (spec.rank, inputs), device)
+            b[name] = _take(tensors, keys[1], (outputs, spec.rank), device)
             if spec.dora:
-                magnitude[name] = _take(tensors, f"{_PREFIX}{name}.{_MAGNITUDE}", (outputs,))
+                key = f"{_PREFIX}{name}.{_MAGNITUDE}"
+                magnitude[name] = _take(tensors, key, (outputs,), device)
         if tensors:
             raise AdapterError(f"The base has no linear layer for {min(tensors)}.")
         if not a:
@@ -257,14 +260,16 @@ def _squares(weight: Tensor) -> Tensor:
     return weight.detach().float().square().sum(1)
 
 
-def _take(tensors: dict[str, Tensor], key: str, shape: tuple[int, ...]) -> Tensor:
+def _take(
+    tensors: dict[str, Tensor], key: str, shape: tuple[int, ...], device: str | torch.device
+) -> Tensor:
     tensor = tensors.pop(key, None)
     if tensor is None:
         raise AdapterError(f"The adapter lacks {key}.")
     if tuple(tensor.shape) != shape:
         raise AdapterError(f"{key} has shape {tuple(tensor.shape)}; the base needs {shape}.")
-    # A copy: what is read is a mapped file, what is trained must be memory of our own.
-    tensor = tensor.to(torch.float32, copy=True)
+    # A copy: the bytes of a file lie as it happens, torch's own memory as its kernels like it.
+    tensor = tensor.to(device, torch.float32, copy=True)
     if not torch.isfinite(tensor).all():
         raise AdapterError(f"{key} holds values that are not finite.")
     return tensor

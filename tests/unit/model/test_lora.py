@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,18 @@ def test_saved_bytes_are_a_function_of_the_adapter(tmp_path: Path) -> None:
     assert again.save(tmp_path / "three", "base") == hashes[0]
     (tmp_path / "four").mkdir()
     assert trained(LINEARS, 4).save(tmp_path / "four", "base") != hashes[0]
+
+
+def test_loading_leaves_nothing_behind(tmp_path: Path) -> None:
+    linears = {f"layer.{number}": (8, 8) for number in range(20)}
+    Adapter.create(linears, LoraSpec(2, 4.0), seed=0).save(tmp_path, "base")
+    num_blocks = []
+    for _ in range(3):
+        for _ in range(20):
+            Adapter.load(tmp_path, linears, untrained_ok=True)
+        gc.collect()
+        num_blocks.append(sys.getallocatedblocks())
+    assert num_blocks[2] - num_blocks[1] < 20 * len(linears)
 
 
 def test_loaded_adapters_do_not_share_memory_with_the_file(tmp_path: Path) -> None:
