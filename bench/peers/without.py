@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunesmith.model import decoder, memory, rotation
+from tunesmith.model import decoder, memory, passes, rotation
 from tunesmith.model.lora import Adapter
 from tunesmith.train import attention, batches, loss, step
 from tunesmith.train.batches import Corpus, MicroBatch
@@ -84,6 +84,16 @@ def gate_again() -> None:
     Adapter.adapt_gated = adapt_gated
 
 
+def norm_again() -> None:
+    """What a norm formed is kept for the backward pass."""
+
+    def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        normed = passes.rms_norm(x, weight, eps)
+        return normed.view_as(normed)
+
+    decoder.rms_norm = norm
+
+
 def hand_written() -> None:
     """Norm and rotation learned from by autograd."""
 
@@ -139,6 +149,7 @@ TECHNIQUES: dict[str, Callable[[], None]] = {
     "keeping freed memory": kept_memory,
     "base and adapter in one product": fused_products,
     "forming the gated product again": gate_again,
+    "forming normed inputs again": norm_again,
     "norm and rotation by hand": hand_written,
     "attention (its cost)": attention_itself,
     "head (its cost)": head_itself,

@@ -26,6 +26,7 @@ from tunesmith.model.attention import Attention
 from tunesmith.model.decoder import Block, Decoder, LowRankUpdate
 from tunesmith.model.families import DecoderConfig, decoder_config
 from tunesmith.model.load import load_model
+from tunesmith.model.memory import return_freed_memory
 from tunesmith.model.merge import stored_tensors
 from tunesmith.model.shapes import weight_shapes
 
@@ -81,6 +82,9 @@ class Layers(nn.Module):
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         super().__init__()
+        if device == "cpu":
+            # Layers are fetched and dropped between activations that stay.
+            return_freed_memory()
         self.each = nn.ModuleList()
         mesh = init_device_mesh(device, (world.size,))
         policy = MixedPrecisionPolicy(compute, dtype, cast_forward_inputs=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,7 +12,10 @@ import torch
 CGROUP = Path("/sys/fs/cgroup")
 # Options of glibc's mallopt.
 TRIM_THRESHOLD = -1
+MMAP_THRESHOLD = -3
 MMAP_MAX = -4
+# Places that are returned by themselves: of this size on, and so many at once.
+LARGE_BYTES, MAX_LARGE = 1 << 20, 1 << 16
 
 
 def keep_freed_memory() -> None:
@@ -20,10 +24,20 @@ def keep_freed_memory() -> None:
     Otherwise every large tensor is mapped, zeroed page by page by the system and unmapped again:
     a fifth of a step on a CPU. Nothing happens where the C library is not glibc.
     """
+    _set({MMAP_MAX: 0, TRIM_THRESHOLD: -1})
+
+
+def return_freed_memory() -> None:
+    """Undoes it for large tensors: slower, for a process in which some come and go between others
+    that stay. Kept, each would leave a hole that the next one does not fit into."""
+    _set({MMAP_THRESHOLD: LARGE_BYTES, MMAP_MAX: MAX_LARGE})
+
+
+def _set(options: Mapping[int, int]) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(MMAP_MAX, 0)
-        mallopt(TRIM_THRESHOLD, -1)
+        for option, value in options.items():
+            mallopt(option, value)
 
 
 def total_bytes() -> int:

@@ -2,7 +2,7 @@
 
 Autograd's own would give the same gradients with two to three times the passes over memory, which
 on a CPU is a tenth of a step. What is kept for the backward pass is the input, which the layers
-share anyway, and never a product.
+share anyway, and never a product; of an input that a norm formed, what the norm keeps.
 
 Shape suffixes: T positions (of all rows), E inputs, F outputs of a linear, R rank.
 """
@@ -17,13 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+# Of a normed tensor: what `_scaled` forms it from once more.
+FORMED_FROM = "formed_from"
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm (Zhang and Sennrich 2019), computed in fp32 and cast back."""
     if not torch.is_grad_enabled():
         return _normed(x, weight, eps)[0]
-    out: Tensor = _Norm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
-    return out
+    out, factor = _Norm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
+    vars(out)[FORMED_FROM] = (x.detach(), factor, weight.detach())
+    return torch.as_tensor(out)
 
 
 def turn(x_BTHD: Tensor, cos_BT1D: Tensor, sin_BT1D: Tensor) -> Tensor:
@@ -52,8 +56,9 @@ def adapted_products(
     A (R, E) and B (F, R) are leaves in fp32; the products run in x's type.
     """
     x_TE = x.flatten(0, -2)
+    source = vars(x).get(FORMED_FROM, ())
     outputs = _Adapted.apply(  # type: ignore[no-untyped-call]
-        x_TE, scale, len(weights), *weights, *biases, *a, *b
+        x_TE, scale, len(weights), *weights, *biases, *a, *b, *source
     )
     return tuple(out_TF.view(*x.shape[:-1], -1) for out_TF in outputs)
 
@@ -84,15 +89,20 @@ def _normed(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     mean_square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_() / x.shape[-1]
     factor = mean_square.add_(eps).rsqrt_()
-    return (wide * factor).to(x.dtype).mul_(weight), factor
+    return _scaled(wide, factor, weight, x.dtype), factor
+
+
+def _scaled(x: Tensor, factor: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    return (x * factor).to(dtype).mul_(weight)
 
 
 class _Norm(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         normed, factor = _normed(x, weight, eps)
         ctx.save_for_backward(x, weight, factor)
-        return normed
+        ctx.mark_non_differentiable(factor)
+        return normed, factor
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -133,21 +143,27 @@ class _Adapted(Function):
         ctx: Any, x_TE: Tensor, scale: float, num: int, *tensors: Any
     ) -> tuple[Tensor, ...]:
         weights, biases, a, b = (tensors[i : i + num] for i in range(0, 4 * num, num))
-        outputs, narrow_TR, a_RE, b_FR = _products(x_TE, weights, biases, a, b, scale)
+        outputs, narrow_TR, b_FR = _products(x_TE, weights, biases, a, b, scale)
+        kept = tensors[4 * num :] or (x_TE,)
         ctx.scale = scale
-        ctx.save_for_backward(x_TE, narrow_TR, a_RE, *b_FR, *weights)
+        ctx.save_for_backward(narrow_TR, *a, *b_FR, *weights, *kept)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         num = len(gradients)
-        x_TE, narrow_TR, a_RE, *rest = ctx.saved_tensors
-        b_FR, weights = rest[:num], rest[num:]
+        narrow_TR, *rest = ctx.saved_tensors
+        a, b_FR, weights = (rest[i : i + num] for i in range(0, 3 * num, num))
+        x_TE, *norm = rest[3 * num :]
+        if norm:
+            factor, gain = norm
+            x_TE = _scaled(x_TE, factor, gain, narrow_TR.dtype).flatten(0, -2)
         of_narrow_TR, of_a, of_b = _of_update(gradients, x_TE, narrow_TR, b_FR, ctx.scale)
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = _of_input(gradients, weights, of_narrow_TR, a_RE)
-        return (of_x, None, None, *[None] * (2 * num), *of_a, *of_b)
+            of_x = _of_input(gradients, weights, of_narrow_TR, _joined(a, ctx.scale, x_TE.dtype))
+        of_kept = [None] * (len(ctx.needs_input_grad) - 3 - 4 * num)
+        return (of_x, None, None, *[None] * (2 * num), *of_a, *of_b, *of_kept)
 
 
 class _Gated(Function):
@@ -155,17 +171,18 @@ class _Gated(Function):
     def forward(ctx: Any, gate_TE: Tensor, up_TE: Tensor, kind: str, *tensors: Any) -> Tensor:
         weight, bias, a, b, scale = tensors
         x_TE = activated(gate_TE, kind).mul_(up_TE)
-        (out,), narrow_TR, a_RE, b_FR = _products(x_TE, [weight], [bias], [a], [b], scale)
+        (out,), narrow_TR, b_FR = _products(x_TE, [weight], [bias], [a], [b], scale)
         ctx.scale, ctx.kind = scale, kind
-        ctx.save_for_backward(gate_TE, up_TE, narrow_TR, a_RE, *b_FR, weight)
+        ctx.save_for_backward(gate_TE, up_TE, narrow_TR, a, *b_FR, weight)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        gate_TE, up_TE, narrow_TR, a_RE, b_FR, weight = ctx.saved_tensors
+        gate_TE, up_TE, narrow_TR, a, b_FR, weight = ctx.saved_tensors
         active_TE = activated(gate_TE, ctx.kind)
         x_TE = active_TE * up_TE
         of_narrow_TR, of_a, of_b = _of_update(gradients, x_TE, narrow_TR, [b_FR], ctx.scale)
+        a_RE = _joined([a], ctx.scale, x_TE.dtype)
         of_x_TE = _of_input(gradients, [weight], of_narrow_TR, a_RE)
         of_up_TE = active_TE.mul_(of_x_TE)
         of_x_TE.mul_(up_TE)
@@ -183,18 +200,21 @@ def _products(
     a: Sequence[Tensor],
     b: Sequence[Tensor],
     scale: float,
-) -> tuple[tuple[Tensor, ...], Tensor, Tensor, list[Tensor]]:
-    """The outputs, and what the backward pass needs: scale x A^T (T, all R), scale A and each B."""
-    # All A in one product; scaled where it is narrowest.
-    a_RE = torch.cat(list(a)).mul_(scale).to(x_TE.dtype)
+) -> tuple[tuple[Tensor, ...], Tensor, list[Tensor]]:
+    """The outputs, and what the backward pass needs: scale x A^T (T, all R) and each B."""
     b_FR = [each.to(x_TE.dtype) for each in b]
-    narrow_TR = x_TE @ a_RE.T
+    narrow_TR = x_TE @ _joined(a, scale, x_TE.dtype).T
     parts = narrow_TR.chunk(len(weights), 1)
     outputs = tuple(
         F.linear(x_TE, weight, bias).addmm_(part, each.T)
         for weight, bias, part, each in zip(weights, biases, parts, b_FR, strict=True)
     )
-    return outputs, narrow_TR, a_RE, b_FR
+    return outputs, narrow_TR, b_FR
+
+
+def _joined(a: Sequence[Tensor], scale: float, dtype: torch.dtype) -> Tensor:
+    """All A for one product, scaled where it is narrowest; small enough to be formed twice."""
+    return torch.cat(list(a)).mul_(scale).to(dtype)
 
 
 def _of_update(

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from tunesmith.train.batches import MicroBatch
 
-# Logits alive at once, elements: 64 MiB of fp32 on a CPU; a GPU wants larger products.
-CHUNK_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 27}
+# Logits alive at once, elements: 32 MiB of fp32 on a CPU; a GPU wants larger products.
+CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 27}
 
 
 @dataclass(frozen=True)

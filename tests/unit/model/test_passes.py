@@ -94,6 +94,27 @@ def test_products_with_their_updates(sizes: tuple[int, ...], first_layer: bool) 
     assert_same(ours, theirs, [x, *parameters], 1e-12)
 
 
+def test_a_normed_input_is_formed_again_for_the_backward_pass() -> None:
+    x, gain, weight, a, b = leaves((2, 5, 8), (8,), (6, 8), (2, 8), (6, 2))
+    gain, weight = gain.detach(), weight.detach()
+    seen = []
+
+    def ours(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda kept: seen.append((kept.data_ptr(), kept.shape)) or kept, lambda kept: kept
+        ):
+            return adapted_products(rms_norm(x, gain, 1e-6), [weight], [None], [a], [b], 1.5)[0]
+
+    def theirs(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        normed = F.rms_norm(x, (8,), gain, 1e-6)
+        return F.linear(normed, weight) + 1.5 * F.linear(F.linear(normed, a), b)
+
+    assert_same(ours, theirs, [x, a, b], 1e-12)
+    # Twice the norm's own input, which is there once.
+    assert [at for at, shape in seen if shape == (2, 5, 8)] == [x.data_ptr()] * 2
+    assert not [at for at, shape in seen if shape == (10, 8)]
+
+
 @pytest.mark.parametrize("kind", ["silu", "gelu"])
 def test_a_product_of_what_a_gate_lets_through(kind: str) -> None:
     gate, up, weight, bias, a, b = leaves((2, 5, 8), (2, 5, 8), (6, 8), (6,), (2, 8), (6, 2))

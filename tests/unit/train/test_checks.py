@@ -110,6 +110,15 @@ def test_memory_errors_are_told_from_others() -> None:
     assert is_out_of_memory(caught.value)
 
 
+def test_large_tensors_are_given_back_where_that_is_asked_for() -> None:
+    cpu = torch.device("cpu")
+    memory.return_freed_memory()
+    large = torch.ones(16 << 20)
+    before = memory.used_bytes(cpu)
+    del large
+    assert memory.used_bytes(cpu) <= before - (60 << 20)
+
+
 def test_the_control_groups_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     cpu = torch.device("cpu")
