@@ -34,9 +34,8 @@ PUBLISHED = re.compile(r"[0-9a-f]{64}")
 
 def device_for(setting: str) -> str:
     """The device behind the `device` setting: "auto" takes the GPU where there is one."""
-    if setting == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return setting
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    return found if setting == "auto" else setting
 
 
 def memory_budget(setting: int, device: str) -> int:
@@ -45,8 +44,7 @@ def memory_budget(setting: int, device: str) -> int:
     if setting:
         return setting
     if device != "cpu":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free * CUDA_SHARE)
+        return int(CUDA_SHARE * torch.cuda.mem_get_info(device)[0])
     return memory.total_bytes() // 2
 
 
@@ -62,12 +60,10 @@ def signature(base: Path) -> Signature:
 
 @dataclass(frozen=True)
 class BasePlan:
-    """How a base is loaded."""
+    """The memory that a base will take, about, and the type to load it in (None: as stored)."""
 
     num_bytes: int
-    """Memory that it will take, about."""
     dtype: torch.dtype | None
-    """None: as it is stored."""
     int8: bool = False
 
 

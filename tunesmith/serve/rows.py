@@ -103,8 +103,7 @@ class BatchedRows(SlotCache):
         view = RowsView(self, [len(row) for row in ids])
         lora = self._update([adapter for row, adapter in new for _ in row], view.positions)
         new_N = torch.tensor(ids_N, device=self._model.device)
-        lasts = view.lasts if len(view.lasts) > 1 else 2 * view.lasts
-        lasts_B = torch.tensor(lasts, device=self._model.device)
+        lasts_B = torch.tensor(view.lasts * (2 if len(view.lasts) == 1 else 1), device=new_N.device)
         is_one = view.positions.dim() == 2
         hidden = self._model.hidden(
             new_N.expand(view.positions.shape),
