@@ -765,7 +765,7 @@ export interface paths {
         };
         /**
          * Completions Usage
-         * @description Chats and legacy completions. There are no batches here, and one service tier.
+         * @description Chats and legacy completions. There are no batches here.
          */
         get: operations["completions_usage_v1_organization_usage_completions_get"];
         put?: never;
