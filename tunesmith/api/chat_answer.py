@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tunesmith.api.answer_text import News
 from tunesmith.api.chat_request import Prepared
-from tunesmith.api.text_chunk import TextChunk
+from tunesmith.api.text_chunk import TextChunks
 from tunesmith.api.text_stream import ChosenToken, TokenText
 from tunesmith.data.tool_parser import Arguments, Broken, CallParser, CallStart, Event, Text
 from tunesmith.ids import TOOL_CALL, Rng, new_id
@@ -64,7 +64,9 @@ class Answer:
     def __post_init__(self) -> None:
         num_choices = self.prepared.text.request.n
         self._parsers = [self._parser() for _ in range(num_choices)]
-        self._text_chunks: dict[int, TextChunk] = {}
+        self._text_chunk = TextChunks(
+            lambda index, text: self._chunk(ChunkChoice(index=index, delta=Delta(content=text)))
+        )
 
     async def whole(self, news: AsyncIterator[News]) -> ChatCompletion:
         drafts = [Draft() for _ in self._parsers]
@@ -177,13 +179,6 @@ class Answer:
         )
         without = None if self.include_usage else {"usage"}
         return chunk.model_dump_json(exclude=without).encode()
-
-    def _text_chunk(self, index: int, text: str) -> bytes:
-        if index not in self._text_chunks:
-            self._text_chunks[index] = TextChunk(
-                lambda text: self._chunk(ChunkChoice(index=index, delta=Delta(content=text)))
-            )
-        return self._text_chunks[index](text)
 
     def _logprobs(self, tokens: Iterable[ChosenToken]) -> ChoiceLogprobs | None:
         if self.prepared.text.request.top_logprobs is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tunesmith.api.answer_text import News
 from tunesmith.api.completion_request import PreparedCompletion, PromptRun
 from tunesmith.api.merged import merged
-from tunesmith.api.text_chunk import TextChunk
+from tunesmith.api.text_chunk import TextChunks
 from tunesmith.api.text_stream import ChosenToken, TokenText
 from tunesmith.serve.client import EngineClient
 from tunesmith.serve.protocol import TokenLogprob
@@ -60,7 +60,7 @@ class CompletionAnswer:
 
     def __post_init__(self) -> None:
         self._scores: dict[int, list[TokenLogprob]] = {}
-        self._text_chunks: dict[int, TextChunk] = {}
+        self._text_chunk = TextChunks(self._render_text)
 
     def news(self, engine: EngineClient) -> AsyncGenerator[tuple[int, News], None]:
         """News of all prompts, each with the prompt's number; prompts without any give one."""
@@ -118,16 +118,9 @@ class CompletionAnswer:
         if self.include_usage:
             yield self._json(self._completion([], self.prepared.usage))
 
-    def _text_chunk(self, index: int, text: str) -> bytes:
-        if index not in self._text_chunks:
-            self._text_chunks[index] = TextChunk(
-                lambda text: self._json(
-                    self._completion(
-                        [CompletionChoice(index=index, text=text, finish_reason=None)], None
-                    )
-                )
-            )
-        return self._text_chunks[index](text)
+    def _render_text(self, index: int, text: str) -> bytes:
+        choice = CompletionChoice(index=index, text=text, finish_reason=None)
+        return self._json(self._completion([choice], None))
 
     def _whole_choice(self, index: int, number: int, draft: Draft) -> CompletionChoice:
         text, logprobs = draft.text, None

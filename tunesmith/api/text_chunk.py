@@ -10,11 +10,16 @@ BLANK = "\x00"
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
 
 
-class TextChunk:
-    """Writes what `render` would for any text, which it is asked once for."""
+class TextChunks:
+    """Writes what `render` would for a choice and any text; it is asked once for each choice."""
 
-    def __init__(self, render: Callable[[str], bytes]) -> None:
-        self._before, self._after = render(BLANK).split(json.dumps(BLANK).encode())
+    def __init__(self, render: Callable[[int, str], bytes]) -> None:
+        self._render = render
+        self._around_text: dict[int, list[bytes]] = {}
 
-    def __call__(self, text: str) -> bytes:
-        return self._before + _quoted(text).encode() + self._after
+    def __call__(self, index: int, text: str) -> bytes:
+        if index not in self._around_text:
+            blank = self._render(index, BLANK)
+            self._around_text[index] = blank.split(json.dumps(BLANK).encode())
+        before, after = self._around_text[index]
+        return before + _quoted(text).encode() + after

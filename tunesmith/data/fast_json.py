@@ -67,7 +67,9 @@ def loads(line: bytes, *, last_counts: bool = False) -> Any:
     if may_be_deep and _is_deep(value):
         return None
     # What stands under a key that comes again is not in the value, and may be deep, too.
-    if (may_be_deep or not last_counts) and _num_strings(value) * 2 != _num_quotes(line):
+    if (may_be_deep or not last_counts) and _num_quotes(_encoder.encode(value)) != _num_quotes(
+        line
+    ):
         return None
     return value
 
@@ -99,10 +101,6 @@ def _is_deep(value: Any) -> bool:
         inner = (node.values() if type(node) is dict else node for node in level)
         level = [item for items in inner for item in items if type(item) in CONTAINERS]
     return bool(level)
-
-
-def _num_strings(value: Any) -> int:
-    return _num_quotes(_encoder.encode(value)) // 2
 
 
 def _num_quotes(text: bytes) -> int:

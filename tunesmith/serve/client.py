@@ -158,8 +158,7 @@ class Line(asyncio.Protocol):
         """The answer's number."""
         self._num_begun += 1
         self._open[self._num_begun] = answer
-        request = answer.request.to_wire()
-        self.send({"verb": "generate", "id": self._num_begun, **request})
+        self.send({"verb": "generate", "id": self._num_begun, **answer.request.to_wire()})
         return self._num_begun
 
     def send(self, wire: dict[str, Any]) -> None:

@@ -34,8 +34,9 @@ PUBLISHED = re.compile(r"[0-9a-f]{64}")
 
 def device_for(setting: str) -> str:
     """The device behind the `device` setting: "auto" takes the GPU where there is one."""
-    found = "cuda" if torch.cuda.is_available() else "cpu"
-    return found if setting == "auto" else setting
+    if setting == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return setting
 
 
 def memory_budget(setting: int, device: str) -> int:
