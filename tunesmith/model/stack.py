@@ -7,7 +7,8 @@ change no bit of a row: a single adapter is computed in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,72 +19,122 @@ from tunesmith.model.lora import Adapter
 # More rows than this, or longer sums, are computed adapter by adapter (`AdapterBatch`).
 MAX_ROWS = 64
 MAX_RANKS = 384
-# A stack of so many times the adapters in use is made anew.
+# A stack of so many times the ranks in use is made anew.
 WASTEFUL = 2
 
 Matrices = tuple[Tensor, list[Tensor]]
 
 
 class AdapterStack:
-    """The matrices of some adapters, stacked as the linears are first used."""
+    """The matrices of some adapters, stacked as the linears are first used.
 
-    def __init__(self, adapters: Sequence[Adapter]) -> None:
-        self._adapters = list(adapters)
+    An adapter keeps its place until nobody else has it or another one needs the place, so that one
+    that joins those in use costs the copy of its own matrices.
+    """
+
+    def __init__(self) -> None:
+        self._starts: weakref.WeakKeyDictionary[Adapter, int] = weakref.WeakKeyDictionary()
+        """The first of each adapter's places along the rank."""
+        self._num_places = 0
         self._stacked: dict[tuple[str, ...], Matrices] = {}
-        self._last: tuple[list[Adapter | None], StackedRows] | None = None
+        self._last: tuple[list[weakref.ref[Adapter] | None], StackedRows] | None = None
 
-    def suits(self, adapters: Sequence[Adapter]) -> bool:
-        """Whether it holds these adapters, and few besides."""
-        is_small = len(self._adapters) <= WASTEFUL * len(adapters)
-        return is_small and set(adapters).issubset(self._adapters)
+    @property
+    def num_bytes(self) -> int:
+        matrices = self._stacked.values()
+        return sum(a.nbytes + sum(each.nbytes for each in b) for a, b in matrices)
+
+    def clear(self) -> None:
+        """Gives the memory back; what is needed again is copied again."""
+        self._begin([])
 
     def rows(self, adapters: Sequence[Adapter | None]) -> StackedRows:
-        """The update for rows with these adapters."""
+        """The update for rows with these adapters; those of an earlier call may be void."""
+        refs = [None if each is None else weakref.ref(each) for each in adapters]
         # From step to step they are mostly the same.
-        if self._last is None or self._last[0] != adapters:
-            self._last = list(adapters), StackedRows(self, adapters)
+        if self._last is None or self._last[0] != refs:
+            # In the order of the rows, each once.
+            self._hold(list(dict.fromkeys(each for each in adapters if each is not None)))
+            self._last = refs, StackedRows(self, self._mask(adapters))
         return self._last[1]
 
-    def mask(self, adapters: Sequence[Adapter | None]) -> Tensor:
-        """(rows, sum of ranks): the scale at each row's own adapter, else 0."""
-        parts = [
-            [
-                scale
-                for each in self._adapters
-                for scale in [each.spec.scale if each is adapter else 0.0] * each.spec.rank
-            ]
-            for adapter in adapters
-        ]
-        return torch.tensor(parts)
-
     def matrices(self, names: tuple[str, ...], inputs: int, outputs: Sequence[Tensor]) -> Matrices:
-        """A^T of all names and adapters, (inputs, names x ranks); B^T of each, (ranks, outputs)."""
+        """A^T of all names, (inputs, names x places); B^T of each name, (places, outputs)."""
         if names not in self._stacked:
-            like = outputs[0]
-            a = [
-                each.a.get(name, like.new_zeros(each.spec.rank, inputs))
-                for name in names
-                for each in self._adapters
-            ]
-            b = [
-                torch.cat(
-                    [
-                        each.b.get(name, like.new_zeros(output.shape[-1], each.spec.rank)).T
-                        for each in self._adapters
-                    ]
-                )
-                for name, output in zip(names, outputs, strict=True)
-            ]
-            self._stacked[names] = torch.cat([each.T for each in a], dim=1), b
+            num, like = self._num_places, outputs[0]
+            a = like.new_zeros(inputs, len(names) * num)
+            b = [like.new_zeros(num, output.shape[-1]) for output in outputs]
+            self._stacked[names] = a, b
+            for adapter in self._starts:
+                self._copy(adapter, names)
         return self._stacked[names]
+
+    def _hold(self, adapters: list[Adapter]) -> None:
+        """Gives each of these adapters its places."""
+        num_ranks = sum(each.spec.rank for each in adapters)
+        if self._num_places > WASTEFUL * num_ranks:
+            self._begin(adapters)
+        for adapter in [each for each in adapters if each not in self._starts]:
+            start = self._gap(adapter.spec.rank, self._starts)
+            if start is None:
+                start = self._gap(adapter.spec.rank, set(adapters).intersection(self._starts))
+            if start is None:
+                self._begin(adapters)
+                return
+            for other in [each for each in self._starts if each not in adapters]:
+                is_before = self._stop(other) <= start
+                if not is_before and self._starts[other] < start + adapter.spec.rank:
+                    del self._starts[other]
+            self._starts[adapter] = start
+            for names in self._stacked:
+                self._copy(adapter, names)
+
+    def _begin(self, adapters: list[Adapter]) -> None:
+        """With these adapters and no room for more."""
+        self._stacked.clear()
+        self._starts.clear()
+        self._last = None
+        self._num_places = 0
+        for adapter in adapters:
+            self._starts[adapter] = self._num_places
+            self._num_places += adapter.spec.rank
+
+    def _gap(self, num: int, adapters: Iterable[Adapter]) -> int | None:
+        """Where so many places are beside those of `adapters`."""
+        start = 0
+        for adapter in sorted(adapters, key=lambda each: self._starts[each]):
+            if self._starts[adapter] - start >= num:
+                return start
+            start = self._stop(adapter)
+        return start if self._num_places - start >= num else None
+
+    def _stop(self, adapter: Adapter) -> int:
+        return self._starts[adapter] + adapter.spec.rank
+
+    def _copy(self, adapter: Adapter, names: tuple[str, ...]) -> None:
+        """The adapter's matrices of these linears to its places."""
+        a, b = self._stacked[names]
+        places = slice(self._starts[adapter], self._stop(adapter))
+        a_by_name = a.view(len(a), len(names), self._num_places)
+        for number, name in enumerate(names):
+            a_by_name[:, number, places] = adapter.a[name].T if name in adapter.a else 0.0
+            b[number][places] = adapter.b[name].T if name in adapter.b else 0.0
+
+    def _mask(self, adapters: Sequence[Adapter | None]) -> Tensor:
+        """(rows, places): the scale at each row's own adapter, else 0."""
+        mask_BR = torch.zeros(len(adapters), self._num_places)
+        for row, adapter in enumerate(adapters):
+            if adapter is not None:
+                mask_BR[row, self._starts[adapter] : self._stop(adapter)] = adapter.spec.scale
+        return mask_BR
 
 
 class StackedRows:
     """The `LowRankUpdate` of one pass."""
 
-    def __init__(self, stack: AdapterStack, adapters: Sequence[Adapter | None]) -> None:
+    def __init__(self, stack: AdapterStack, mask_BR: Tensor) -> None:
         self._stack = stack
-        self._mask_BR = stack.mask(adapters)
+        self._mask_BR = mask_BR
         self._masks: dict[int, Tensor] = {}
 
     def adapt(self, names: tuple[str, ...], x_BTE: Tensor, products: Linears) -> tuple[Tensor, ...]:
@@ -99,7 +150,7 @@ class StackedRows:
         )
 
 
-def stackable(adapters: Sequence[Adapter], num_rows: int) -> bool:
+def stackable(adapters: Collection[Adapter], num_rows: int) -> bool:
     """Whether stacking pays, and can be done: DoRA stretches what it gets, so not with it."""
     num_ranks = sum(adapter.spec.rank for adapter in adapters)
     is_small = num_rows <= MAX_ROWS and num_ranks <= MAX_RANKS

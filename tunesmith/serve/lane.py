@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from bisect import insort
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from tunesmith.model.decoder import Decoder
 from tunesmith.model.load import CausalModel
 from tunesmith.serve.prefix import Origin, PrefixCache
 from tunesmith.serve.protocol import Delta
+from tunesmith.serve.residents import BaseEntry
 from tunesmith.serve.rows import rows_of
 from tunesmith.serve.sampler import draw
 from tunesmith.serve.ticket import Choice
@@ -39,21 +40,14 @@ Outcome = tuple[Choice, Delta | TunesmithError]
 class Lane:
     """The choices of one base. `step` computes; what it returns ended has already left."""
 
-    def __init__(
-        self,
-        model: CausalModel,
-        max_rows: int,
-        num_threads: int,
-        *,
-        kept: PrefixCache,
-        base: Hashable,
-    ) -> None:
+    def __init__(self, base: BaseEntry, max_rows: int, num_threads: int, kept: PrefixCache) -> None:
+        model: CausalModel = base.value
         self.waiting: list[Choice] = []
         self._num_preempted = 0
-        self._rows = rows_of(model, max_rows, num_threads)
+        self._rows = rows_of(model, max_rows, num_threads, base.stack)
         self._short = model.short_positions if isinstance(model, Decoder) else None
         self._kept = kept
-        self._base = base
+        self._base = base.key
         self._running: list[Choice] = []  # by row
         self._whole_next = True
 

@@ -273,11 +273,7 @@ class LocalEngine:
         if lease.base not in self._lanes:
             limits = self._limits
             self._lanes[lease.base] = Lane(
-                lease.model,
-                limits.max_batch,
-                limits.num_threads,
-                kept=self._residents.kept,
-                base=lease.base.key,
+                lease.base, limits.max_batch, limits.num_threads, self._residents.kept
             )
         ticket.choices = choices_of(ticket, lease, grammar)
         for choice in ticket.choices:

@@ -7,7 +7,6 @@ that running answers go on; everything else here belongs to the engine's thread.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 from tunesmith.errors import BaseModelError, EngineError, TunesmithError
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
+from tunesmith.model.stack import AdapterStack
 from tunesmith.serve import loading
 from tunesmith.serve.prefix import PrefixCache
 from tunesmith.serve.protocol import AdapterRef, Overloaded
@@ -60,6 +60,8 @@ class Entry:
 class BaseEntry(Entry):
     key: BaseKey
     adapters: dict[str, Entry] = field(default_factory=dict)
+    stack: AdapterStack = field(default_factory=AdapterStack)
+    """Where adapters in use lie side by side."""
 
 
 @dataclass(eq=False)
@@ -107,7 +109,7 @@ class Residents:
     @property
     def num_bytes(self) -> int:
         return sum(
-            base.num_bytes + sum(adapter.num_bytes for adapter in base.adapters.values())
+            base.stack.num_bytes + sum(part.num_bytes for part in _parts(base))
             for base in (*self._bases.values(), *self._retired)
         )
 
@@ -171,6 +173,9 @@ class Residents:
     def make_room(self, num_bytes: int) -> bool:
         """Evicts what is idle until `num_bytes` more fit the budget; False if they cannot."""
         self.kept.evict(max(self._over() + num_bytes, 0))
+        for base in self._bases.values():
+            if self._over() + num_bytes > 0 and not base.leases:
+                base.stack.clear()
         while (over := self._over() + num_bytes) > 0:
             idle = [(entry, base) for base in self._bases.values() for entry in _parts(base)]
             idle = [(entry, base) for entry, base in idle if entry.idle]
@@ -252,12 +257,13 @@ class Residents:
 
 
 class Loader:
-    """A thread that loads one thing after the other and tells the engine's thread."""
+    """Loads one thing after the other, and tells the engine's thread. Each has a thread of its own,
+    with which its OpenMP threads end: where they outnumber the processors, none would spin."""
 
     def __init__(self, name: str, post: Post) -> None:
+        self._name = name
         self._post = post
-        self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        self._turn = threading.Lock()
 
     def load(self, entry: Entry, work: Callable[[], Any], on_failure: Callable[[], object]) -> None:
         """Fills `entry` with what `work` returns, or tells those who wait why not."""
@@ -270,14 +276,11 @@ class Loader:
             entry.settle(error)
 
         def task() -> None:
-            value, error = attempt(work)
+            with self._turn:
+                value, error = attempt(work)
             self._post(lambda: settle(value, error))
 
-        self._tasks.put(task)
-
-    def _run(self) -> None:
-        while True:
-            self._tasks.get()()
+        threading.Thread(target=task, name=self._name, daemon=True).start()
 
 
 def attempt(work: Callable[[], Any]) -> tuple[Any, TunesmithError | None]:

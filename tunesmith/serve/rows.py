@@ -73,16 +73,24 @@ class Rows(Protocol):
         ...
 
 
-def rows_of(model: CausalModel, max_rows: int, num_threads: int = 1) -> Rows:
-    """Rows for `model`; `num_threads` is what a large pass may use."""
+def rows_of(
+    model: CausalModel, max_rows: int, num_threads: int = 1, stack: AdapterStack | None = None
+) -> Rows:
+    """Rows for `model`; a large pass may use `num_threads`, adapters stay in `stack` afterwards."""
     if isinstance(model, Decoder):
-        return BatchedRows(model, max_rows, num_threads)
+        return BatchedRows(model, max_rows, num_threads, stack)
     assert isinstance(model, TransformersModel)
     return SequentialRows(model)
 
 
 class BatchedRows(SlotCache):
-    def __init__(self, model: Decoder, max_rows: int, num_threads: int = 1) -> None:
+    def __init__(
+        self,
+        model: Decoder,
+        max_rows: int,
+        num_threads: int = 1,
+        stack: AdapterStack | None = None,
+    ) -> None:
         super().__init__(
             model.config,
             dtype=model.dtype,
@@ -92,7 +100,7 @@ class BatchedRows(SlotCache):
         )
         self._model = model
         self._num_threads = num_threads
-        self._stack = AdapterStack([])
+        self._stack = stack or AdapterStack()
         self._num_weights = model.num_bytes // model.dtype.itemsize
 
     def run(self, ids: Sequence[Sequence[int]], adapters: Sequence[Adapter | None]) -> Tensor:
@@ -121,12 +129,9 @@ class BatchedRows(SlotCache):
         if positions.dim() == 2:
             return AdapterBatch.of(adapters[:1])
         adapters = adapters * (len(positions) // len(adapters))
-        # In the order of the rows, each once.
-        different = list(dict.fromkeys(adapter for adapter in adapters if adapter is not None))
+        different = {adapter for adapter in adapters if adapter is not None}
         if not different or not stackable(different, len(adapters)):
             return AdapterBatch.of(adapters)
-        if not self._stack.suits(different):
-            self._stack = AdapterStack(different)
         return self._stack.rows(adapters)
 
 

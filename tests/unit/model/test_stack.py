@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
 from tests.tiny_base import TINY
 from tunesmith.model.decoder import PlainLinears
@@ -24,12 +29,15 @@ def adapter(seed: int, rank: int, *, without: str = "none") -> Adapter:
     return result
 
 
+MANY = [adapter(seed, 2 + 3 * (seed % 3)) for seed in range(7)]
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rows_get_their_own_adapter(dtype: torch.dtype) -> None:
     one, two, three = adapter(1, 4), adapter(2, 8), adapter(3, 2, without="k_proj")
     one, two, three = (each.to(dtype) for each in (one, two, three))
-    stack = AdapterStack([one, two, three])
+    stack = AdapterStack()
     products = PlainLinears({name: tensor.to(dtype) for name, tensor in WEIGHTS.items()})
     for rows in ([one, None, two, three, two], [two], [None, three, one]):
         x = torch.randn(len(rows), TINY.hidden_size, generator=torch.Generator().manual_seed(0))
@@ -45,11 +53,66 @@ def test_rows_get_their_own_adapter(dtype: torch.dtype) -> None:
             assert changed == [each is not None, each not in (None, three), each is not None]
 
 
-def test_a_stack_suits_those_it_is_made_of_and_not_far_fewer() -> None:
-    made_of = [adapter(seed, 4) for seed in range(5)]
-    stack = AdapterStack(made_of)
-    assert stack.suits(made_of) and stack.suits(made_of[:3])
-    assert not stack.suits(made_of[:2]) and not stack.suits([*made_of, adapter(9, 4)])
+class Rows:
+    """What a stack computes for rows with these adapters, which is right."""
+
+    def __init__(self) -> None:
+        self.stack = AdapterStack()
+
+    def __call__(self, *rows: Adapter | None) -> Tensor:
+        """A^T as it lies there then."""
+        x = torch.randn(len(rows), TINY.hidden_size, generator=torch.Generator().manual_seed(0))
+        products = PlainLinears(WEIGHTS)
+        with torch.inference_mode():
+            got = self.stack.rows(rows).adapt(QKV, x, products)
+            expected = AdapterBatch(rows).adapt(QKV, x, products)
+        for left, right in zip(got, expected, strict=True):
+            assert torch.allclose(left, right, atol=1e-5)
+        return self.stack.matrices(QKV, TINY.hidden_size, got)[0]
+
+
+def test_who_joins_takes_a_place_that_nobody_needs() -> None:
+    rows = Rows()
+    one, two, three, four = (adapter(seed, 4) for seed in range(4))
+    first = rows(one, two, three)
+    assert rows(three, one) is first, "two of three are enough to keep it as it is"
+    assert rows(four, None, three, one) is first, "there was a place"
+    assert rows(two, three, one) is first, "and there is again"
+    wide = rows(one, two, three, four)
+    assert wide is not first and wide.shape[1] == 4 * 4 * len(QKV)
+    small, smaller = adapter(5, 2), adapter(6, 2)
+    assert rows(small, one, smaller, three, four) is wide, "two in the place of one"
+    assert rows(two, one, three, four) is wide, "and one in the place of two"
+
+
+def test_a_stack_far_too_wide_is_made_anew() -> None:
+    rows = Rows()
+    one, *others = (adapter(seed, 4) for seed in range(5))
+    assert rows(one, *others).shape[1] == 5 * 4 * len(QKV)
+    assert rows(one, others[0], others[1]).shape[1] == 5 * 4 * len(QKV)
+    assert rows(one, others[0]).shape[1] == 2 * 4 * len(QKV)
+    assert rows.stack.num_bytes > 0
+    rows.stack.clear()
+    assert rows.stack.num_bytes == 0
+    rows(one)
+
+
+def test_a_stack_keeps_no_adapter_alive() -> None:
+    rows = Rows()
+    one, two = adapter(1, 4), adapter(2, 4)
+    before = rows(one, two)
+    gone = weakref.ref(two)
+    del two
+    assert gone() is None
+    assert rows(adapter(3, 4), one) is before, "in the place of the one that is gone"
+
+
+@given(st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=5), max_size=6))
+@settings(max_examples=25, deadline=None)
+def test_rows_are_right_whatever_was_stacked_before(passes: list[list[int]]) -> None:
+    rows = Rows()
+    for numbers in passes:
+        rows(*(None if number == 7 else MANY[number] for number in numbers))
 
 
 def test_stacking_is_for_few_rows_and_short_sums_of_plain_adapters() -> None:

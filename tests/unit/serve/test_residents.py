@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.engine_harness import save_adapter
 from tests.tiny_base import write_tiny_base
 from tunesmith.errors import AdapterError, BaseModelError, TunesmithError
 from tunesmith.serve.protocol import AdapterRef, Overloaded
 from tunesmith.serve.residents import Lease, Residents
+from tunesmith.serve.rows import rows_of
 
 BASE_BYTES = 558_336
 ROOMY = 1 << 30
@@ -156,3 +158,26 @@ def test_unloading_spares_leases(bases: list[Path], adapters: list[AdapterRef]) 
     assert desk.residents.num_bytes == BASE_BYTES
     desk.residents.release(lease)
     assert desk.residents.num_bytes == 0
+
+
+@torch.inference_mode()
+def test_adapters_side_by_side_count_and_go_when_nobody_needs_them(
+    bases: list[Path], adapters: list[AdapterRef]
+) -> None:
+    desk = Desk(ROOMY)
+    leases = [desk.lease(bases[0], adapter) for adapter in adapters]
+    before = desk.residents.num_bytes
+    stack = leases[0].base.stack
+    rows = rows_of(leases[0].model, len(leases), stack=stack)
+    rows.reserve(len(leases), 1)
+    for _ in leases:
+        rows.add()
+    rows.run([[5]] * len(leases), [lease.lora for lease in leases])
+    assert stack.num_bytes == sum(lease.lora.num_bytes for lease in leases if lease.lora) > 0
+    assert desk.residents.num_bytes == before + stack.num_bytes
+    free = ROOMY - desk.residents.num_bytes
+    assert not desk.residents.make_room(free + 1), "they are in use"
+    for lease in leases:
+        desk.residents.release(lease)
+    assert desk.residents.make_room(free + 1)
+    assert stack.num_bytes == 0 and desk.residents.num_bytes == before, "and nothing else went"
