@@ -74,7 +74,7 @@ class Peer:
                 stderr=log,
                 text=True,
                 cwd=ROOT,
-                env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
             )
         self._read()
 

@@ -255,8 +255,7 @@ def run(command: list[Any]) -> dict[str, Any] | None:
             timeout=LIMIT_S,
             check=False,
             cwd=ROOT,
-            # Threads that sleep: spinning ones would slow each other down, ours and theirs.
-            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
     except subprocess.TimeoutExpired:
         print(f"  {Path(str(command[1])).name} did not end within {LIMIT_S} s")

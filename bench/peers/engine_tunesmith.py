@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+
+from tunesmith.model.threads import WAITING
+
+os.environ.update(WAITING)
 
 from bench.peers.turns import take_turns
 from tests.engine_harness import greedy, running_engine

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from tunesmith.model.threads import WAITING
+
+os.environ.update(WAITING)
 
 import torch
 from task import Clock, parser, read_rows

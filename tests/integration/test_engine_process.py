@@ -18,6 +18,7 @@ from tests.engine_harness import greedy, reference, save_adapter
 from tests.tiny_base import write_tiny_base
 from tunesmith.config import Settings
 from tunesmith.errors import EngineUnavailable
+from tunesmith.model.threads import WAITING
 from tunesmith.serve.client import EngineClient
 from tunesmith.serve.protocol import Draining, GenRequest
 
@@ -36,7 +37,7 @@ def process(data: Path) -> Iterator[subprocess.Popen[str]]:
         **os.environ,
         "TUNESMITH_DEVICE": "cpu",
         "TUNESMITH_ENGINE_THREADS": "1",
-        "OMP_WAIT_POLICY": "passive",
+        **WAITING,
     }
     command = [sys.executable, "-m", "tunesmith.serve", "--data", str(data)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as engine:

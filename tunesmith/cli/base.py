@@ -203,11 +203,11 @@ def quantised(source: str, name: str, settings: Settings) -> Path:
     """A directory of ours with the model in NF4; of what is fetched for it nothing else stays."""
     from tunesmith.errors import BaseModelError
     from tunesmith.model.nf4_write import write_nf4
-    from tunesmith.model.threads import sleep_when_idle
+    from tunesmith.model.threads import wait_briefly
     from tunesmith.store.db import open_database
     from tunesmith.store.repo import bases
 
-    sleep_when_idle()
+    wait_briefly()
     with open_database(settings.data_dir).read() as conn:
         if bases.get(conn, name) is not None:
             raise CommandFailed(

@@ -50,9 +50,9 @@ def export(
 ) -> None:
     """Write a tuned model for other programs, and compare it with what was trained."""
     require_torch()
-    from tunesmith.model.threads import sleep_when_idle
+    from tunesmith.model.threads import wait_briefly
 
-    sleep_when_idle()
+    wait_briefly()
     settings, db = existing_store(data)
     tuned = find(settings, db, model, rows)
     from tunesmith.model.export import export as write

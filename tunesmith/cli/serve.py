@@ -25,6 +25,7 @@ from tunesmith.cli.wakeups import Wait, wakeups
 from tunesmith.config import VLLM_KEY, Settings, as_environment, without_secrets
 from tunesmith.errors import TunesmithError
 from tunesmith.ids import SystemClock, SystemRng
+from tunesmith.model.threads import wait_briefly
 from tunesmith.ops.tracing import require_library
 from tunesmith.store import links
 from tunesmith.store.db import Database, open_database
@@ -239,7 +240,6 @@ def child_environment(settings: Settings) -> dict[str, str]:
     environment = dict(os.environ) | as_environment(settings)
     environment["TUNESMITH_DATA"] = str(settings.data_dir)
     environment.pop("TUNESMITH_API_KEY", None)
-    # Idle threads of one process must not spin on the cores of another.
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_briefly(environment)
     environment.setdefault("PYTHONUNBUFFERED", "1")
     return environment

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tunesmith.errors import TunesmithError
-from tunesmith.model.threads import sleep_when_idle
+from tunesmith.model.threads import wait_briefly
 
 USAGE = "usage: python -m tunesmith.trainer validate|train JOB_DIR"
 
@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2 or arguments[0] not in ("validate", "train"):
         print(USAGE, file=sys.stderr)
         return 2
-    sleep_when_idle()
+    wait_briefly()
     from tunesmith.trainer.process import run
 
     try:

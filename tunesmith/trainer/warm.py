@@ -29,7 +29,7 @@ from typing import Any
 from tunesmith.config import MODERATION_KEY
 from tunesmith.jobdir.layout import LOG_FILE
 from tunesmith.jobdir.process import START_FIELD, Phase, stat_fields
-from tunesmith.model.threads import sleep_when_idle
+from tunesmith.model.threads import wait_briefly
 
 PRELOADED = (
     "tunesmith.trainer.process",
@@ -48,7 +48,7 @@ VALIDATE_MEMORY_BYTES = 16 << 30
 
 
 def main() -> None:
-    sleep_when_idle()
+    wait_briefly()
     # numpy comes along with torch, and would start threads for its own algebra, which is not used.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for name in PRELOADED:
