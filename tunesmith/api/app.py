@@ -51,6 +51,7 @@ from tunesmith.api.feed import Feed
 from tunesmith.api.gate import Frame, Gate
 from tunesmith.api.keyring import Keyring
 from tunesmith.api.meter import Meter
+from tunesmith.api.names import Names
 from tunesmith.api.renderers import Renderers
 from tunesmith.api.services import Services
 from tunesmith.api.store_metrics import StoreMetrics
@@ -113,6 +114,7 @@ def open_services(settings: Settings) -> Services:
     return Services(
         settings=settings,
         db=db,
+        names=Names(db),
         blobs=LocalBlobs(settings.blobs_dir),
         engine=EngineClient(settings.engine_socket),
         renderers=Renderers(),

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from tunesmith.api.answer_text import AnswerText
 from tunesmith.api.meter import Demand
-from tunesmith.api.models import find, root_name
 from tunesmith.api.sampling import adapter_of, fingerprint, sampling, stops, used_tier
 from tunesmith.api.schemas import answer_schema
 from tunesmith.api.services import Services
@@ -63,7 +62,7 @@ class Prepared:
 def prepare(svc: Services, project_id: str, body: CreateChatCompletion) -> Prepared:
     """Resolves, renders and checks a request. Reads the database and files: call it in a thread."""
     refuse_unsupported(body)
-    base, tuned = find(svc, project_id, body.model)
+    base, tuned = svc.names.find(project_id, body.model)
     renderer, token_bytes = svc.renderers.get(base.fingerprint, base.path)
     answer = answer_schema(body.response_format)
     try:
@@ -105,7 +104,7 @@ def prepare(svc: Services, project_id: str, body: CreateChatCompletion) -> Prepa
         demand=Demand(
             kind="completions",
             model=body.model,
-            base=root_name(svc, base),
+            base=svc.names.root(base),
             tuned=tuned is not None,
             num_prompt=len(prompt_ids),
             num_answer=request.n * request.max_new_tokens,

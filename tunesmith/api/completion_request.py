@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from tunesmith.api.answer_text import AnswerText
 from tunesmith.api.meter import Demand
-from tunesmith.api.models import find, root_name
 from tunesmith.api.prompts import Prompt, prompts_of
 from tunesmith.api.sampling import adapter_of, fingerprint, sampling, stops, used_tier
 from tunesmith.api.services import Services
@@ -67,7 +66,7 @@ def prepare(svc: Services, project_id: str, body: CreateCompletion) -> PreparedC
     num_choices = body.n or 1
     num_drawn = body.best_of or num_choices
     check(body, num_choices, num_drawn)
-    base, tuned = find(svc, project_id, body.model)
+    base, tuned = svc.names.find(project_id, body.model)
     renderer, token_bytes = svc.renderers.get(base.fingerprint, base.path)
     given = "" if body.prompt is None else body.prompt
     prompts = prompts_of(given, renderer, param="prompt", most=MAX_PROMPTS)
@@ -120,7 +119,7 @@ def prepare(svc: Services, project_id: str, body: CreateCompletion) -> PreparedC
         demand=Demand(
             kind="completions",
             model=body.model,
-            base=root_name(svc, base),
+            base=svc.names.root(base),
             tuned=tuned is not None,
             num_prompt=sum(len(prompt.ids) for prompt in prompts),
             num_answer=len(prompts) * num_drawn * max_tokens,

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from tunesmith.api import files, models
+from tunesmith.api import files
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import Services, Svc
@@ -97,7 +97,7 @@ def work(
 
 def find_base(svc: Services, project_id: str, name: str) -> BaseInfo:
     try:
-        return models.find(svc, project_id, name)[0]
+        return svc.names.find(project_id, name)[0]
     except NotFound as error:
         raise NotFound(error.message, code=error.code, param="base") from None
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from fastapi import APIRouter
 from starlette.responses import StreamingResponse
 
-from tunesmith.api import models
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.services import Services, Svc
@@ -30,7 +29,7 @@ def download_model(name: str, svc: Svc, caller: CallerDep) -> StreamingResponse:
 
 
 def _directory(svc: Services, project_id: str, name: str) -> Path:
-    base, tuned = models.find(svc, project_id, name)
+    base, tuned = svc.names.find(project_id, name)
     if tuned is not None and tuned.adapter_sha256 is not None:
         return svc.settings.adapters_dir / tuned.adapter_sha256
     if tuned is not None and base.sha256 is not None:

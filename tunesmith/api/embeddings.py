@@ -13,7 +13,6 @@ from fastapi import APIRouter, Request
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.meter import Demand, PromptOnly
-from tunesmith.api.models import find, root_name
 from tunesmith.api.prompts import prompts_of
 from tunesmith.api.sampling import adapter_of
 from tunesmith.api.services import Services, Svc
@@ -58,7 +57,7 @@ async def create_embeddings(
 
 def prepare(svc: Services, project_id: str, body: CreateEmbedding) -> PreparedEmbedding:
     """Resolves and checks a request. Reads the database and files: call it in a thread."""
-    base, tuned = find(svc, project_id, body.model)
+    base, tuned = svc.names.find(project_id, body.model)
     if body.dimensions is not None and body.dimensions > base.hidden_size:
         raise BadRequest(
             f"Invalid value for 'dimensions': this model's vectors have {base.hidden_size}.",
@@ -82,7 +81,7 @@ def prepare(svc: Services, project_id: str, body: CreateEmbedding) -> PreparedEm
     demand = Demand(
         kind="embeddings",
         model=body.model,
-        base=root_name(svc, base),
+        base=svc.names.root(base),
         tuned=tuned is not None,
         num_prompt=sum(len(prompt.ids) for prompt in prompts),
     )

@@ -9,7 +9,6 @@ from typing import Annotated
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query
 
-from tunesmith.api import models
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.sampling import adapter_of
@@ -67,7 +66,7 @@ def _read(svc: Services, project_id: str, job_id: str, row: int, model: str | No
             f"'{job.model}'.",
             param="model",
         )
-    base, tuned = models.find(svc, project_id, name)
+    base, tuned = svc.names.find(project_id, name)
     renderer, _ = svc.renderers.get(base.fingerprint, base.path)
     found = _row(svc, renderer, job.training_file, job.method, row)
     longest = max((len(each.example.ids) for each in found), default=0)

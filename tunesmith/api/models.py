@@ -8,9 +8,10 @@ from pathlib import Path
 from fastapi import APIRouter, BackgroundTasks
 
 from tunesmith.api.caller import CallerDep
+from tunesmith.api.names import unknown_model
 from tunesmith.api.services import Services, Svc
 from tunesmith.bases import BaseInfo
-from tunesmith.errors import EngineError, Forbidden, NotFound
+from tunesmith.errors import EngineError, Forbidden
 from tunesmith.store.repo import audit_log, base_grants, bases, models
 from tunesmith.store.repo.models import ModelRow
 from tunesmith.wire.lists import Listing
@@ -22,38 +23,12 @@ router = APIRouter(prefix="/v1/models")
 NAME = "/{name:path}"
 
 
-def unknown_model(name: str) -> NotFound:
-    return NotFound(
-        f"The model `{name}` does not exist or you do not have access to it.",
-        code="model_not_found",
-        param="model",
-    )
-
-
 def shape_base(base: BaseInfo, name: str) -> Model:
     return Model(id=name, created=base.created_at, owned_by="system")
 
 
 def shape_tuned(row: ModelRow) -> Model:
     return Model(id=row.name, created=row.created_at, owned_by=row.owned_by)
-
-
-def find(svc: Services, project_id: str, name: str) -> tuple[BaseInfo, ModelRow | None]:
-    """The base that answers to a name, and the tuned model it is if it is one. 404 otherwise."""
-    with svc.db.read() as conn:
-        tuned = models.get(conn, project_id, name)
-        base = bases.get(conn, tuned.base) if tuned else base_grants.resolve(conn, project_id, name)
-    if base is None:
-        raise unknown_model(name)
-    return base, tuned
-
-
-def root_name(svc: Services, base: BaseInfo) -> str:
-    """The registered base whose limits and prices a model goes by."""
-    if base.sha256 is None:
-        return base.name
-    with svc.db.read() as conn:
-        return bases.root_of(conn, base.name)
 
 
 @router.get("")

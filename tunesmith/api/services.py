@@ -9,6 +9,7 @@ from fastapi import Depends, Query, Request
 
 from tunesmith.api.feed import Feed
 from tunesmith.api.meter import Meter
+from tunesmith.api.names import Names
 from tunesmith.api.renderers import Renderers
 from tunesmith.config import Settings
 from tunesmith.ids import Clock, Rng
@@ -23,6 +24,7 @@ from tunesmith.store.db import Database
 class Services:
     settings: Settings
     db: Database
+    names: Names
     blobs: BlobStore
     engine: EngineClient
     renderers: Renderers

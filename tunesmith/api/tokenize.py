@@ -12,7 +12,6 @@ from fastapi import APIRouter, Query
 
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
-from tunesmith.api.models import find
 from tunesmith.api.services import Services, Svc
 from tunesmith.bases import BaseInfo
 from tunesmith.data.messages import MessageError, normalise_messages, normalise_tools
@@ -73,7 +72,7 @@ def tokenizer_info(
 def base_of(svc: Services, project_id: str, name: str | None) -> BaseInfo:
     """The base behind a model's name; without a name, the only one there is."""
     if name is not None:
-        return find(svc, project_id, name)[0]
+        return svc.names.find(project_id, name)[0]
     with svc.db.read() as conn:
         known = bases.list_all(conn)
     if len(known) != 1:
