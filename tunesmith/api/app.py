@@ -68,14 +68,15 @@ from tunesmith.store.repo import keys as keys_repo
 
 log = logging.getLogger("tunesmith.api")
 
+# Those first that are asked for most: each is tried until one has the path.
 ROUTERS = (
+    chat.router,
+    completions.router,
+    embeddings.router,
     health.router,
     files.router,
     fine_tuning.router,
     models.router,
-    chat.router,
-    completions.router,
-    embeddings.router,
     tokenize.router,
     data.router,
     data_rows.router,
