@@ -8,6 +8,8 @@ from pathlib import Path
 from tunesmith.jobdir.events import all_events
 from tunesmith.jobdir.layout import EVENTS_FILE
 from tunesmith.jobdir.outcome import CheckpointEntry
+from tunesmith.jobdir.row_losses import RowLosses
+from tunesmith.train.batches import Order
 from tunesmith.train.job import Job
 
 LOSS = "full_valid_loss"
@@ -48,7 +50,7 @@ def tell_if_rising(job: Job, epoch: int) -> None:
     job.journal.message(f"warn:rising:{epoch}", text, "warn")
 
 
-def tell_best(job: Job, checkpoints: list[CheckpointEntry]) -> None:
+def tell_best(job: Job, order: Order, checkpoints: list[CheckpointEntry]) -> None:
     """After the job: which checkpoint has the lowest loss, where it is not the last one."""
     losses = epoch_losses(job.dir)
     if not losses or not checkpoints:
@@ -57,7 +59,8 @@ def tell_best(job: Job, checkpoints: list[CheckpointEntry]) -> None:
     best = min(losses, key=lambda step: losses[step])
     if last not in losses or losses[last] <= losses[best] * (1 + NOTABLE):
         return
-    epoch = list(losses).index(best) + 1
+    # In small files one step may end several epochs.
+    epoch = order.epoch_ended_by(best)
     text = (
         f"The validation loss was lowest after epoch {epoch} (step {best}: {losses[best]:.3f}); "
         f"the final model has {losses[last]:.3f}."
@@ -67,3 +70,18 @@ def tell_best(job: Job, checkpoints: list[CheckpointEntry]) -> None:
     else:
         text += f" Its checkpoint was not kept: for it, tune again with n_epochs {epoch}."
     job.journal.message("best", text, "warn")
+
+
+def tell_if_unlearned(job: Job, order: Order, losses: RowLosses) -> None:
+    """After the job: whether the rows of the first step, which were looked at before anything was
+    learned, ended worse than the job found them."""
+    first, last = losses.means(order.rows(1))
+    if not last > first * (1 + NOTABLE):
+        return
+    job.journal.message(
+        "unlearned",
+        f"Training has made the model worse on the training file: the rows of the first step had "
+        f"the loss {first:.3f} before it, and {last:.3f} in the last epoch. Lower "
+        "learning_rate_multiplier, for example to a tenth.",
+        "warn",
+    )

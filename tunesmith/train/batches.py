@@ -118,6 +118,11 @@ class Corpus:
         """Supervised tokens of a sequence."""
         return int((self.tokens(sequence)[1] > 0).sum())
 
+    def differs(self, pair: int) -> bool:
+        """Whether the row's two answers are not the same."""
+        one, other = (self.tokens(sequence)[0] for sequence in self.sequences([pair]))
+        return not torch.equal(one, other)
+
     def digest(self) -> str:
         """sha256 over ids, weights and where sequences begin."""
         digest = hashlib.sha256(repr(self._starts).encode())

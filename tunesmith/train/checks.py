@@ -32,6 +32,17 @@ def check_stops(corpus: Corpus, stop_ids: Set[int]) -> None:
         )
 
 
+def check_pairs(corpus: Corpus) -> None:
+    """Some pair prefers one answer to another one."""
+    if not any(map(corpus.differs, range(corpus.num_rows))):
+        raise JobError(
+            "In every pair of the training file both answers are the same, so there is nothing to "
+            "prefer. `tunesmith data fix` leaves such rows out; give others.",
+            code="no_preference",
+            param="training_file",
+        )
+
+
 def check_targets(adapter: Adapter, model: CausalModel, asked: Any) -> None:
     """An adapter that is continued adapts what was asked for. A list was compared before."""
     if asked not in ("all", "attention", "mlp"):

@@ -18,7 +18,7 @@ from torch import Tensor
 from tunesmith.group.watch import Request
 from tunesmith.jobdir.checkpoints import OPTIMIZER_FILE, Standing
 from tunesmith.jobdir.outcome import Result
-from tunesmith.train.advice import tell_best, tell_if_rising
+from tunesmith.train.advice import tell_best, tell_if_rising, tell_if_unlearned
 from tunesmith.train.answers import report_answer, take_samples
 from tunesmith.train.checks import check_finite, check_gradients, check_reference
 from tunesmith.train.full import FullWeights
@@ -61,7 +61,8 @@ def train(job: Job) -> Result:
             save(job, run, servable=False)
     report_answer(job, run)
     result = replace(job.result("succeeded"), took=tell_what_it_took(job, run))
-    tell_best(job, result.checkpoints)
+    tell_best(job, run.order, result.checkpoints)
+    tell_if_unlearned(job, run.order, run.row_losses)
     return result
 
 
@@ -71,10 +72,10 @@ def learn(job: Job, run: Run, step: int) -> None:
     began_s = time.monotonic()
     means = form_gradient(job, run, rows, step)
     check_finite(means, step, run.plan.total_steps)
-    if step == 1:
+    if step == run.first_lesson:
         check_gradients(run.trained)
-        if not run.plan.lora_dropout:
-            check_reference(run.objective, rows, means, run.plan.dtype)
+    if step == 1 and not run.plan.lora_dropout:
+        check_reference(run.objective, rows, means, run.plan.dtype)
     run.optimizer.update(learning_rate(run.plan.learning_rate, step, run.plan.total_steps))
     run.metrics = means.named("train")
     run.row_losses.record((step - 1) * run.plan.batch_size, rows, means.row_losses)
