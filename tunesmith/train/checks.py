@@ -15,7 +15,7 @@ from tunesmith.group.sharded import here
 from tunesmith.model.adapter_files import targeted
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
-from tunesmith.train.batches import Corpus
+from tunesmith.train.batches import Corpus, Order
 from tunesmith.train.full import FullWeights
 from tunesmith.train.objective import Means, Objective, Preference
 
@@ -32,15 +32,17 @@ def check_stops(corpus: Corpus, stop_ids: Set[int]) -> None:
         )
 
 
-def check_pairs(corpus: Corpus) -> None:
-    """Some pair prefers one answer to another one."""
-    if not any(map(corpus.differs, range(corpus.num_rows))):
-        raise JobError(
-            "In every pair of the training file both answers are the same, so there is nothing to "
-            "prefer. `tunesmith data fix` leaves such rows out; give others.",
-            code="no_preference",
-            param="training_file",
-        )
+def first_lesson(order: Order, pairs: Corpus) -> int:
+    """The first step with a gradient: pairs of equal answers have none."""
+    for step in range(1, order.total_steps + 1):
+        if any(map(pairs.differs, order.rows(step))):
+            return step
+    raise JobError(
+        "In every pair of the training file both answers are the same, so there is nothing to "
+        "prefer. `tunesmith data fix` leaves such rows out; give others.",
+        code="no_preference",
+        param="training_file",
+    )
 
 
 def check_targets(adapter: Adapter, model: CausalModel, asked: Any) -> None:

@@ -23,7 +23,7 @@ from tunesmith.group.watch import Request
 from tunesmith.jobdir.files import write_atomic
 from tunesmith.model.adapter_files import content_hash
 from tunesmith.train.batches import Corpus
-from tunesmith.train.checks import check_pairs
+from tunesmith.train.checks import first_lesson
 from tunesmith.train.job import Job
 from tunesmith.train.objective import Preference, Sums, Supervised, longest_unit
 from tunesmith.train.shortage import within_memory
@@ -43,7 +43,7 @@ def aim(job: Job, run: Run) -> Request | None:
         run.objective = Supervised(run.train)
         run.valid_objective = Supervised(run.valid or run.train)
         return None
-    check_pairs(run.train)
+    run.first_lesson = first_lesson(run.order, run.train)
     start = load_start(job, run)
     found = []
     for name, corpus in (("train", run.train), ("valid", run.valid or Corpus([]))):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -74,6 +73,8 @@ class Run:
     num_timed: int = 0
     step_s: float = 0.0
     """How long a step takes: the mean of this process's."""
+    first_lesson: int = 1
+    """The first step with a gradient."""
     forecast: Forecast = field(init=False)
     objective: Objective = field(init=False)
     """On `train`; set by `preference.aim`."""
@@ -86,14 +87,6 @@ class Run:
         return Forward(
             self.model, plan.attention, gradient, self.world, plan.recompute, plan.offload
         )
-
-    @cached_property
-    def first_lesson(self) -> int:
-        """The first step with a gradient: pairs of equal answers have none."""
-        if self.plan.beta is None:
-            return 1
-        steps = range(1, self.plan.total_steps + 1)
-        return next(step for step in steps if any(map(self.train.differs, self.order.rows(step))))
 
     def save_every_s(self, spec: Spec) -> float:
         """Seconds between safety copies; of whole models more, where writing one takes long."""
