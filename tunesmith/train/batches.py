@@ -90,15 +90,6 @@ class Corpus:
         """Positions of these sequences together."""
         return sum(map(self.length, sequences))
 
-    def longest(self, rows: Iterable[int]) -> int:
-        """Of all their sequences, in positions."""
-        return max(self.length(sequence) for sequence in self.sequences(rows))
-
-    def longest_rows(self, num_rows: int) -> list[int]:
-        """The rows with the longest sequences, the longest first."""
-        by_length = sorted(range(self.num_rows), key=lambda row: self.longest([row]), reverse=True)
-        return by_length[:num_rows]
-
     def sequences(self, rows: Iterable[int]) -> list[int]:
         return [
             sequence

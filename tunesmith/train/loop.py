@@ -175,7 +175,9 @@ def rehearse(job: Job, run: Run) -> None:
     On a CPU there is nothing to rehearse: the system ends a process that takes too much.
     """
     if run.plan.device == "cuda" and job.progress.step == 0:
-        form_gradient(job, run, run.train.longest_rows(run.plan.batch_size), step=0)
+        rows = range(run.train.num_rows)
+        ordered = sorted(rows, key=lambda row: longest_unit(run.objective, [row]), reverse=True)
+        form_gradient(job, run, ordered[: run.plan.batch_size], step=0)
 
 
 def tell_what_it_took(job: Job, run: Run) -> dict[str, float]:

@@ -25,7 +25,7 @@ from tunesmith.model.adapter_files import content_hash
 from tunesmith.train.batches import Corpus
 from tunesmith.train.checks import first_lesson
 from tunesmith.train.job import Job
-from tunesmith.train.objective import Preference, Sums, Supervised, longest_unit
+from tunesmith.train.objective import Preference, Sums, Supervised, longest_unit, untaught
 from tunesmith.train.shortage import within_memory
 from tunesmith.train.start import Run, Start, load_start
 from tunesmith.train.step import sums
@@ -87,7 +87,7 @@ def reference(
 
 def _logp(job: Job, run: Run, start: Start, corpus: Corpus, rows: Sequence[int]) -> Tensor:
     # Pairs are rated together as they are trained, so that the first margins are nearly 0.
-    pairs = Preference(corpus, torch.empty(0), 1.0)
+    pairs = untaught(corpus, run.plan.beta)
 
     def forwards(max_tokens: int) -> Sums:
         return sums(*start, pairs, rows, max_tokens)

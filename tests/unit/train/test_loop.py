@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+from tests.tiny_base import TINY, write_tiny_base
 from tests.trainer_job import (
     adapter_bytes,
     copy_job,
@@ -27,11 +28,11 @@ from tunesmith.jobdir.control import write_control
 from tunesmith.jobdir.files import read_record, write_record
 from tunesmith.jobdir.layout import CHECKPOINTS_DIR, PLAN_FILE, RESULT_FILE, VALIDATION_FILE
 from tunesmith.jobdir.outcome import Result, Validation
-from tunesmith.jobdir.spec import read_spec
+from tunesmith.jobdir.spec import BaseRef, read_spec
 from tunesmith.model.adapter_files import CONFIG
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
-from tunesmith.train import forecast, loop, shortage
+from tunesmith.train import forecast, loop, shortage, start
 from tunesmith.train import plan as planning
 from tunesmith.train.objective import Means
 from tunesmith.train.plan import Plan
@@ -496,3 +497,33 @@ def test_a_gpu_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     error = result_of(job_dir).error
     assert error is not None
     assert error.code == "device_unavailable"
+
+
+@pytest.mark.parametrize(
+    ("method", "noun", "tight"), [("supervised", "example", 3000), ("dpo", "pair", 5000)]
+)
+def test_what_goes_through_at_once_is_held_against_memory(
+    method: str, noun: str, tight: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long example alone is no reason to warn; of a pair both answers count."""
+    base = write_tiny_base(tmp_path / "base", shape=replace(TINY, max_positions=4096))
+    words = "please " * 450
+    answer = [{"role": "assistant", "content": words}]
+    prompt = [{"role": "user", "content": "request"}]
+    row = {"messages": prompt + answer} if method == "supervised" else {
+        "input": {"messages": prompt}, "preferred_output": answer, "non_preferred_output": answer
+    }  # fmt: skip
+    said = []
+    for name, fitting in (("roomy", 100_000), ("tight", tight)):
+        monkeypatch.setattr(forecast, "num_fitting", lambda *_, found=fitting: found)
+        monkeypatch.setattr(start, "num_fitting", lambda *_, found=fitting: found)
+        job_dir = make_job(tmp_path / name, method=method, base=BaseRef("long", base))
+        write_control(job_dir, "cancel")
+        with read_spec(job_dir).training_file.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        assert run("train", job_dir) == DONE
+        assert result_of(job_dir).status == "cancelled", result_of(job_dir).error
+        said.append([e.message for e in events_of(job_dir) if e.key == "warn:memory"])
+    assert said[0] == []
+    assert said[1][0].startswith(f"The longest {noun} has")
+    assert f"memory may hold about {tight} at once" in said[1][0]
