@@ -15,6 +15,8 @@ from tunesmith.train.job import Job
 LOSS = "full_valid_loss"
 # A difference below this share of the loss is chance.
 NOTABLE = 0.01
+# Nats that a row's loss may rise by while the model learns others.
+WORSE = 0.1
 # Epochs in a row whose loss rises before it is said.
 PATIENCE = 2
 
@@ -76,7 +78,7 @@ def tell_if_unlearned(job: Job, order: Order, losses: RowLosses) -> None:
     """After the job: whether the rows of the first step, which were looked at before anything was
     learned, ended worse than the job found them."""
     first, last = losses.means(order.rows(1))
-    if not last > first * (1 + NOTABLE):
+    if not last > first + WORSE:
         return
     job.journal.message(
         "unlearned",
