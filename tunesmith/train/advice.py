@@ -61,7 +61,6 @@ def tell_best(job: Job, order: Order, checkpoints: list[CheckpointEntry]) -> Non
     best = min(losses, key=lambda step: losses[step])
     if last not in losses or losses[last] <= losses[best] * (1 + NOTABLE):
         return
-    # In small files one step may end several epochs.
     epoch = order.epoch_ended_by(best)
     text = (
         f"The validation loss was lowest after epoch {epoch} (step {best}: {losses[best]:.3f}); "
@@ -78,12 +77,10 @@ def tell_if_unlearned(job: Job, order: Order, losses: RowLosses) -> None:
     """After the job: whether the rows of the first step, which were looked at before anything was
     learned, ended worse than the job found them."""
     first, last = losses.means(order.rows(1))
-    if not last > first + WORSE:
-        return
-    job.journal.message(
-        "unlearned",
-        f"Training has made the model worse on the training file: the rows of the first step had "
-        f"the loss {first:.3f} before it, and {last:.3f} in the last epoch. Lower "
-        "learning_rate_multiplier, for example to a tenth.",
-        "warn",
-    )
+    if last > first + WORSE:
+        text = (
+            "Training has made the model worse on the training file: the rows of the first step "
+            f"had the loss {first:.3f} before it, and {last:.3f} in the last epoch. Lower "
+            "learning_rate_multiplier, for example to a tenth."
+        )
+        job.journal.message("unlearned", text, "warn")

@@ -38,8 +38,8 @@ def first_lesson(order: Order, pairs: Corpus) -> int:
         if any(map(pairs.differs, order.rows(step))):
             return step
     raise JobError(
-        "In every pair of the training file both answers are the same, so there is nothing to "
-        "prefer. `tunesmith data fix` leaves such rows out; give others.",
+        "The answers of every pair in the training file are equal: there is nothing to prefer. "
+        "`tunesmith data fix` leaves such rows out; give others.",
         code="no_preference",
         param="training_file",
     )
@@ -74,11 +74,11 @@ def check_gradients(trained: Adapter | FullWeights) -> None:
             )
 
 
-def check_finite(means: Means, step: int, total_steps: int) -> None:
+def check_finite(means: Means, what: str, step: int, total_steps: int) -> None:
     """Loss and gradient are numbers; a job never goes on from NaN."""
     if not (math.isfinite(means.loss) and math.isfinite(means.gradient_norm)):
         raise JobError(
-            f"The training loss is not finite at step {step} of {total_steps} (loss {means.loss}, "
+            f"The {what} loss is not finite at step {step} of {total_steps} (loss {means.loss}, "
             f"gradient norm {means.gradient_norm}). Lower learning_rate_multiplier, for example to "
             "a quarter, and create the job again.",
             code="non_finite_loss",
@@ -86,8 +86,7 @@ def check_finite(means: Means, step: int, total_steps: int) -> None:
         )
 
 
-# How far the first log-probabilities may be from the reference's, as a share of these: rounding, in
-# micro-batches put together otherwise.
+# By what share rounding, in other micro-batches, may move log-probabilities from the reference's.
 REFERENCE_TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 
 

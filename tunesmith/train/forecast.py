@@ -60,8 +60,7 @@ class Forecast:
 def forecast(
     plan: Plan, forward: Forward, trained: Trained, corpus: Corpus, longest: int, used_bytes: int
 ) -> Forecast:
-    """`longest`: positions that have to go through the model at once; `used_bytes`: what the
-    process held before the model was loaded."""
+    """`longest`: positions that go through at once; `used_bytes`: held before the model came."""
     model = forward.model
     order = Order(0, corpus.num_rows, plan.batch_size, plan.n_epochs)
     num_tokens = plan.n_epochs * corpus.num_tokens(range(corpus.num_rows))

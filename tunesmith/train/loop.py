@@ -71,7 +71,7 @@ def learn(job: Job, run: Run, step: int) -> None:
     rows = run.order.rows(step)
     began_s = time.monotonic()
     means = form_gradient(job, run, rows, step)
-    check_finite(means, step, run.plan.total_steps)
+    check_finite(means, "training", step, run.plan.total_steps)
     if step == run.first_lesson:
         check_gradients(run.trained)
     if step == 1 and not run.plan.lora_dropout:
@@ -115,6 +115,7 @@ def score(job: Job, run: Run, phase: str, rows: Sequence[int]) -> None:
         return evaluate(run.forward, run.trained, run.valid_objective, rows, max_tokens)
 
     means = within_memory(job, run, longest_unit(run.valid_objective, rows), forwards)
+    check_finite(means, "validation", job.progress.step, run.plan.total_steps)
     run.metrics |= means.named(phase)
 
 

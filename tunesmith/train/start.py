@@ -22,6 +22,7 @@ from tunesmith.ids import SystemClock
 from tunesmith.jobdir.checkpoints import OPTIMIZER_FILE, Checkpoint, Standing
 from tunesmith.jobdir.files import read_record, write_record
 from tunesmith.jobdir.layout import PLAN_FILE
+from tunesmith.jobdir.records import RecordError
 from tunesmith.jobdir.row_losses import RowLosses
 from tunesmith.jobdir.rows import rendered
 from tunesmith.jobdir.spec import Spec
@@ -74,7 +75,6 @@ class Run:
     step_s: float = 0.0
     """How long a step takes: the mean of this process's."""
     first_lesson: int = 1
-    """The first step with a gradient."""
     forecast: Forecast = field(init=False)
     objective: Objective = field(init=False)
     """On `train`; set by `preference.aim`."""
@@ -151,7 +151,12 @@ def prepare(job: Job) -> Run:
 
 def _old_plan(job: Job, base: BaseInfo) -> Plan | None:
     """The plan of an earlier start, if this machine can follow it."""
-    plan = read_record(Plan, job.dir / PLAN_FILE)
+    try:
+        plan = read_record(Plan, job.dir / PLAN_FILE)
+    except RecordError as error:
+        text = f"The plan of the job is damaged and made anew; last digits may differ. {error}"
+        job.journal.message(f"warn:plan:{job.spec.fence}", text, "warn")
+        return None
     if plan is None:
         return None
     if plan.base_fingerprint != base.fingerprint:

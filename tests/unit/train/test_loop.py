@@ -191,6 +191,22 @@ def test_pause_keeps_a_checkpoint_and_resume_ends_the_same(
     )
 
 
+def test_a_damaged_plan_is_made_anew_and_that_is_said(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_dir = make_job(tmp_path / "job")
+    stop_at(monkeypatch, 5, lambda job: write_control(job.dir, "pause"))
+    assert run("train", job_dir) == DONE
+    monkeypatch.undo()
+    (job_dir / PLAN_FILE).write_bytes(b'{"device": "c')
+    assert run("train", relaunched(job_dir)) == DONE
+    assert result_of(job_dir).status == "succeeded"
+    told = [event.message for event in events_of(job_dir) if event.key.startswith("warn:plan")]
+    assert [text.startswith("The plan of the job is damaged and made anew") for text in told]
+    # On the same machine it is the same plan.
+    assert told and adapter_bytes(job_dir) == adapter_bytes(finished)
+
+
 def test_a_pause_before_the_first_step_starts_over(finished: Path, tmp_path: Path) -> None:
     job_dir = make_job(tmp_path / "job")
     write_control(job_dir, "pause")
@@ -238,22 +254,25 @@ def test_a_finished_job_that_is_run_again_changes_nothing(finished: Path, tmp_pa
     assert without_times(job_dir) == before
 
 
+@pytest.mark.parametrize(
+    ("part", "what", "step"), [("accumulate", "training", 1), ("evaluate", "validation", 4)]
+)
 def test_a_loss_that_is_no_number_fails_the_job(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: str, what: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = loop.accumulate
+    original = getattr(loop, part)
 
     def broken(*args: Any) -> Means:
         return replace(original(*args), loss=float("nan"))
 
-    monkeypatch.setattr(loop, "accumulate", broken)
+    monkeypatch.setattr(loop, part, broken)
     job_dir = make_job(tmp_path / "job")
     assert run("train", job_dir) == DONE
     result = result_of(job_dir)
     assert result.status == "failed"
     assert result.error is not None
     assert result.error.code == "non_finite_loss"
-    assert f"step 1 of {STEPS}" in result.error.message
+    assert f"{what} loss is not finite at step {step} of {STEPS}" in result.error.message
     assert "learning_rate_multiplier" in result.error.message
 
 
