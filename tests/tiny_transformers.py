@@ -96,6 +96,10 @@ SLOW: dict[str, tuple[str, dict[str, Any]]] = {
     "phi": ("Phi", {}),
     "cohere": ("Cohere", {"logit_scale": 0.25}),
     "granite": ("Granite", {"logits_scaling": 4.0}),
+    "llama4": (
+        "Llama4Text",
+        {"intermediate_size_mlp": 80, "num_local_experts": 2, "head_dim": 16},
+    ),
     "gpt2": ("GPT2", {"n_positions": 256, "n_embd": 48, "n_layer": 3, "n_head": 6}),
 }
 

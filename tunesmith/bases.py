@@ -181,7 +181,8 @@ def _dimension(config: Mapping[str, Any], keys: tuple[str, ...]) -> int:
             if isinstance(value, int) and not isinstance(value, bool) and value > 0:
                 return value
     raise BaseModelError(
-        f"config.json has none of: {', '.join(keys)}. Copy the whole model directory again."
+        f"config.json has none of: {', '.join(keys)}. Copy the whole model directory again; where "
+        f"the family does not know {keys[0]}, write it into config.json yourself."
     )
 
 

@@ -24,8 +24,8 @@ def group_of(leader: int) -> list[int]:
     found = []
     for path in Path("/proc").iterdir():
         fields = stat_fields(int(path.name)) if path.name.isdigit() else None
-        # After the state come the parent and the group.
-        if fields and fields[0] not in "ZX" and int(fields[2]) == leader:
+        # After the state come the parent and the group; one just forked has not founded it yet.
+        if fields and fields[0] not in "ZX" and leader in (int(path.name), int(fields[2])):
             found.append(int(path.name))
     return sorted(found, key=lambda pid: (pid != leader, pid))
 

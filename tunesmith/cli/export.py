@@ -36,9 +36,11 @@ def export(
         ),
     ] = "adapter",
     type: Annotated[
-        Literal["f32", "f16", "bf16", "q8_0"],
-        typer.Option("--type", help="Of the matrices in a GGUF file."),
-    ] = "f16",
+        Literal["f32", "f16", "bf16", "q8_0"] | None,
+        typer.Option(
+            "--type", help="Of the matrices in a GGUF file (default: f16).", show_default=False
+        ),
+    ] = None,
     rows: Annotated[
         Path | None,
         typer.Option(
@@ -49,6 +51,11 @@ def export(
     data: DataDir = None,
 ) -> None:
     """Write a tuned model for other programs, and compare it with what was trained."""
+    if type is not None and format != "gguf":
+        raise CommandFailed(
+            f"--type {type} is for --format gguf; {format} files keep the types of the base. Leave "
+            "it out, or add --format gguf."
+        )
     require_torch()
     from tunesmith.model.threads import wait_briefly
 
@@ -57,13 +64,16 @@ def export(
     tuned = find(settings, db, model, rows)
     from tunesmith.model.export import export as write
 
-    comparison = write(tuned, format, output.expanduser().resolve(), gguf_type=type)
+    target = output.expanduser().resolve()
+    comparison = write(tuned, format, target, gguf_type=type or "f16")
     show(comparison, output)
 
 
 def find(settings: Settings, db: Database, name: str, rows: Path | None) -> Tuned:
     """The model of that name with the rows to compare on."""
+    from tunesmith.data.formats import because_of
     from tunesmith.data.render import Renderer
+    from tunesmith.errors import DataError
     from tunesmith.model.export import Tuned
     from tunesmith.store.repo import bases, jobs, models
 
@@ -78,7 +88,12 @@ def find(settings: Settings, db: Database, name: str, rows: Path | None) -> Tune
     if base is None:
         raise CommandFailed(f"The base of {name}, {row.base}, is not registered any more.")
     path, words = (rows, f"rows of {rows.name}") if rows else job_rows(settings, job)
-    examples, texts = read(path, job.method, Renderer.load(base.path), base.context_length)
+    try:
+        examples, texts = read(path, job.method, Renderer.load(base.path), base.context_length)
+    except DataError as error:
+        # In the words for a job's file.
+        reason = error.message.removeprefix(because_of("training_file")).strip()
+        raise CommandFailed(f"{path.name}: {reason}") from error
     sha256 = row.adapter_sha256
     adapter = None if sha256 is None else settings.adapters_dir / sha256
     return Tuned(name, base.path, adapter, examples, words, texts)
@@ -127,8 +142,11 @@ def show(comparison: Comparison, output: Path) -> None:
 
     console = screen()
     table = Table("form", "largest difference", "mean difference", box=None, pad_edge=False)
-    table.add_row("adapter on its base", "(reference)", "")
-    table.add_row("merged, fp32", *figures(comparison.merged))
+    if comparison.merged is None:
+        table.add_row("model as it was trained", "(reference)", "")
+    else:
+        table.add_row("adapter on its base", "(reference)", "")
+        table.add_row("merged, fp32", *figures(comparison.merged))
     table.add_row(f"{comparison.format} files", *figures(comparison.exported))
     say(
         console,

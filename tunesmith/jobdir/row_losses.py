@@ -43,6 +43,11 @@ class RowLosses:
             elif epoch == self._num_epochs - 1:
                 self._losses[row, 1] = loss
 
+    def means(self, rows: Sequence[int]) -> tuple[float, float]:
+        """Of these rows, in the first and in the last epoch; NaN where there is one epoch alone."""
+        first, last = self._losses[list(rows)].mean(0)
+        return float(first), float(last)
+
     def save(self) -> None:
         content = io.BytesIO()
         np.save(content, self._losses, allow_pickle=False)

@@ -124,7 +124,11 @@ class _Export:
     def run(self, format: str) -> Comparison:
         if format == "gguf":
             self._leave_out_long_rows()
-        expected = log_probs(self._load(), self._tuned.rows, self._adapter)
+        model = self._load()
+        # Read anew: DoRA measures the weights that it stands beside, in the type they have there.
+        beside = None if self._tuned.adapter is None else _adapter(self._tuned.adapter, model)
+        expected = log_probs(model, self._tuned.rows, beside)
+        del model, beside
         merged = None
         if self._adapter is not None:
             together = log_probs(merge(self._load(), self._adapter), self._tuned.rows)

@@ -32,6 +32,8 @@ from tunesmith.model.adapter_files import (
 from tunesmith.model.decoder import Linears, PlainLinears
 from tunesmith.model.passes import activated, adapted_products, gated_product
 
+# Of a row of the weights: a row of zeros, which some bases have, stays one instead of becoming NaN.
+LEAST_LENGTH = 1e-12
 _PREFIX = "base_model.model."
 _SIDES = ("lora_A", "lora_B")
 _MAGNITUDE = "lora_magnitude_vector"
@@ -159,8 +161,8 @@ class Adapter:
         # |w + s b A|^2 for each row, without ever forming the sum.
         cross = ((weight @ a.to(weight.dtype).T).to(b.dtype) * b).sum(1)
         square = ((b @ (a @ a.T)) * b).sum(1)
-        lengths = (self._plain_squares[name] + 2 * scale * cross + scale**2 * square).sqrt()
-        return self.magnitude[name] / lengths
+        squares = self._plain_squares[name] + 2 * scale * cross + scale**2 * square
+        return self.magnitude[name] / squares.clamp_min(LEAST_LENGTH**2).sqrt()
 
     def delta(self, name: str, x: Tensor) -> Tensor | None:
         """The update (..., outputs) of one linear for inputs (..., inputs), in x's type."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from tunesmith.errors import AdapterError
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.load import CausalModel
-from tunesmith.model.lora import Adapter
+from tunesmith.model.lora import LEAST_LENGTH, Adapter
 from tunesmith.model.nf4 import Nf4Tensor, read_state
 from tunesmith.model.nf4_files import ABSMAX, BLOCK, LEVEL_TABLE, STATE
 from tunesmith.model.weights import BYTES, DTYPES, weight_files
@@ -98,7 +98,7 @@ def merged(adapter: Adapter, linear: str, weight: Tensor) -> Tensor:
     if magnitude is None:
         return result
     # DoRA: each row gets the length that was learned.
-    length: Tensor = result.norm(dim=1)
+    length: Tensor = result.norm(dim=1).clamp_min(LEAST_LENGTH)
     return result * (magnitude.float() / length)[:, None]
 
 

@@ -26,6 +26,7 @@ from tunesmith.model.decoder import LowRankUpdate
 _INSTALL = (
     'this model family needs transformers. Install it with: pip install "tunesmith[transformers]"'
 )
+_FAMILY_CODE = "transformers.models."
 
 
 class TransformersModel:
@@ -35,7 +36,9 @@ class TransformersModel:
 
     def __init__(self, model: Any) -> None:
         self._model = model.eval().requires_grad_(False)
-        self._body = model.base_model
+        body = model.base_model
+        # Some families name a part of them as the base that only their larger kin has.
+        self._body = getattr(model, "model", model) if body is model else body
         self._head = model.get_output_embeddings()
         self._config = model.config.get_text_config()
         self._lora: LowRankUpdate | None = None
@@ -159,12 +162,14 @@ class TransformersModel:
         return out.last_hidden_state, out.past_key_values
 
     def _block_linears(self) -> Iterator[tuple[str, Any]]:
-        """Linears inside the numbered blocks: never the head, never an embedding."""
+        """Linears inside the numbered blocks: never the head, never an embedding, nor what a family
+        makes of a linear (routers of experts): that gives more than a product."""
         from transformers.pytorch_utils import Conv1D
 
         for name, module in self._model.named_modules():
             numbered = any(part.isdigit() for part in name.split("."))
-            if numbered and isinstance(module, (nn.Linear, Conv1D)) and module is not self._head:
+            is_linear = isinstance(module, (nn.Linear, Conv1D)) and module is not self._head
+            if numbered and is_linear and not type(module).__module__.startswith(_FAMILY_CODE):
                 yield name, module
 
     def _hook(self, name: str) -> Any:
@@ -191,6 +196,10 @@ class TransformersModel:
         ids = torch.arange(8, device=self.device)[None] % self.vocab_size
         with torch.no_grad():
             expected = self._model(input_ids=ids, use_cache=False).logits.float()
+            if not hasattr(self._body(input_ids=ids, use_cache=False), "last_hidden_state"):
+                raise BaseModelError(
+                    f"{name} is not supported: its hidden states cannot be read before its head."
+                )
             found = self.logits(self.hidden(ids)).float()
         if not torch.allclose(found, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max())):
             raise BaseModelError(f"{name} is not supported: its head is more than one product.")

@@ -90,15 +90,6 @@ class Corpus:
         """Positions of these sequences together."""
         return sum(map(self.length, sequences))
 
-    def longest(self, rows: Iterable[int]) -> int:
-        """Of all their sequences, in positions."""
-        return max(self.length(sequence) for sequence in self.sequences(rows))
-
-    def longest_rows(self, num_rows: int) -> list[int]:
-        """The rows with the longest sequences, the longest first."""
-        by_length = sorted(range(self.num_rows), key=lambda row: self.longest([row]), reverse=True)
-        return by_length[:num_rows]
-
     def sequences(self, rows: Iterable[int]) -> list[int]:
         return [
             sequence
@@ -117,6 +108,11 @@ class Corpus:
     def num_answer_tokens(self, sequence: int) -> int:
         """Supervised tokens of a sequence."""
         return int((self.tokens(sequence)[1] > 0).sum())
+
+    def differs(self, pair: int) -> bool:
+        """Whether the row's two answers are not the same."""
+        one, other = (self.tokens(sequence)[0] for sequence in self.sequences([pair]))
+        return not torch.equal(one, other)
 
     def digest(self) -> str:
         """sha256 over ids, weights and where sequences begin."""

@@ -15,7 +15,7 @@ from tunesmith.group.sharded import here
 from tunesmith.model.adapter_files import targeted
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
-from tunesmith.train.batches import Corpus
+from tunesmith.train.batches import Corpus, Order
 from tunesmith.train.full import FullWeights
 from tunesmith.train.objective import Means, Objective, Preference
 
@@ -30,6 +30,19 @@ def check_stops(corpus: Corpus, stop_ids: Set[int]) -> None:
             "each assistant turn with a stop token, and generation_config.json has to name it.",
             code="answer_without_stop",
         )
+
+
+def first_lesson(order: Order, pairs: Corpus) -> int:
+    """The first step with a gradient: pairs of equal answers have none."""
+    for step in range(1, order.total_steps + 1):
+        if any(map(pairs.differs, order.rows(step))):
+            return step
+    raise JobError(
+        "The answers of every pair in the training file are equal: there is nothing to prefer. "
+        "`tunesmith data fix` leaves such rows out; give others.",
+        code="no_preference",
+        param="training_file",
+    )
 
 
 def check_targets(adapter: Adapter, model: CausalModel, asked: Any) -> None:
@@ -61,11 +74,11 @@ def check_gradients(trained: Adapter | FullWeights) -> None:
             )
 
 
-def check_finite(means: Means, step: int, total_steps: int) -> None:
+def check_finite(means: Means, what: str, step: int, total_steps: int) -> None:
     """Loss and gradient are numbers; a job never goes on from NaN."""
     if not (math.isfinite(means.loss) and math.isfinite(means.gradient_norm)):
         raise JobError(
-            f"The training loss is not finite at step {step} of {total_steps} (loss {means.loss}, "
+            f"The {what} loss is not finite at step {step} of {total_steps} (loss {means.loss}, "
             f"gradient norm {means.gradient_norm}). Lower learning_rate_multiplier, for example to "
             "a quarter, and create the job again.",
             code="non_finite_loss",
@@ -73,8 +86,7 @@ def check_finite(means: Means, step: int, total_steps: int) -> None:
         )
 
 
-# How far the first log-probabilities may be from the reference's, as a share of these: rounding, in
-# micro-batches put together otherwise.
+# By what share rounding, in other micro-batches, may move log-probabilities from the reference's.
 REFERENCE_TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 
 

@@ -58,15 +58,14 @@ class Forecast:
 
 
 def forecast(
-    plan: Plan, forward: Forward, trained: Trained, corpus: Corpus, used_bytes: int
+    plan: Plan, forward: Forward, trained: Trained, corpus: Corpus, longest: int, used_bytes: int
 ) -> Forecast:
-    """`used_bytes`: what the process held before the model was loaded."""
+    """`longest`: positions that go through at once; `used_bytes`: held before the model came."""
     model = forward.model
     order = Order(0, corpus.num_rows, plan.batch_size, plan.n_epochs)
     num_tokens = plan.n_epochs * corpus.num_tokens(range(corpus.num_rows))
     tokens_per_step = num_tokens // order.total_steps
-    longest = corpus.longest(range(corpus.num_rows))
-    at_once = min(plan.micro_tokens, max(tokens_per_step // plan.processes, longest))
+    at_once = max(longest, min(plan.micro_tokens, tokens_per_step // plan.processes))
     share = plan.n_epochs * corpus.num_supervised(range(corpus.num_rows)) / num_tokens
     kept = kept_bytes(forward, trained) * at_once * OVERHEAD
     held = _held_bytes(forward, trained) + loss.chunk_bytes(

@@ -18,7 +18,7 @@ from torch import Tensor
 from tunesmith.group.watch import Request
 from tunesmith.jobdir.checkpoints import OPTIMIZER_FILE, Standing
 from tunesmith.jobdir.outcome import Result
-from tunesmith.train.advice import tell_best, tell_if_rising
+from tunesmith.train.advice import tell_best, tell_if_rising, tell_if_unlearned
 from tunesmith.train.answers import report_answer, take_samples
 from tunesmith.train.checks import check_finite, check_gradients, check_reference
 from tunesmith.train.full import FullWeights
@@ -61,7 +61,8 @@ def train(job: Job) -> Result:
             save(job, run, servable=False)
     report_answer(job, run)
     result = replace(job.result("succeeded"), took=tell_what_it_took(job, run))
-    tell_best(job, result.checkpoints)
+    tell_best(job, run.order, result.checkpoints)
+    tell_if_unlearned(job, run.order, run.row_losses)
     return result
 
 
@@ -70,11 +71,11 @@ def learn(job: Job, run: Run, step: int) -> None:
     rows = run.order.rows(step)
     began_s = time.monotonic()
     means = form_gradient(job, run, rows, step)
-    check_finite(means, step, run.plan.total_steps)
-    if step == 1:
+    check_finite(means, "training", step, run.plan.total_steps)
+    if step == run.first_lesson:
         check_gradients(run.trained)
-        if not run.plan.lora_dropout:
-            check_reference(run.objective, rows, means, run.plan.dtype)
+    if step == 1 and not run.plan.lora_dropout:
+        check_reference(run.objective, rows, means, run.plan.dtype)
     run.optimizer.update(learning_rate(run.plan.learning_rate, step, run.plan.total_steps))
     run.metrics = means.named("train")
     run.row_losses.record((step - 1) * run.plan.batch_size, rows, means.row_losses)
@@ -114,6 +115,7 @@ def score(job: Job, run: Run, phase: str, rows: Sequence[int]) -> None:
         return evaluate(run.forward, run.trained, run.valid_objective, rows, max_tokens)
 
     means = within_memory(job, run, longest_unit(run.valid_objective, rows), forwards)
+    check_finite(means, "validation", job.progress.step, run.plan.total_steps)
     run.metrics |= means.named(phase)
 
 
@@ -174,7 +176,9 @@ def rehearse(job: Job, run: Run) -> None:
     On a CPU there is nothing to rehearse: the system ends a process that takes too much.
     """
     if run.plan.device == "cuda" and job.progress.step == 0:
-        form_gradient(job, run, run.train.longest_rows(run.plan.batch_size), step=0)
+        rows = range(run.train.num_rows)
+        ordered = sorted(rows, key=lambda row: longest_unit(run.objective, [row]), reverse=True)
+        form_gradient(job, run, ordered[: run.plan.batch_size], step=0)
 
 
 def tell_what_it_took(job: Job, run: Run) -> dict[str, float]:

@@ -9,7 +9,7 @@ Shape suffixes: S sequences.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -134,6 +134,11 @@ class Preference:
 Objective = Supervised | Preference
 
 
-def longest_unit(objective: Objective, rows: Sequence[int]) -> int:
+def untaught(corpus: Corpus, beta: float | None) -> Objective:
+    """The objective before there is a reference: for what goes through a model together."""
+    return Supervised(corpus) if beta is None else Preference(corpus, torch.empty(0), beta)
+
+
+def longest_unit(objective: Objective, rows: Iterable[int]) -> int:
     """Positions that at least have to go through the model at once."""
-    return max(map(objective.corpus.size, objective.units(rows)))
+    return max(map(objective.corpus.size, objective.units(list(rows))))

@@ -23,8 +23,9 @@ from tunesmith.group.watch import Request
 from tunesmith.jobdir.files import write_atomic
 from tunesmith.model.adapter_files import content_hash
 from tunesmith.train.batches import Corpus
+from tunesmith.train.checks import first_lesson
 from tunesmith.train.job import Job
-from tunesmith.train.objective import Preference, Sums, Supervised, longest_unit
+from tunesmith.train.objective import Preference, Sums, Supervised, longest_unit, untaught
 from tunesmith.train.shortage import within_memory
 from tunesmith.train.start import Run, Start, load_start
 from tunesmith.train.step import sums
@@ -42,6 +43,7 @@ def aim(job: Job, run: Run) -> Request | None:
         run.objective = Supervised(run.train)
         run.valid_objective = Supervised(run.valid or run.train)
         return None
+    run.first_lesson = first_lesson(run.order, run.train)
     start = load_start(job, run)
     found = []
     for name, corpus in (("train", run.train), ("valid", run.valid or Corpus([]))):
@@ -85,7 +87,7 @@ def reference(
 
 def _logp(job: Job, run: Run, start: Start, corpus: Corpus, rows: Sequence[int]) -> Tensor:
     # Pairs are rated together as they are trained, so that the first margins are nearly 0.
-    pairs = Preference(corpus, torch.empty(0), 1.0)
+    pairs = untaught(corpus, run.plan.beta)
 
     def forwards(max_tokens: int) -> Sums:
         return sums(*start, pairs, rows, max_tokens)

@@ -22,6 +22,7 @@ from tunesmith.ids import SystemClock
 from tunesmith.jobdir.checkpoints import OPTIMIZER_FILE, Checkpoint, Standing
 from tunesmith.jobdir.files import read_record, write_record
 from tunesmith.jobdir.layout import PLAN_FILE
+from tunesmith.jobdir.records import RecordError
 from tunesmith.jobdir.row_losses import RowLosses
 from tunesmith.jobdir.rows import rendered
 from tunesmith.jobdir.spec import Spec
@@ -33,10 +34,10 @@ from tunesmith.train import attention, full
 from tunesmith.train.batches import Corpus, Order
 from tunesmith.train.checks import check_stops, check_targets
 from tunesmith.train.fit import placed
-from tunesmith.train.forecast import Forecast, fit_memory, forecast
+from tunesmith.train.forecast import Forecast, fit_memory, forecast, num_fitting
 from tunesmith.train.full import FullWeights
 from tunesmith.train.job import Job
-from tunesmith.train.objective import Objective
+from tunesmith.train.objective import Objective, longest_unit, untaught
 from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import Plan, decide
 from tunesmith.train.sharded_full import ShardedFullWeights
@@ -73,6 +74,7 @@ class Run:
     num_timed: int = 0
     step_s: float = 0.0
     """How long a step takes: the mean of this process's."""
+    first_lesson: int = 1
     forecast: Forecast = field(init=False)
     objective: Objective = field(init=False)
     """On `train`; set by `preference.aim`."""
@@ -132,15 +134,16 @@ def prepare(job: Job) -> Run:
     row_losses = RowLosses(job.dir, train.num_rows, plan.n_epochs)
     parts = (model, trained, optimizer, *corpora, renderer, row_losses)
     run = Run(plan, order, *parts, world, saved, metrics)
+    longest = longest_unit(untaught(train, plan.beta), range(train.num_rows))
     if not is_resumed:
-        run.plan = agreed(world, fit_memory(plan, run.forward, trained, found.max_tokens))
+        run.plan = agreed(world, fit_memory(plan, run.forward, trained, longest))
     if world.is_first:
         write_record(run.plan, job.dir / PLAN_FILE)
     num_trainable = sum(parameter.numel() for parameter in trained.parameters())
     job.journal.message("plan", run.plan.text(num_trainable))
-    for key, text in _remarks(base, run, found):
+    for key, text in _remarks(base, run, found, longest):
         job.journal.message(key, text, "warn")
-    run.forecast = forecast(run.plan, run.forward, trained, train, used)
+    run.forecast = forecast(run.plan, run.forward, trained, train, longest, used)
     if not is_resumed:
         job.journal.message("forecast", run.forecast.text(), data=asdict(run.forecast))
     return run
@@ -148,7 +151,12 @@ def prepare(job: Job) -> Run:
 
 def _old_plan(job: Job, base: BaseInfo) -> Plan | None:
     """The plan of an earlier start, if this machine can follow it."""
-    plan = read_record(Plan, job.dir / PLAN_FILE)
+    try:
+        plan = read_record(Plan, job.dir / PLAN_FILE)
+    except RecordError as error:
+        text = f"The plan of the job is damaged and made anew; last digits may differ. {error}"
+        job.journal.message(f"warn:plan:{job.spec.fence}", text, "warn")
+        return None
     if plan is None:
         return None
     if plan.base_fingerprint != base.fingerprint:
@@ -285,7 +293,7 @@ def load_adapter(directory: Path, model: CausalModel) -> Adapter:
     )
 
 
-def _remarks(base: BaseInfo, run: Run, found: Dataset) -> Iterator[tuple[str, str]]:
+def _remarks(base: BaseInfo, run: Run, found: Dataset, longest: int) -> Iterator[tuple[str, str]]:
     """What to know about the data, the base and the machine, each with the key of its event."""
     plan = run.plan
     if base.slow:
@@ -309,10 +317,11 @@ def _remarks(base: BaseInfo, run: Run, found: Dataset) -> Iterator[tuple[str, st
             "about a third longer. A smaller base or shorter examples would not need it.",
         )
     # A CPU's memory gives no error: the system ends the process, so this is said beforehand.
-    if found.max_tokens > plan.micro_tokens:
+    fitting = longest if longest <= plan.micro_tokens else num_fitting(run.forward, run.trained)
+    if fitting < longest:
         yield (
             "warn:memory",
-            f"The longest example has {found.max_tokens} tokens; memory may hold about "
-            f"{plan.micro_tokens} at once. If the job ends without a reason, shorten the "
-            "longest examples or use a smaller base.",
+            f"The longest {'example' if plan.beta is None else 'pair'} has {longest} tokens; "
+            f"memory may hold about {fitting} at once. If the job ends without a reason, shorten "
+            "the longest examples or use a smaller base.",
         )

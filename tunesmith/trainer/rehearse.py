@@ -18,7 +18,7 @@ from tunesmith.model.memory import keep_freed_memory, used_bytes
 from tunesmith.train import attention
 from tunesmith.train.batches import Corpus, Order
 from tunesmith.train.forecast import fit_memory, forecast
-from tunesmith.train.objective import Supervised
+from tunesmith.train.objective import Supervised, longest_unit
 from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import decide
 from tunesmith.train.start import fresh_adapter
@@ -72,10 +72,11 @@ def rehearse(
     adapter = fresh_adapter(model, plan, 0)
     optimizer = AdamW(adapter.parameters())
     forward = Forward(model, attention.choose(model)[0])
-    plan = fit_memory(plan, forward, adapter, corpus.longest(range(corpus.num_rows)))
-    forward = replace(forward, recompute=plan.recompute)
-    expected = forecast(plan, forward, adapter, corpus, used)
     objective = Supervised(corpus)
+    longest = longest_unit(objective, range(corpus.num_rows))
+    plan = fit_memory(plan, forward, adapter, longest)
+    forward = replace(forward, recompute=plan.recompute)
+    expected = forecast(plan, forward, adapter, corpus, longest, used)
     order = Order(0, corpus.num_rows, plan.batch_size, MAX_STEPS)
     num_steps = num_tokens = 0
     start = time.perf_counter()

@@ -84,6 +84,8 @@ def test_a_merged_model_with_its_comparison(
     comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert comparison["exported"]["mean"] < 1e-4
     assert (comparison["merged"] is None) == (name == WHOLE)
+    assert ("adapter on its base" in result.output) == (name == ADAPTED)
+    assert ("model as it was trained" in result.output) == (name == WHOLE)
     again = run("base", "add", tmp_path / "out", "--name", "again", "--data", tmp_path / "data")
     assert again.exit_code == 0, again.output
 
@@ -115,6 +117,13 @@ def test_what_cannot_be_exported(run: Run, data: Path, tmp_path: Path) -> None:
     assert ADAPTED in problem(unknown)
     taken = run("export", ADAPTED, "-o", tmp_path, "--data", data)
     assert "exists already" in problem(taken)
+    typed = run("export", ADAPTED, "--type", "q8_0", "-o", tmp_path / "out", "--data", data)
+    assert "--type q8_0 is for --format gguf" in problem(typed)
+    (tmp_path / "bad.jsonl").write_text("nothing\n")
+    bad = run(
+        "export", ADAPTED, "-o", tmp_path / "out", "--rows", tmp_path / "bad.jsonl", "--data", data
+    )
+    assert "bad.jsonl: Invalid file format. Example 1 cannot be parsed" in problem(bad)
     nowhere = run("export", ADAPTED, "-o", tmp_path / "out", "--data", tmp_path / "none")
     assert "is no data directory" in problem(nowhere)
 

@@ -193,6 +193,16 @@ def test_an_adapter_is_exported_as_it_is(base: Path, tmp_path: Path) -> None:
         export(replace(model, adapter=None), "adapter", tmp_path / "other")
 
 
+def test_dora_is_compared_in_the_type_of_the_comparison(base: Path, tmp_path: Path) -> None:
+    """On a base stored in bf16: lengths measured in bf16 would pass for a loss on the way."""
+    weights = load_file(base / "model.safetensors")
+    save({name: x.bfloat16() for name, x in weights.items()}, base / "model.safetensors")
+    comparison = export(tuned(base, tmp_path, SPECS["dora"]), "adapter", tmp_path / "out")
+    assert comparison.exported is not None and comparison.merged is not None
+    assert comparison.exported.largest == 0
+    assert comparison.merged.largest < 2e-5
+
+
 def test_an_export_that_differs_is_refused_and_leaves_nothing(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

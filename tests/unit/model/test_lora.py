@@ -21,6 +21,7 @@ from tunesmith.errors import AdapterError, JobError
 from tunesmith.model.adapter_files import CONFIG, WEIGHTS, content_hash, continued, targeted
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter, AdapterBatch, LoraSpec
+from tunesmith.model.merge import merged
 
 Saved = Callable[[str], tuple[Path, Any]]
 SPEC = LoraSpec(rank=4, alpha=8)
@@ -187,6 +188,18 @@ def test_a_fresh_dora_adapter_changes_nothing(saved: Saved, ids_BT: Tensor) -> N
     assert all(bool((adapter.gain(name) == 1).all()) for name in adapter.a)
     plain, adapted = model.hidden(ids_BT), model.hidden(ids_BT, lora=adapter)
     torch.testing.assert_close(adapted, plain, rtol=0, atol=1e-5)
+
+
+def test_dora_leaves_rows_of_zeros_alone(saved: Saved, ids_BT: Tensor) -> None:
+    """As in bases that were grown by layers that add nothing yet: their length is no divisor."""
+    model = load_model(saved("qwen2")[0], dtype=torch.float32)
+    name = next(name for name in model.linears if name.endswith("o_proj"))
+    model.weights[f"{name}.weight"][:2] = 0
+    adapter = Adapter.create(model.linears, LoraSpec(4, 8, dora=True), 0, model.weights).train()
+    logits = model.logits(model.hidden(ids_BT, lora=adapter))
+    logits.square().sum().backward()
+    assert all(bool(each.grad.isfinite().all()) for each in adapter.parameters())
+    assert bool(merged(adapter, name, model.weights[f"{name}.weight"]).isfinite().all())
 
 
 @pytest.mark.parametrize(("spec", "sides"), [(SPEC, 2), (LoraSpec(4, 8, dora=True), 3)])

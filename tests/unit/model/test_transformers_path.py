@@ -172,6 +172,13 @@ def test_a_head_that_is_more_than_a_product_is_refused(
         model._prove()
 
 
+def test_a_model_whose_states_cannot_be_read_is_refused(saved: Saved) -> None:
+    model = load(saved("llama4")[0])
+    model._body = model._model
+    with pytest.raises(BaseModelError, match="hidden states cannot be read"):
+        model._prove()
+
+
 def test_without_transformers_the_extra_is_named(
     saved: Saved, monkeypatch: pytest.MonkeyPatch
 ) -> None:

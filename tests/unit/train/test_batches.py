@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tunesmith.data.render import Example
 from tunesmith.errors import JobError
 from tunesmith.train.batches import Corpus, Order, epoch_order, longest_first, micro_batches, pack
+from tunesmith.train.objective import longest_unit, untaught
 
 orders = st.builds(
     Order,
@@ -96,8 +97,14 @@ def test_a_row_of_several_sequences_stays_together() -> None:
     assert corpus.num_rows == 2
     assert corpus.sequences([0]) == [0, 1]
     assert corpus.num_tokens([0]) == 12
-    assert corpus.longest([0, 1]) == 6
-    assert corpus.longest_rows(1) == [0]
+    assert longest_unit(untaught(corpus, None), range(2)) == 6
+
+
+def test_the_answers_of_a_pair_count_together() -> None:
+    corpus = Corpus([example(1, 5), example(1, 5), example(2, 7), example(2, 3)])
+    rows = [longest_unit(untaught(corpus, 0.1), [row]) for row in (0, 1)]
+    assert rows == [8, 8]
+    assert [longest_unit(untaught(corpus, None), [row]) for row in (0, 1)] == [4, 6]
 
 
 def test_nothing_to_learn_has_a_name() -> None:

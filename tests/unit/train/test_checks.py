@@ -60,9 +60,9 @@ def test_an_adapter_without_gradient_is_noticed() -> None:
 
 @pytest.mark.parametrize("means", [Means(float("inf"), 0.5, 1.0), Means(1.0, 0.5, float("nan"))])
 def test_a_loss_or_gradient_that_is_no_number_ends_the_job(means: Means) -> None:
-    check_finite(Means(1.0, 0.5, 1.0), 3, 9)
+    check_finite(Means(1.0, 0.5, 1.0), "training", 3, 9)
     with pytest.raises(JobError, match="step 3 of 9"):
-        check_finite(means, 3, 9)
+        check_finite(means, "training", 3, 9)
 
 
 def test_the_smoke_test_answers_the_prompt_with_the_shortest_answer() -> None:

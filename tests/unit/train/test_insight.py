@@ -164,6 +164,29 @@ def test_a_best_epoch_that_was_not_kept_is_told_with_the_way_to_it(
     assert "was not kept: for it, tune again with n_epochs 1" in advice_of(job_dir)["best"]
 
 
+def test_the_best_epoch_is_counted_where_steps_end_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losing(monkeypatch, [0.3, 0.5, 0.45])
+    hyper = {"n_epochs": 6, "batch_size": 20, "lora_rank": 4}
+    job_dir = make_job(tmp_path / "job", hyperparameters=hyper)
+    assert run("train", job_dir) == DONE
+    best = advice_of(job_dir)["best"]
+    assert "lowest after epoch 2 (step 1: 0.300)" in best
+    assert "tune again with n_epochs 2" in best
+
+
+def test_a_model_made_worse_is_told(tmp_path: Path) -> None:
+    """Every loss is a number, the job succeeds, and the model is of no use."""
+    hyper = {"n_epochs": 3, "batch_size": 4, "lora_rank": 4, "learning_rate_multiplier": 3000}
+    job_dir = make_job(tmp_path / "job", hyperparameters=hyper)
+    assert run("train", job_dir) == DONE
+    assert result_of(job_dir).status == "succeeded", result_of(job_dir).error
+    (told,) = (event for event in events_of(job_dir) if event.key == "unlearned")
+    assert told.level == "warn"
+    assert "Lower learning_rate_multiplier" in told.message
+
+
 def test_a_job_that_only_gets_better_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +194,7 @@ def test_a_job_that_only_gets_better_is_left_alone(
     job_dir = make_job(tmp_path / "job")
     assert run("train", job_dir) == DONE
     assert advice_of(job_dir) == {}
+    assert "unlearned" not in {event.key for event in events_of(job_dir)}
 
 
 def test_rising_takes_two_notable_rises_in_a_row() -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+from tests.tiny_base import TINY, write_tiny_base
 from tests.trainer_job import (
     adapter_bytes,
     copy_job,
@@ -27,11 +28,11 @@ from tunesmith.jobdir.control import write_control
 from tunesmith.jobdir.files import read_record, write_record
 from tunesmith.jobdir.layout import CHECKPOINTS_DIR, PLAN_FILE, RESULT_FILE, VALIDATION_FILE
 from tunesmith.jobdir.outcome import Result, Validation
-from tunesmith.jobdir.spec import read_spec
+from tunesmith.jobdir.spec import BaseRef, read_spec
 from tunesmith.model.adapter_files import CONFIG
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
-from tunesmith.train import forecast, loop, shortage
+from tunesmith.train import forecast, loop, shortage, start
 from tunesmith.train import plan as planning
 from tunesmith.train.objective import Means
 from tunesmith.train.plan import Plan
@@ -190,6 +191,22 @@ def test_pause_keeps_a_checkpoint_and_resume_ends_the_same(
     )
 
 
+def test_a_damaged_plan_is_made_anew_and_that_is_said(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_dir = make_job(tmp_path / "job")
+    stop_at(monkeypatch, 5, lambda job: write_control(job.dir, "pause"))
+    assert run("train", job_dir) == DONE
+    monkeypatch.undo()
+    (job_dir / PLAN_FILE).write_bytes(b'{"device": "c')
+    assert run("train", relaunched(job_dir)) == DONE
+    assert result_of(job_dir).status == "succeeded"
+    told = [event.message for event in events_of(job_dir) if event.key.startswith("warn:plan")]
+    assert [text.startswith("The plan of the job is damaged and made anew") for text in told]
+    # On the same machine it is the same plan.
+    assert told and adapter_bytes(job_dir) == adapter_bytes(finished)
+
+
 def test_a_pause_before_the_first_step_starts_over(finished: Path, tmp_path: Path) -> None:
     job_dir = make_job(tmp_path / "job")
     write_control(job_dir, "pause")
@@ -237,22 +254,25 @@ def test_a_finished_job_that_is_run_again_changes_nothing(finished: Path, tmp_pa
     assert without_times(job_dir) == before
 
 
+@pytest.mark.parametrize(
+    ("part", "what", "step"), [("accumulate", "training", 1), ("evaluate", "validation", 4)]
+)
 def test_a_loss_that_is_no_number_fails_the_job(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: str, what: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = loop.accumulate
+    original = getattr(loop, part)
 
     def broken(*args: Any) -> Means:
         return replace(original(*args), loss=float("nan"))
 
-    monkeypatch.setattr(loop, "accumulate", broken)
+    monkeypatch.setattr(loop, part, broken)
     job_dir = make_job(tmp_path / "job")
     assert run("train", job_dir) == DONE
     result = result_of(job_dir)
     assert result.status == "failed"
     assert result.error is not None
     assert result.error.code == "non_finite_loss"
-    assert f"step 1 of {STEPS}" in result.error.message
+    assert f"{what} loss is not finite at step {step} of {STEPS}" in result.error.message
     assert "learning_rate_multiplier" in result.error.message
 
 
@@ -496,3 +516,33 @@ def test_a_gpu_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     error = result_of(job_dir).error
     assert error is not None
     assert error.code == "device_unavailable"
+
+
+@pytest.mark.parametrize(
+    ("method", "noun", "tight"), [("supervised", "example", 3000), ("dpo", "pair", 5000)]
+)
+def test_what_goes_through_at_once_is_held_against_memory(
+    method: str, noun: str, tight: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long example alone is no reason to warn; of a pair both answers count."""
+    base = write_tiny_base(tmp_path / "base", shape=replace(TINY, max_positions=4096))
+    words = "please " * 450
+    answer = [{"role": "assistant", "content": words}]
+    prompt = [{"role": "user", "content": "request"}]
+    row = {"messages": prompt + answer} if method == "supervised" else {
+        "input": {"messages": prompt}, "preferred_output": answer, "non_preferred_output": answer
+    }  # fmt: skip
+    said = []
+    for name, fitting in (("roomy", 100_000), ("tight", tight)):
+        monkeypatch.setattr(forecast, "num_fitting", lambda *_, found=fitting: found)
+        monkeypatch.setattr(start, "num_fitting", lambda *_, found=fitting: found)
+        job_dir = make_job(tmp_path / name, method=method, base=BaseRef("long", base))
+        write_control(job_dir, "cancel")
+        with read_spec(job_dir).training_file.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        assert run("train", job_dir) == DONE
+        assert result_of(job_dir).status == "cancelled", result_of(job_dir).error
+        said.append([e.message for e in events_of(job_dir) if e.key == "warn:memory"])
+    assert said[0] == []
+    assert said[1][0].startswith(f"The longest {noun} has")
+    assert f"memory may hold about {tight} at once" in said[1][0]

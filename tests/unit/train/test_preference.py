@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tests.trainer_job import (
     relaunched,
     result_of,
     tiny_base,
+    write_rows,
 )
 from tests.unit.train.test_loop import stop_at
 from tunesmith.data.render import Example
@@ -31,7 +33,7 @@ from tunesmith.model.adapter_files import LoraSpec
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.train import preference
-from tunesmith.train.batches import Corpus
+from tunesmith.train.batches import Corpus, Order
 from tunesmith.train.objective import Preference
 from tunesmith.train.optimizer import MAX_NORM, AdamW
 from tunesmith.train.step import Forward, accumulate, evaluate
@@ -314,3 +316,31 @@ def test_dropout_moves_the_first_margins_and_that_is_no_fault(tmp_path: Path) ->
     assert run("train", job_dir) == DONE
     assert result_of(job_dir).status == "succeeded"
     assert abs(metrics_of(job_dir)["step:1"]["train_reward_chosen"]) > 1e-3
+
+
+def make_equal(job_dir: Path, numbers: list[int]) -> None:
+    """Both answers of these pairs become the preferred one."""
+    path = read_spec(job_dir).training_file.path
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for number in numbers:
+        rows[number]["non_preferred_output"] = rows[number]["preferred_output"]
+    write_rows(path, rows)
+
+
+def test_a_first_step_of_equal_answers_is_no_fault(tmp_path: Path) -> None:
+    """Such a pair has no gradient; the adapter's is looked at where the first other one is."""
+    job_dir = pair_job(tmp_path / "job", hyperparameters=HYPER | {"n_epochs": 1, "batch_size": 1})
+    make_equal(job_dir, [row for step in (1, 2) for row in Order(7, 10, 1, 1).rows(step)])
+    assert run("train", job_dir) == DONE
+    assert result_of(job_dir).status == "succeeded", result_of(job_dir).error
+    assert metrics_of(job_dir)["step:1"]["train_loss"] == pytest.approx(0.6931, abs=1e-3)
+
+
+def test_pairs_that_prefer_nothing_are_refused(tmp_path: Path) -> None:
+    job_dir = pair_job(tmp_path / "job")
+    make_equal(job_dir, list(range(10)))
+    assert run("train", job_dir) == DONE
+    error = result_of(job_dir).error
+    assert error is not None
+    assert (error.code, error.param) == ("no_preference", "training_file")
+    assert "tunesmith data fix" in error.message
