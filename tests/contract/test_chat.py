@@ -10,7 +10,7 @@ import openai
 import pytest
 from starlette.testclient import TestClient
 
-from tests.service import ROW, Service, make_service
+from tests.service import ROW, Service, make_service, reopened
 from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.ids import SystemClock, SystemRng
 from tunesmith.organization import Organization
@@ -123,6 +123,14 @@ def test_a_seed_repeats_and_another_does_not(live: Service) -> None:
         ask(live, temperature=1, seed=seed).choices[0].message.content for seed in (1, 1, 2)
     )
     assert first == again != other
+
+
+def test_a_fingerprint_names_what_computes(live: Service) -> None:
+    other = [{"engine_int8": True}, {"engine": "vllm"}, {"device": "cuda"}]
+    services = [live, reopened(live), *(reopened(live, **each) for each in other)]
+    first, again, *different = (ask(each, max_tokens=1).system_fingerprint for each in services)
+    assert first == again
+    assert len({first, *different}) == 4
 
 
 @pytest.mark.parametrize("stream", [True, False])

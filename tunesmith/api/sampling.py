@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from tunesmith import __version__
 from tunesmith.api.services import Services
 from tunesmith.bases import BaseInfo
 from tunesmith.errors import BadRequest
@@ -131,7 +132,9 @@ def adapter_of(svc: Services, tuned: ModelRow | None) -> AdapterRef | None:
 
 
 def fingerprint(svc: Services, base: BaseInfo, adapter: AdapterRef | None) -> str:
-    """Names the weights that answer, as they are computed."""
-    identity = base.fingerprint + (adapter.sha256 if adapter else "")
-    identity += "int8" if svc.settings.engine_int8 else ""
-    return "fp_" + hashlib.sha256(identity.encode()).hexdigest()[:10]
+    """Names the weights that answer and what computes them: where it is another, the same seed may
+    give another answer."""
+    settings = svc.settings
+    engine = (__version__, settings.engine, settings.device, settings.engine_int8)
+    identity = (base.fingerprint, adapter.sha256 if adapter else None, *engine)
+    return "fp_" + hashlib.sha256(repr(identity).encode()).hexdigest()[:10]
