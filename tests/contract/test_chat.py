@@ -10,7 +10,7 @@ import openai
 import pytest
 from starlette.testclient import TestClient
 
-from tests.service import ROW, Service, make_service
+from tests.service import ROW, Service, make_service, reopened
 from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.ids import SystemClock, SystemRng
 from tunesmith.organization import Organization
@@ -125,6 +125,14 @@ def test_a_seed_repeats_and_another_does_not(live: Service) -> None:
     assert first == again != other
 
 
+def test_a_fingerprint_names_what_computes(live: Service) -> None:
+    other = [{"engine_int8": True}, {"engine": "vllm"}, {"device": "cuda"}]
+    services = [live, reopened(live), *(reopened(live, **each) for each in other)]
+    first, again, *different = (ask(each, max_tokens=1).system_fingerprint for each in services)
+    assert first == again
+    assert len({first, *different}) == 4
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_stop_strings_cut_the_text(live: Service, stream: bool) -> None:
     text = ask(live, max_tokens=24).choices[0].message.content
@@ -184,6 +192,46 @@ def test_a_bias_forces_and_forbids_tokens(live: Service) -> None:
 )
 def test_what_changes_nothing_is_taken(live: Service, ignored: dict[str, Any]) -> None:
     assert ask(live, **ignored).choices == ask(live).choices
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "neutral"),
+    [
+        ("repetition_penalty", 1.1, 1.0),
+        ("min_tokens", 5, 0),
+        ("ignore_eos", True, False),
+        ("stop_token_ids", [3], []),
+        ("guided_choice", ["a", "b"], None),
+        ("structured_outputs", {"regex": "a+"}, None),
+        ("chat_template_kwargs", {"enable_thinking": False}, {}),
+        ("continue_final_message", True, False),
+        ("best_of", 2, 1),
+        ("echo", True, False),
+    ],
+)
+def test_what_would_change_an_answer_elsewhere_is_refused_by_name(
+    live: Service, field: str, value: Any, neutral: Any
+) -> None:
+    assert refused(live, **{field: value})["param"] == field
+    assert ask(live, extra_body={field: neutral}).choices == ask(live).choices
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("response_format", {"type": "json_object"}),
+        ("max_completion_tokens", 3),
+        ("top_logprobs", 2),
+        ("repetition_penalty", 2),
+        ("tools", [{"type": "function", "function": {"name": "a"}}]),
+    ],
+)
+def test_completions_refuse_what_they_would_not_do(live: Service, field: str, value: Any) -> None:
+    asked = {"model": "tiny", "prompt": "the quick", "max_tokens": 1}
+    assert live.http.post("/v1/completions", json=asked).is_success
+    answer = live.http.post("/v1/completions", json={**asked, field: value})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == field
 
 
 @pytest.mark.parametrize(

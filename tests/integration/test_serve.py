@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,26 @@ def answers(server: Running, key: str, asked: dict[str, Any]) -> bool:
         return False
 
 
+def late_ones_are_told(server: Running, key: str) -> None:
+    """What has not ended when a server's time is up ends with an error that can be retried."""
+    client = server.client(key, max_retries=0)
+    endless = {**LONG, "n": 16}
+    chunks = client.chat.completions.create(**endless, stream=True)
+    next(iter(chunks))
+    with ThreadPoolExecutor() as pool:
+        whole = pool.submit(lambda: client.chat.completions.create(**endless))
+        eventually(lambda: num_running(server) > 16)
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(openai.APIError, match="shut down before"):
+            list(chunks)
+        with pytest.raises(openai.InternalServerError) as told:
+            whole.result()
+    assert told.value.status_code == 503
+    assert told.value.response.headers["retry-after"]
+    assert server.process.wait(60) == 0
+    assert not any("Exception" in line for line in server.lines)
+
+
 def test_ctrl_c_lets_an_answer_finish_and_a_restart_keeps_the_key(tmp_path: Path) -> None:
     mine = "sk-mine-" + "0" * 40
     first = start(tmp_path / "data", TUNESMITH_API_KEY=mine)
@@ -272,12 +293,16 @@ def test_ctrl_c_lets_an_answer_finish_and_a_restart_keeps_the_key(tmp_path: Path
     assert last.choices[0].finish_reason == "length"
     assert first.process.wait(60) == 0
 
-    second = start(tmp_path / "data")
+    second = start(tmp_path / "data", TUNESMITH_DRAIN_S="0.5")
     second.wait_for("ready")
     assert "as made before" in second.wait_for("API key")
     assert second.client(mine).models.list().data
-    children = [second.child(module) for module in MODULES]
+    late_ones_are_told(second, mine)
+
+    third = start(tmp_path / "data")
+    third.wait_for("ready")
+    children = [third.child(module) for module in MODULES]
     # Even killed, the launcher leaves nobody behind.
-    second.process.kill()
-    second.process.wait()
+    third.process.kill()
+    third.process.wait()
     eventually(lambda: not any(map(command_of, children)))

@@ -11,6 +11,7 @@ from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.chat_answer import Answer
 from tunesmith.api.chat_request import prepare
+from tunesmith.api.sampling import FOREIGN_TO_CHATS, refuse_foreign
 from tunesmith.api.services import Svc
 from tunesmith.api.sse import EventStream, begun, closing_after, while_connected
 from tunesmith.ids import CHAT_COMPLETION, new_id
@@ -24,6 +25,7 @@ async def create_chat_completion(
     body: CreateChatCompletion, request: Request, svc: Svc, caller: CallerDep
 ) -> Response:
     """Answers a conversation. A client that hangs up cancels its answer, streamed or not."""
+    refuse_foreign(await request.json(), FOREIGN_TO_CHATS)
     async with AsyncExitStack() as stack:
         admission = await svc.meter.admit(
             request, caller, partial(prepare, svc, caller.project, body)

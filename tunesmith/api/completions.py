@@ -11,6 +11,7 @@ from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.completion_answer import CompletionAnswer
 from tunesmith.api.completion_request import prepare
+from tunesmith.api.sampling import FOREIGN_TO_COMPLETIONS, refuse_foreign
 from tunesmith.api.services import Svc
 from tunesmith.api.sse import EventStream, begun, closing_after, while_connected
 from tunesmith.ids import COMPLETION, new_id
@@ -24,6 +25,7 @@ async def create_completion(
     body: CreateCompletion, request: Request, svc: Svc, caller: CallerDep
 ) -> Response:
     """Continues one or many prompts. A client that hangs up cancels them, streamed or not."""
+    refuse_foreign(await request.json(), FOREIGN_TO_COMPLETIONS)
     async with AsyncExitStack() as stack:
         admission = await svc.meter.admit(
             request, caller, partial(prepare, svc, caller.project, body)

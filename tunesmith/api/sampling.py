@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
+from tunesmith import __version__
 from tunesmith.api.services import Services
 from tunesmith.bases import BaseInfo
 from tunesmith.errors import BadRequest
@@ -15,6 +17,58 @@ from tunesmith.wire.sampling import Sampling, UsedTier
 MAX_STOPS = 4
 # Of those that wait the lower begins first.
 PRIORITIES: dict[UsedTier, int] = {"priority": -1, "default": 0, "flex": 1}
+
+BY_SCHEMA = " Use 'response_format' in chats."
+ONLY_HERE = " It belongs to the other of chats and completions."
+# What other servers of open models take and this one does not do: the value that asks for nothing,
+# and what to use instead. In silence the answer would be another than the one asked for.
+FOREIGN: dict[str, tuple[Any, str]] = {
+    "repetition_penalty": (1, " Use 'frequency_penalty' or 'presence_penalty'."),
+    "length_penalty": (1, ""),
+    "no_repeat_ngram_size": (0, ""),
+    "typical_p": (1, ""),
+    "use_beam_search": (False, ""),
+    "min_tokens": (0, ""),
+    "ignore_eos": (False, ""),
+    "stop_token_ids": ([], " Use 'stop'."),
+    "include_stop_str_in_output": (False, ""),
+    "bad_words": ([], " Use 'logit_bias'."),
+    "allowed_token_ids": ([], " Use 'logit_bias'."),
+    "prompt_logprobs": (None, " Use 'echo' with 'logprobs' in completions."),
+    "truncate_prompt_tokens": (None, ""),
+    "guided_json": (None, BY_SCHEMA),
+    "guided_regex": (None, BY_SCHEMA),
+    "guided_choice": (None, BY_SCHEMA),
+    "guided_grammar": (None, BY_SCHEMA),
+    "structured_outputs": (None, BY_SCHEMA),
+    "add_generation_prompt": (True, ""),
+    "continue_final_message": (False, " Use completions."),
+    "chat_template": (None, ""),
+    "chat_template_kwargs": ({}, ""),
+    "web_search_options": (None, ""),
+}
+FOREIGN_TO_CHATS = FOREIGN | {
+    "echo": (False, ONLY_HERE),
+    "best_of": (1, ONLY_HERE),
+    "suffix": ("", ONLY_HERE),
+    "prompt": (None, ONLY_HERE),
+}
+FOREIGN_TO_COMPLETIONS = FOREIGN | {
+    "response_format": ({"type": "text"}, ONLY_HERE),
+    "top_logprobs": (0, ONLY_HERE),
+    "max_completion_tokens": (None, ONLY_HERE),
+    "messages": (None, ONLY_HERE),
+    "tools": ([], ONLY_HERE),
+}
+
+
+def refuse_foreign(body: Mapping[str, Any], foreign: Mapping[str, tuple[Any, str]]) -> None:
+    """400 for a field that would change the answer elsewhere and does not here."""
+    for name, (neutral, instead) in foreign.items():
+        if body.get(name) not in (None, neutral):
+            raise BadRequest(
+                f"This server does not do '{name}'.{instead}", param=name, code="unsupported_value"
+            )
 
 
 def sampling(body: Sampling, vocab_size: int) -> dict[str, Any]:
@@ -78,7 +132,9 @@ def adapter_of(svc: Services, tuned: ModelRow | None) -> AdapterRef | None:
 
 
 def fingerprint(svc: Services, base: BaseInfo, adapter: AdapterRef | None) -> str:
-    """Names the weights that answer, as they are computed."""
-    identity = base.fingerprint + (adapter.sha256 if adapter else "")
-    identity += "int8" if svc.settings.engine_int8 else ""
-    return "fp_" + hashlib.sha256(identity.encode()).hexdigest()[:10]
+    """Names the weights that answer and what computes them: where it is another, the same seed may
+    give another answer."""
+    settings = svc.settings
+    engine = (__version__, settings.engine, settings.device, settings.engine_int8)
+    identity = (base.fingerprint, adapter.sha256 if adapter else None, *engine)
+    return "fp_" + hashlib.sha256(repr(identity).encode()).hexdigest()[:10]

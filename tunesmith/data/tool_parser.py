@@ -26,7 +26,9 @@ from tunesmith.data.tool_syntax import CallSyntax
 ARGUMENT_KEYS = ("arguments", "parameters")
 MAX_NAME_CHARS = 64
 NAME = re.compile(r"\s*([A-Za-z0-9_.-]{1,64})\s*\(")
-FIRST_KEY = re.compile(r'\s*\{\s*"([^"\\]*)"')
+FIRST_KEY = re.compile(r'\s*\{\s*"([^"\\]{0,400})"')
+# A name may be written in escapes; a string that has come to no end by then is none.
+QUOTED_NAME = r'"(?:[^"\\]|\\.){0,400}"'
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,14 @@ class CallParser:
         self._anchor, self._head_rest = anchor_of(syntax.head)
         self._keys = {syntax.arguments_key, *ARGUMENT_KEYS}
         self._start = re.compile(
-            rf'\s*\{{\s*"{re.escape(syntax.name_key)}"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*'
+            rf'\s*\{{\s*"{re.escape(syntax.name_key)}"\s*:\s*({QUOTED_NAME})\s*,\s*'
             rf'"({"|".join(map(re.escape, sorted(self._keys)))})"\s*:\s*(?=\S)'
         )
         self._buffer = ""
         self._raw = ""  # of the call being read, what has left the buffer
         self._arguments = ""
         self._scanner = Scanner()
+        self._ending: tuple[Scanner, int] | None = None  # of a value in the buffer, and how far
         self._space = ""  # before the buffer: dropped if a call follows
         self._state: Callable[[], list[Event] | None] = (
             self._at_start if syntax.only_at_start else self._text
@@ -113,7 +116,15 @@ class CallParser:
     def _take(self, num_chars: int) -> str:
         taken, self._buffer = self._buffer[:num_chars], self._buffer[num_chars:]
         self._raw += taken
+        self._ending = None
         return taken
+
+    def _end_of_value(self, start: int, depth: int = 0, quotes: str = '"') -> int | None:
+        """Where the value at `start` of the buffer ends; no character is looked at twice."""
+        scanner, at = self._ending or (Scanner(depth, quotes), start)
+        end = scanner.feed(self._buffer[at:])
+        self._ending = (scanner, len(self._buffer)) if end is None else None
+        return None if end is None else at + end
 
     # States: each takes what it can, and returns None to wait for more text.
 
@@ -194,7 +205,7 @@ class CallParser:
         odd = key and key[1] not in {self._syntax.name_key, *self._keys, "id", "type"}
         if odd or not self._buffer.lstrip().startswith("{"):
             return self._give_up()
-        end = Scanner().feed(self._buffer)
+        end = self._end_of_value(0)
         if end is None:
             return None
         return self._whole_object(end)
@@ -233,10 +244,9 @@ class CallParser:
             return self._give_up() if hopeless else None
         if found[1] not in self._names:
             return self._give_up()
-        num_chars = Scanner(1, "\"'").feed(self._buffer[found.end() :])
-        if num_chars is None:
+        end = self._end_of_value(found.end(), 1, "\"'")
+        if end is None:
             return None
-        end = found.end() + num_chars
         arguments = keyword_arguments(self._buffer[found.end() : end - 1])
         if arguments is None:
             return self._give_up()
@@ -309,5 +319,6 @@ class CallParser:
     def _give_up(self) -> list[Event]:
         """What was taken for a call is text; what follows is read anew."""
         text, self._raw = self._raw, ""
+        self._ending = None
         self._state = self._plain if self._syntax.only_at_start else self._text
         return [Text(text)] if text else []

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from tunesmith.errors import EngineUnavailable, TunesmithError
@@ -34,7 +33,9 @@ RETRY_PAUSE_S = 0.05
 # does not read: the answer is cancelled.
 MAX_UNREAD = 200_000
 # Inputs of one line: their vectors, written out, stay below the length of a line.
-EMBED_AT_ONCE = 64
+EMBED_AT_ONCE = 16
+# Of an answer by one line: the scores of a long text with the alternatives to each of its tokens.
+MAX_ANSWER_BYTES = 16 * MAX_LINE_BYTES
 
 
 class EngineClient:
@@ -48,6 +49,16 @@ class EngineClient:
         self._socket = socket
         self._connect_s = connect_s
         self._line: Line | None = None
+        self._asking: set[asyncio.StreamWriter] = set()
+        self._closed: EngineUnavailable | None = None
+
+    def close(self, why: EngineUnavailable) -> None:
+        """Ends all that is open and refuses what is new, both with `why`."""
+        self._closed = why
+        if self._line is not None:
+            self._line.end_all(why)
+        for writer in self._asking:
+            writer.transport.abort()
 
     def generate(self, request: GenRequest) -> Generation:
         """The answer to `request`, streamed.
@@ -89,13 +100,8 @@ class EngineClient:
 
         Running answers keep what they use until they end.
         """
-        reply = await self._ask(
-            {
-                "verb": "unload",
-                "base_path": None if base_path is None else str(base_path),
-                "adapter": adapter,
-            }
-        )
+        path = None if base_path is None else str(base_path)
+        reply = await self._ask({"verb": "unload", "base_path": path, "adapter": adapter})
         return bool(reply["unloaded"])
 
     async def preload(self, base_path: Path) -> None:
@@ -112,24 +118,27 @@ class EngineClient:
         """What `how` makes of the socket's path, tried for a while."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._connect_s
-        while True:
+        while self._closed is None:
             try:
                 return await how(str(self._socket))
             except OSError as error:
                 if loop.time() >= deadline:
                     raise EngineUnavailable("The engine is not running.") from error
                 await asyncio.sleep(RETRY_PAUSE_S)
+        raise self._closed
 
     async def _ask(self, wire: dict[str, Any]) -> dict[str, Any]:
         reader, writer = await self.connect(
-            partial(asyncio.open_unix_connection, limit=MAX_LINE_BYTES)
+            partial(asyncio.open_unix_connection, limit=MAX_ANSWER_BYTES)
         )
+        self._asking.add(writer)
         try:
             writer.write(encode_line(wire))
             reply = decode_line(await reader.readuntil(b"\n"))
         except (OSError, asyncio.IncompleteReadError) as error:
-            raise EngineUnavailable(GONE) from error
+            raise self._closed or EngineUnavailable(GONE) from error
         finally:
+            self._asking.discard(writer)
             writer.transport.abort()
         if "error" in reply:
             raise error_from_wire(reply)
@@ -178,7 +187,7 @@ class Line(asyncio.Protocol):
         try:
             await client.connect(connect)
         except EngineUnavailable as error:
-            self._end_all(error)
+            self.end_all(error)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -192,13 +201,13 @@ class Line(asyncio.Protocol):
         self._close_if_idle()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._end_all(EngineUnavailable(GONE))
+        self.end_all(EngineUnavailable(GONE))
 
     def _read(self, wire: Any) -> None:
         if isinstance(wire, dict):
             self._is_left = True
             if "error" in wire:
-                self._end_all(error_from_wire(wire))
+                self.end_all(error_from_wire(wire))
             return
         for number, *news in wire:
             answer = self._open.get(number)
@@ -211,7 +220,7 @@ class Line(asyncio.Protocol):
             failed = "error" in news[0]
             answer.finish(error_from_wire(news[0]) if failed else Done.from_wire(news[0]))
 
-    def _end_all(self, error: TunesmithError) -> None:
+    def end_all(self, error: TunesmithError) -> None:
         for answer in self._open.values():
             answer.finish(type(error)(error.message))
         self._open.clear()
@@ -284,12 +293,7 @@ class Generation:
     async def __aenter__(self) -> Generation:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.close()
 
     # What follows is called by the line.

@@ -164,24 +164,20 @@ class Grammars:
     def compile(self, request: GenRequest, num_ids: int, ready: Ready) -> None:
         """Calls `ready` on the engine's thread, once: with a constraint to be forked, or why not.
 
-        After `COMPILE_S` that is an error, whether or not the compiler has come to an end.
+        A compiler that takes `COMPILE_S`, its turn not counted, is left to itself: an error.
         """
-        told = threading.Event()  # set on the engine's thread only
-
-        def tell(result: Constraint | InvalidGrammar) -> None:
-            if not told.is_set():
-                told.set()
-                ready(result)
-
-        late = InvalidGrammar(f"The grammar took more than {COMPILE_S:g} s to compile.")
-        timer = threading.Timer(COMPILE_S, lambda: self._post(lambda: tell(late)))
-        timer.daemon = True
-        timer.start()
 
         def work() -> None:
-            result = self._attempt(request, num_ids)
-            timer.cancel()
-            self._post(lambda: tell(result))
+            made: Future[Constraint | InvalidGrammar] = Future()
+            threading.Thread(
+                target=lambda: made.set_result(self._attempt(request, num_ids)), daemon=True
+            ).start()
+            result: Constraint | InvalidGrammar
+            try:
+                result = made.result(COMPILE_S)
+            except TimeoutError:
+                result = InvalidGrammar(f"The grammar took more than {COMPILE_S:g} s to compile.")
+            self._post(lambda: ready(result))
 
         self._pool.submit(work)
 

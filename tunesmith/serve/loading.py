@@ -54,7 +54,7 @@ def signature(base: Path) -> Signature:
     files = sorted([base / "config.json", *base.glob("*.safetensors")])
     try:
         stats = [(file.name, file.stat()) for file in files]
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise BaseModelError(f"The base model in {base} cannot be read: {error}.") from error
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 

@@ -229,9 +229,9 @@ class LocalEngine:
         """Refuses a new request, or has what it needs loaded."""
         num_waiting = sum(1 for other in self._open if other.started_s is None)
         if self._draining:
-            self._refuse(ticket, Draining("The engine is shutting down. Try again soon."))
+            self._fail(ticket, Draining("The engine is shutting down. Try again soon."))
         elif num_waiting >= self._limits.max_queue:
-            self._refuse(ticket, Overloaded("Too many requests are waiting. Try again soon."))
+            self._fail(ticket, Overloaded("Too many requests are waiting. Try again soon."))
         else:
             self._counters.num_requests += 1
             self._open.add(ticket)
@@ -326,10 +326,6 @@ class LocalEngine:
         if not ticket.closed:
             self._end(ticket)
             self._deliver([(ticket, error)])
-
-    def _refuse(self, ticket: Ticket, error: TunesmithError) -> None:
-        ticket.closed = True
-        self._deliver([(ticket, error)])
 
     def _end(self, ticket: Ticket) -> None:
         """Takes a request out of everything. Safe to call twice."""

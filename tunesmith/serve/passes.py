@@ -6,6 +6,7 @@ its own pass and no more.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
 from tunesmith.serve.protocol import MIN_LOGPROB, PassRequest, ScoreRequest
 from tunesmith.serve.residents import Lease
+
+log = logging.getLogger(__name__)
 
 # Positions whose logits exist at once: 128 of a vocabulary of 150,000 are 77 MB in fp32.
 SLICE = 128
@@ -63,7 +66,8 @@ class Passes:
             work.results.append(embed(model, lora, ids, request.pooling))
         except TunesmithError as error:
             return work, error
-        except RuntimeError as error:  # out of memory, most likely
+        except Exception as error:  # out of memory, most likely
+            log.exception("a score or an embedding")
             return work, EngineError(f"The engine failed while computing: {type(error).__name__}.")
         if len(work.results) == len(request.inputs):
             return work, work.results

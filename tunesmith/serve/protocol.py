@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,15 +97,16 @@ class GenRequest:
     """Seconds from arrival after which the answer ends with `DeadlineExceeded`."""
 
     def __post_init__(self) -> None:
+        whole = [self.max_new_tokens, self.n, self.top_k, self.priority, *self.stop_ids]
+        whole += [self.seed or 0, self.top_logprobs or 0]
         for wrong, rule in (
             (not self.prompt_ids, "prompt_ids must not be empty"),
             (self.max_new_tokens < 1, "max_new_tokens must be at least 1"),
             (self.n < 1, "n must be at least 1"),
-            (
-                self.deadline_s is not None and not self.deadline_s > 0,
-                "deadline_s must be positive",
-            ),
+            (self.deadline_s is not None and not self.deadline_s > 0, "deadline_s must be above 0"),
+            (set(map(type, whole)) != {int}, "ids, counts and seed must be whole numbers"),
             (not self.temperature >= 0, "temperature must not be negative"),
+            (not isfinite(sum(self.logit_bias.values())), "logit_bias must be finite"),
             (not 0 <= self.top_p <= 1, "top_p must be between 0 and 1"),
             (not 0 <= self.min_p <= 1, "min_p must be between 0 and 1"),
             (self.top_k < 0, "top_k must not be negative"),
@@ -181,10 +183,7 @@ class EmbedRequest:
 
 
 PassRequest = ScoreRequest | EmbedRequest
-PASSES: dict[str, type[ScoreRequest] | type[EmbedRequest]] = {
-    "score": ScoreRequest,
-    "embed": EmbedRequest,
-}
+PASSES: dict[str, type[PassRequest]] = {"score": ScoreRequest, "embed": EmbedRequest}
 
 
 def pass_to_wire(request: PassRequest) -> dict[str, Any]:
@@ -199,7 +198,10 @@ def pass_from_wire(verb: str, wire: Mapping[str, Any]) -> PassRequest:
             "base_path": Path(wire["base_path"]),
             "adapter": AdapterRef.from_wire(wire.get("adapter")),
         }
-        return PASSES[verb](**{**wire, **known})
+        request = PASSES[verb](**{**wire, **known})
+        if not all(type(token) is int for ids in request.inputs for token in ids):
+            raise TypeError("ids must be whole numbers")
+        return request
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidRequest(f"The request is not valid: {error!r}.") from error
 
@@ -386,7 +388,7 @@ def decode_line(line: bytes) -> dict[str, Any]:
     """One line as an object; raises InvalidRequest for anything else."""
     try:
         wire = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"The line is not JSON: {error}.") from error
     if not isinstance(wire, dict):
         raise InvalidRequest("The line is not a JSON object.")

@@ -39,7 +39,6 @@ MAX_UNSENT_BYTES = 64 << 20
 FLUSH_S = 10.0
 DRAINING = {"draining": True}
 
-
 Message = Delta | Done | TunesmithError
 Deliver = Callable[[list[tuple[Any, Message]]], None]
 
@@ -161,7 +160,7 @@ class EngineServer:
                 connection.finish(await self._reply(wire))
         except TunesmithError as error:
             connection.finish(error_to_wire(error))
-        except (OSError, EOFError, ValueError):
+        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):
             connection.abort()  # gone, or a line without end
         finally:
             for number in list(connection.tickets):
@@ -170,7 +169,7 @@ class EngineServer:
             del self._connections[connection]
 
     async def _reply(self, wire: dict[str, Any]) -> dict[str, Any]:
-        verb = wire.pop("verb", None)
+        verb = text_in(wire, "verb")
         if verb in PASSES:
             request = pass_from_wire(verb, wire)
             result = await self._ask(lambda done: self._engine.compute(request, done))
@@ -344,14 +343,13 @@ class Connection:
 
 
 def number_in(wire: dict[str, Any], key: str) -> int:
-    value = wire.get(key)
-    if not isinstance(value, int):
-        raise InvalidRequest(f"The request is not valid: {key} must be a number.")
-    return value
+    if isinstance(value := wire.get(key), int):
+        return value
+    raise InvalidRequest(f"The request is not valid: {key} must be a number.")
 
 
 def text_in(wire: dict[str, Any], key: str) -> str | None:
-    value = wire.get(key)
+    value = wire.pop(key, None)
     if value is not None and not isinstance(value, str):
         raise InvalidRequest(f"The request is not valid: {key} must be a string.")
     return value

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from tests.families import write_family
 from tests.tiny_base import NANO
+from tunesmith.data import tool_parser
+from tunesmith.data.call_text import Scanner
 from tunesmith.data.render import Renderer
 from tunesmith.data.template import ChatTemplate
 from tunesmith.data.tool_parser import Arguments, Broken, CallParser, CallStart, Event, Text
@@ -293,6 +295,36 @@ def test_arguments_come_as_they_are_written(tmp_path: Path) -> None:
     arguments = [event.text for event in deltas if isinstance(event, Arguments)]
     assert len(arguments) > 10
     assert "".join(arguments) == '{"city": "Oslo"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("python", "[get_weather(city='", "')]"),
+        ("llama3", '{"parameters": {"city": "', '"}, "name": "get_weather"}'),
+        ("qwen2.5", '<tool_call>{"name": "get_weather", "arguments": "', '"}</tool_call>'),
+        ("qwen2.5", '<tool_call>{"name": "', '"}</tool_call>'),
+        ("qwen2.5", '<tool_call>{"name": "get_weather", "arguments": {"city": "', '"}}'),
+    ],
+)
+def test_a_long_call_is_read_once_however_it_comes(
+    name: str, before: str, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_read = 0
+
+    class Counting(Scanner):
+        def feed(self, text: str) -> int | None:
+            nonlocal num_read
+            num_read += len(text)
+            return super().feed(text)
+
+    monkeypatch.setattr(tool_parser, "Scanner", Counting)
+    text = before + "Oslo " * 400 + after
+    parser = CallParser(SYNTAXES[name], NAMES)
+    for char in text:
+        parser.push(char)
+    parser.flush()
+    assert num_read <= 2 * len(text)
 
 
 SAMPLES = st.sampled_from(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,6 +126,24 @@ def test_a_compiler_that_takes_too_long_costs_its_request_only(
     assert isinstance(end, InvalidGrammar)
     assert "to compile" in end.message
     assert isinstance(engine.ask(greedy(base, "x", 4)).end, Done)
+
+
+def test_waiting_for_the_compiler_is_no_reason_to_refuse(
+    engine: Harness, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_quickly = grammar.LLMatcher
+
+    def compile_slowly(*given: Any, **named: Any) -> grammar.LLMatcher:
+        time.sleep(0.15)
+        return compile_quickly(*given, **named)
+
+    monkeypatch.setattr(grammar, "LLMatcher", compile_slowly)
+    monkeypatch.setattr(grammar, "COMPILE_S", 1.5)
+    requests = [
+        greedy(base, "x", 1, stop_ids=STOP, grammar=f'start: "a{number}"') for number in range(24)
+    ]
+    answers = engine.wait(*[engine.submit(request) for request in requests])
+    assert {type(answer.end) for answer in answers} == {Done}
 
 
 def test_a_grammar_that_becomes_too_complex_ends_its_answer_only(

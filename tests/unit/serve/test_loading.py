@@ -81,6 +81,11 @@ def test_a_replaced_file_changes_the_signature(tmp_path: Path) -> None:
         signature(tmp_path / "none")
 
 
+def test_a_path_that_cannot_be_one_is_no_base() -> None:
+    with pytest.raises(BaseModelError):
+        signature(Path("a\0b"))
+
+
 def test_the_budget_is_as_set_or_half_of_the_memory() -> None:
     assert memory_budget(12345, "cpu") == 12345
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from tests.engine_harness import TIMEOUT_S, Harness, greedy, save_adapter
 from tests.tiny_base import tiny_prompt
 from tests.tiny_transformers import build
+from tunesmith.errors import EngineError
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.serve import passes
@@ -114,6 +115,18 @@ def test_what_does_not_fit_the_model_is_refused(
     assert isinstance(compute(engine, request_of(base)), InvalidRequest)
 
 
+def test_a_pass_that_fails_in_whatever_way_ends_alone(
+    engine: Harness, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def embed(*_: Any) -> list[float]:
+        raise ValueError("a family that cannot")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(passes, "embed", embed)
+        assert isinstance(compute(engine, EmbedRequest(base, [PROMPT])), EngineError)
+    assert len(compute(engine, EmbedRequest(base, [PROMPT]))) == 1
+
+
 def test_requests_survive_the_wire(base: Path, tmp_path: Path) -> None:
     ref = save_adapter(base, tmp_path / "adapter", seed=1)
     for request in (
@@ -131,6 +144,9 @@ def test_requests_survive_the_wire(base: Path, tmp_path: Path) -> None:
         {"base_path": "/b", "inputs": [[]]},
         {"base_path": "/b", "inputs": [[1]], "pooling": "max"},
         {"base_path": "/b", "inputs": [[1]], "more": 1},
+        {"base_path": "/b", "inputs": [["a"]]},
+        {"base_path": "/b", "inputs": [[1.5]]},
+        {"base_path": "/b", "inputs": [1]},
     ],
 )
 def test_a_pass_that_makes_no_sense_is_refused(wire: dict[str, Any]) -> None:

@@ -121,6 +121,15 @@ GOOD: dict[str, Any] = {
         {"adapter": {"sha256": "x"}},
         {"logit_bias": {"word": 1}},
         {"logit_bias": None},
+        {"logit_bias": {"5": float("nan")}},
+        {"logit_bias": {"5": float("inf"), "6": float("-inf")}},
+        {"max_new_tokens": 2.5},
+        {"n": 2.5},
+        {"top_k": 1.5},
+        {"priority": "first"},
+        {"seed": "x"},
+        {"stop_ids": ["x"]},
+        {"top_logprobs": True},
         {"unknown": 1},
     ],
 )
@@ -130,7 +139,7 @@ def test_a_bad_request_is_refused(change: dict[str, Any]) -> None:
         GenRequest.from_wire({**GOOD, **change})
 
 
-@pytest.mark.parametrize("line", [b"{", b"[1]", b"\xff\n", b"null"])
+@pytest.mark.parametrize("line", [b"{", b"[1]", b"\xff\n", b"null", b"[" * 100_000])
 def test_a_line_that_is_no_object_is_refused(line: bytes) -> None:
     with pytest.raises(InvalidRequest):
         decode_line(line)

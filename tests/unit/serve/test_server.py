@@ -23,6 +23,7 @@ from tunesmith.serve.client import EngineClient
 from tunesmith.serve.local import Limits, LocalEngine
 from tunesmith.serve.protocol import (
     Draining,
+    EmbedRequest,
     GenRequest,
     InvalidRequest,
     Overloaded,
@@ -52,6 +53,10 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
         await asyncio.wait_for(test(), TIMEOUT_S)
 
     uvloop.run(limited())  # as in the processes
+
+
+def embedding(base: Path) -> EmbedRequest:
+    return EmbedRequest(base, [list(range(1, 400))] * 200)
 
 
 async def collect(client: EngineClient, request: GenRequest) -> list[int]:
@@ -307,6 +312,8 @@ def test_refusals_keep_their_kind(base: Path, tmp_path: Path) -> None:
         b"{}\n",
         b'{"verb": "generate"}\n',
         b'{"verb": "dance"}\n',
+        b'{"verb": ["stats"]}\n',
+        b"[" * 50_000 + b"\n",
         b'{"verb": "preload", "base_path": []}\n',
         b'{"verb": "unload", "base_path": 5}\n',
     ],
@@ -323,7 +330,9 @@ def test_nonsense_is_answered_with_an_error(tmp_path: Path, line: bytes) -> None
     run(test)
 
 
-def test_a_line_without_end_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_without_end_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(server_module, "MAX_LINE_BYTES", 1000)
 
     async def test() -> None:
@@ -336,6 +345,7 @@ def test_a_line_without_end_is_cut_off(tmp_path: Path, monkeypatch: pytest.Monke
             await client.ping()
 
     run(test)
+    assert caplog.messages == []
 
 
 def test_a_client_that_does_not_read_stops_nobody(
@@ -397,6 +407,31 @@ def test_draining_finishes_refuses_and_gives_up_in_time(base: Path, tmp_path: Pa
             with pytest.raises(EngineUnavailable):
                 async for _ in endless:
                     pass
+
+    run(test)
+
+
+def test_a_client_that_closes_says_why_to_all_that_wait(base: Path, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path / "e.sock") as client:
+            answers = [client.generate(greedy(base, "hello", 2000)) for _ in range(3)]
+            for answer in answers:
+                await anext(answer)
+            scoring = [asyncio.create_task(client.embed(many)) for many in [embedding(base)] * 2]
+            await asyncio.sleep(0)
+            client.close(Draining("because"))
+            for answer in answers:
+                with pytest.raises(Draining, match="because"):
+                    async for _ in answer:
+                        pass
+            for task in scoring:
+                with pytest.raises(Draining, match="because"):
+                    await task
+            with pytest.raises(Draining, match="because"):
+                await collect(client, greedy(base, "hello", 1))
+            other = EngineClient(tmp_path / "e.sock")
+            while (await other.stats())["num_running"]:
+                await asyncio.sleep(0.01)
 
     run(test)
 
