@@ -47,11 +47,16 @@ def past_rate(jobs_dir: Path, directory: Path, method: str, finetuning_type: str
     from tunesmith.jobdir.files import read_record as read
     from tunesmith.jobdir.layout import EVENTS_FILE, RESULT_FILE, SPEC_FILE
     from tunesmith.jobdir.outcome import Result
+    from tunesmith.jobdir.records import RecordError
     from tunesmith.jobdir.spec import Spec
 
     found: list[tuple[float, Rate]] = []
     for job in jobs_dir.glob("*/") if jobs_dir.is_dir() else ():
-        spec, result = read(Spec, job / SPEC_FILE), read(Result, job / RESULT_FILE)
+        try:
+            spec, result = read(Spec, job / SPEC_FILE), read(Result, job / RESULT_FILE)
+        except RecordError:
+            # Damaged, or of another version: it tells nothing about this job.
+            continue
         if spec is None or result is None or spec.base.path.resolve() != directory.resolve():
             continue
         if (spec.method, _type_of(spec.hyperparameters)) != (method, finetuning_type):
