@@ -59,7 +59,7 @@ def test_what_is_asked_for_is_resolved_and_the_queue_is_counted(service: Service
 def test_time_and_price_come_from_the_speed_of_finished_jobs(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rate, "past_rate", lambda jobs_dir, base: Rate(10.0, "a job", 5_000_000))
+    monkeypatch.setattr(rate, "past_rate", lambda *_: Rate(10.0, "a job", 5_000_000))
     priced = {"*": Rates(machine_hour=Decimal(36))}
     monkeypatch.setattr(rate, "local_costs", lambda _, *rest: LOCAL_COSTS(priced, *rest))
     found = asked(service, hyperparameters={"n_epochs": 1})
@@ -79,6 +79,17 @@ def test_the_speed_is_measured_where_that_is_asked_for(
     assert found["seconds"] > 0
     assert found["rate_source"].startswith("measured just now")
     assert found["peak_bytes"] > 1e6
+
+
+def test_training_every_weight_is_measured_as_that(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate, "BUDGET_S", 0.05)
+    one_epoch = {"n_epochs": 1}
+    small = asked(service, measure=True, hyperparameters=one_epoch)
+    whole = asked(service, measure=True, hyperparameters=one_epoch | {"finetuning_type": "full"})
+    # Weights, gradients and two moments in fp32 against the same of an adapter of a tenth.
+    assert whole["peak_bytes"] > small["peak_bytes"] + 8 * 2_700_000
 
 
 @pytest.mark.parametrize(

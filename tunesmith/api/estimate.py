@@ -133,7 +133,8 @@ def _speed(
 ) -> Rate | None:
     if counts.fault is not None or counts.num_tokens == 0:
         return None
-    known = rate.past_rate(svc.settings.jobs_dir, base.path)
+    method, hyper = _resolved(draft, counts)
+    known = rate.past_rate(svc.settings.jobs_dir, base.path, method, hyper.finetuning_type)
     if known is not None or not measure or draft.method != "supervised":
         return known
     rehearsal = Rehearsal(

@@ -132,7 +132,9 @@ def estimate(
 def measured(aim: Target, wanted: Forecast, found: Settings) -> Rate | None:
     from tunesmith.jobs.rate import past_rate, rehearsed_rate
 
-    rate = past_rate(found.jobs_dir, aim.directory)
+    # Of chats alone the time is asked.
+    kind = wanted.hyperparameters.finetuning_type
+    rate = past_rate(found.jobs_dir, aim.directory, "supervised", kind)
     if rate is not None:
         return rate
     base = describe(aim)

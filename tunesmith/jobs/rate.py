@@ -16,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.data.estimate import AUTO
 from tunesmith.data.prices import to_cents
 from tunesmith.tariff import Tariff, rates_of, to_dollars
 
@@ -39,18 +40,26 @@ class Rate:
     """Memory at the peak; None if it was not measured."""
 
 
-def past_rate(jobs_dir: Path, directory: Path) -> Rate | None:
-    """The rate of the newest finished job on this base in a data directory."""
+def past_rate(jobs_dir: Path, directory: Path, method: str, finetuning_type: str) -> Rate | None:
+    """The rate of the newest finished job of the same kind on this base in a data directory: other
+    methods, and training every weight, take another time and other memory."""
     from tunesmith.jobdir.events import read_events
     from tunesmith.jobdir.files import read_record as read
     from tunesmith.jobdir.layout import EVENTS_FILE, RESULT_FILE, SPEC_FILE
     from tunesmith.jobdir.outcome import Result
+    from tunesmith.jobdir.records import RecordError
     from tunesmith.jobdir.spec import Spec
 
     found: list[tuple[float, Rate]] = []
     for job in jobs_dir.glob("*/") if jobs_dir.is_dir() else ():
-        spec, result = read(Spec, job / SPEC_FILE), read(Result, job / RESULT_FILE)
+        try:
+            spec, result = read(Spec, job / SPEC_FILE), read(Result, job / RESULT_FILE)
+        except RecordError:
+            # Damaged, or of another version: it tells nothing about this job.
+            continue
         if spec is None or result is None or spec.base.path.resolve() != directory.resolve():
+            continue
+        if (spec.method, _type_of(spec.hyperparameters)) != (method, finetuning_type):
             continue
         events, _ = read_events(job / EVENTS_FILE, 0)
         times = [event.created_at for event in events if event.type == "metrics"]
@@ -59,6 +68,11 @@ def past_rate(jobs_dir: Path, directory: Path) -> Rate | None:
             peak = int(result.took["peak_bytes"]) if "peak_bytes" in result.took else None
             found.append((times[-1], Rate(rate, f"measured by job {job.name}", peak)))
     return max(found, key=lambda each: each[0])[1] if found else None
+
+
+def _type_of(requested: Mapping[str, Any]) -> str:
+    asked = requested.get("finetuning_type")
+    return "lora" if asked in (None, AUTO) else str(asked)
 
 
 def rehearsed_rate(

@@ -13,16 +13,17 @@ from tunesmith.bases import BaseInfo
 from tunesmith.data.estimate import Hyperparameters
 from tunesmith.data.render import Example
 from tunesmith.jobdir.spec import BaseRef, FileRef, Spec
-from tunesmith.model.load import load_model
+from tunesmith.model.load import CausalModel, load_model
 from tunesmith.model.memory import keep_freed_memory, used_bytes
 from tunesmith.train import attention
 from tunesmith.train.batches import Corpus, Order
 from tunesmith.train.forecast import fit_memory, forecast
+from tunesmith.train.full import FullWeights, fresh
 from tunesmith.train.objective import Supervised, longest_unit
 from tunesmith.train.optimizer import AdamW
-from tunesmith.train.plan import decide
+from tunesmith.train.plan import Plan, decide
 from tunesmith.train.start import fresh_adapter
-from tunesmith.train.step import Forward, accumulate
+from tunesmith.train.step import Forward, Trained, accumulate
 
 MAX_STEPS = 200
 
@@ -47,7 +48,7 @@ def rehearse(
     threads: int = 0,
     budget_s: float,
 ) -> Speed:
-    """Trains a throw-away adapter for about `budget_s` seconds after a step to warm up.
+    """Trains a throw-away adapter, or model, for about `budget_s` seconds after a step to warm up.
 
     Raises JobError or BaseModelError; nothing is written.
     """
@@ -68,21 +69,20 @@ def rehearse(
     plan = decide(spec, base, corpus)
     torch.set_num_threads(plan.threads)
     used = used_bytes(torch.device(plan.device))
-    model = load_model(base.path, dtype=plan.torch_dtype, device=plan.device)
-    adapter = fresh_adapter(model, plan, 0)
-    optimizer = AdamW(adapter.parameters())
-    forward = Forward(model, attention.choose(model)[0])
+    model, trained, optimizer = fresh_start(base.path, plan)
+    head_gradient = trained.head_gradient if isinstance(trained, FullWeights) else None
+    forward = Forward(model, attention.choose(model)[0], head_gradient)
     objective = Supervised(corpus)
     longest = longest_unit(objective, range(corpus.num_rows))
-    plan = fit_memory(plan, forward, adapter, longest)
+    plan = fit_memory(plan, forward, trained, longest)
     forward = replace(forward, recompute=plan.recompute)
-    expected = forecast(plan, forward, adapter, corpus, longest, used)
+    expected = forecast(plan, forward, trained, corpus, longest, used)
     order = Order(0, corpus.num_rows, plan.batch_size, MAX_STEPS)
     num_steps = num_tokens = 0
     start = time.perf_counter()
     for step in range(1, min(MAX_STEPS, order.total_steps) + 1):
         rows = order.rows(step)
-        accumulate(forward, adapter, optimizer, objective, rows, plan.micro_tokens)
+        accumulate(forward, trained, optimizer, objective, rows, plan.micro_tokens)
         optimizer.update(0.0)
         if step == 1:
             start = time.perf_counter()
@@ -94,3 +94,14 @@ def rehearse(
     rate = num_tokens / (time.perf_counter() - start)
     where = "GPU" if plan.device == "cuda" else f"CPU, {plan.threads} threads"
     return Speed(rate, num_steps, expected.peak_bytes, f"{where}, {plan.dtype}")
+
+
+def fresh_start(directory: Path, plan: Plan) -> tuple[CausalModel, Trained, AdamW]:
+    """What a job would begin with on this base. Raises JobError or BaseModelError."""
+    if plan.finetuning_type == "full":
+        whole = fresh(directory, torch.float32, plan.device, None)
+        weights = FullWeights(whole, plan.torch_dtype)
+        return weights.model, weights, weights.optimizer
+    model = load_model(directory, dtype=plan.torch_dtype, device=plan.device)
+    adapter = fresh_adapter(model, plan, 0)
+    return model, adapter, AdamW(adapter.parameters())

@@ -18,6 +18,7 @@ from tunesmith.jobdir.files import write_record
 from tunesmith.jobdir.layout import EVENTS_FILE, RESULT_FILE, SPEC_FILE
 from tunesmith.jobdir.outcome import Result
 from tunesmith.jobdir.spec import BaseRef, FileRef, Spec
+from tunesmith.jobs.rate import past_rate
 
 ROOT = Path(app.__file__).parents[2]
 TRAIN = ROOT / "tunesmith/assets/demo/snips_train.jsonl"
@@ -362,8 +363,15 @@ def test_a_finished_job_tells_the_speed(run: Run, tmp_path: Path) -> None:
     write_record(Result(1, "succeeded", 2, 2, 5000), job / RESULT_FILE)
     lines = [EventLine(f"step:{n}", "", 1000 + 50 * n, "metrics") for n in (0, 1)]
     (job / EVENTS_FILE).write_text("".join(json.dumps(asdict(line)) + "\n" for line in lines))
+    damaged = tmp_path / "jobs" / "ftjob-2"
+    damaged.mkdir()
+    (damaged / SPEC_FILE).write_text("{")
     found = json.loads(run("data", "estimate", REAL, "--json", "--data", tmp_path).output)
     assert found["tokens_per_s"] == 100 and found["rate_source"] == "measured by job ftjob-1"
+    for method, kind, rate in (("supervised", "lora", 100), ("dpo", "lora", None)):
+        past = past_rate(tmp_path / "jobs", nano, method, kind)
+        assert (past and past.tokens_per_s) == rate
+    assert past_rate(tmp_path / "jobs", nano, "supervised", "full") is None
 
 
 @pytest.mark.parametrize("command", ["show", "sample", "stats", "estimate", "split"])
