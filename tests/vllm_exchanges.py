@@ -30,8 +30,8 @@ RESTARTS = RECORDED.with_name("restarts.jsonl.xz")
 # Answers kept of one request; the same request gives others where it is random.
 MAX_ANSWERS = 4
 START_S = 600
-# For a server of a few MB on a CPU, so that it starts sooner.
-SMALL = "--enforce-eager --max-num-seqs 32 --dtype float32"
+# For a server of a few MB on a CPU, so that it starts sooner, and beside others.
+SMALL = "--enforce-eager --max-num-seqs 32 --dtype float32 --gpu-memory-utilization 0.3"
 
 
 class Exchanges:

@@ -55,11 +55,11 @@ def main() -> None:
     journal, arguments = Path(sys.argv[1]), sys.argv[2:]
     place = arguments.index("--uds") + 1
     socket = Path(arguments[place])
-    client = None
+    client = behind_it = None
     if python := os.environ.get("CONFORMANCE_VLLM"):
         behind = socket.with_name("behind.sock")
         behind.unlink(missing_ok=True)
-        subprocess.Popen(
+        behind_it = subprocess.Popen(
             [python, *arguments[:place], str(behind), *arguments[place + 1 :]],
             preexec_fn=partial(end_with, os.getpid()),
         )
@@ -68,12 +68,18 @@ def main() -> None:
     app = Journal(journal, client)
     app.write({"pid": os.getpid(), "arguments": arguments})
     server = uvicorn.Server(uvicorn.Config(app, uds=str(socket), lifespan="off", log_level="error"))
-    asyncio.run(serve(server, client))
+    asyncio.run(serve(server, client, behind_it))
 
 
-async def serve(server: uvicorn.Server, client: httpx2.AsyncClient | None) -> None:
-    """Listens once the vLLM behind it, if there is one, answers."""
+async def serve(
+    server: uvicorn.Server,
+    client: httpx2.AsyncClient | None,
+    behind_it: subprocess.Popen[bytes] | None,
+) -> None:
+    """Listens once the vLLM behind it, if there is one, answers; ends where that ends before."""
     while client is not None:
+        if behind_it is not None and behind_it.poll() is not None:
+            sys.exit(behind_it.returncode)
         try:
             await client.get("/health")
             break

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -37,7 +36,7 @@ from tunesmith.serve.protocol import (
     Stats,
 )
 from tunesmith.serve.residents import BaseEntry, Lease, Residents
-from tunesmith.serve.server import Deliver, Message
+from tunesmith.serve.server import Deliver, IsLeft, Message, Reply
 from tunesmith.serve.ticket import Ticket, choices_of, misfit
 
 log = logging.getLogger(__name__)
@@ -109,8 +108,8 @@ class LocalEngine:
         self._inbox.put(lambda: self._take(ticket))
         return ticket
 
-    def compute(self, request: PassRequest, done: Callable[[Any], object]) -> None:
-        self._inbox.put(lambda: self._take_pass(request, done))
+    def compute(self, request: PassRequest, done: Reply, is_left: IsLeft) -> None:
+        self._inbox.put(lambda: self._take_pass(request, done, is_left))
 
     def cancel(self, ticket: Ticket) -> None:
         self._inbox.put(lambda: self._end(ticket))
@@ -280,7 +279,7 @@ class LocalEngine:
             self._lanes[lease.base].add(choice)
         self._counters.num_prompt_tokens += len(ticket.request.prompt_ids)
 
-    def _take_pass(self, request: PassRequest, done: Callable[[Any], object]) -> None:
+    def _take_pass(self, request: PassRequest, done: Reply, is_left: IsLeft) -> None:
         """Refuses a pass, or queues it once what it needs is loaded."""
 
         def loaded(result: Lease | TunesmithError) -> None:
@@ -290,7 +289,7 @@ class LocalEngine:
                 self._residents.release(result)
                 done(InvalidRequest(problem))
             else:
-                self._passes.add(passes.Pass(request, result, done))
+                self._passes.add(passes.Pass(request, result, done, is_left))
 
         if self._draining:
             done(Draining("The engine is shutting down. Try again soon."))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,22 +20,22 @@ from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
 from tunesmith.serve.protocol import MIN_LOGPROB, PassRequest, ScoreRequest
 from tunesmith.serve.residents import Lease
+from tunesmith.serve.server import IsLeft, Reply
 
 log = logging.getLogger(__name__)
 
 # Positions whose logits exist at once: 128 of a vocabulary of 150,000 are 77 MB in fp32.
 SLICE = 128
 
-Reply = Callable[[Any], object]
-
 
 @dataclass(eq=False)
 class Pass:
-    """A request on its way; `reply` gets its result, or a TunesmithError."""
+    """A request on its way; `reply` gets its result, a TunesmithError, or None once it is left."""
 
     request: PassRequest
     lease: Lease
     reply: Reply
+    is_left: IsLeft
     results: list[Any] = field(default_factory=list)
 
 
@@ -56,13 +55,14 @@ class Passes:
     def step(self) -> tuple[Pass, Any] | None:
         """A request and its result or error, once its last sequence is computed."""
         work = self._waiting.popleft()
+        if work.is_left():
+            return work, None
         request, model, lora = work.request, work.lease.model, work.lease.lora
         torch.set_num_threads(self._num_threads)
         try:
             ids = request.inputs[len(work.results)]
             if isinstance(request, ScoreRequest):
-                first = len(request.prompt_ids)
-                return work, score(model, lora, ids, first, request.top_logprobs)
+                return work, score(model, lora, ids, len(request.prompt_ids), request.top_logprobs)
             work.results.append(embed(model, lora, ids, request.pooling))
         except TunesmithError as error:
             return work, error

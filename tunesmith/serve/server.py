@@ -41,6 +41,8 @@ DRAINING = {"draining": True}
 
 Message = Delta | Done | TunesmithError
 Deliver = Callable[[list[tuple[Any, Message]]], None]
+Reply = Callable[[Any], object]
+IsLeft = Callable[[], bool]
 
 
 class Engine(Protocol):
@@ -67,8 +69,8 @@ class Engine(Protocol):
         """Ends one choice of a request; the others go on."""
         ...
 
-    def compute(self, request: PassRequest, done: Callable[[Any], object]) -> None:
-        """Scores or embeds; `done` gets the result or a TunesmithError."""
+    def compute(self, request: PassRequest, done: Reply, is_left: IsLeft) -> None:
+        """Scores or embeds; `done` gets the result or a TunesmithError, or None once it is left."""
         ...
 
     def preload(self, base: Path, done: Callable[[TunesmithError | None], object]) -> None:
@@ -157,22 +159,22 @@ class EngineServer:
             if wire.get("verb") == "generate":
                 await self._converse(wire, reader, connection)
             else:
-                connection.finish(await self._reply(wire))
+                connection.finish(await self._reply(wire, reader.at_eof))
         except TunesmithError as error:
             connection.finish(error_to_wire(error))
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):
-            connection.abort()  # gone, or a line without end
+            writer.transport.abort()  # gone, or a line without end
         finally:
             for number in list(connection.tickets):
                 self._cancel(connection, number)
             connection.close()
             del self._connections[connection]
 
-    async def _reply(self, wire: dict[str, Any]) -> dict[str, Any]:
+    async def _reply(self, wire: dict[str, Any], is_left: IsLeft) -> dict[str, Any]:
         verb = text_in(wire, "verb")
         if verb in PASSES:
             request = pass_from_wire(verb, wire)
-            result = await self._ask(lambda done: self._engine.compute(request, done))
+            result = await self._ask(lambda done: self._engine.compute(request, done, is_left))
             if isinstance(result, TunesmithError):
                 raise result
             return {"result": result}
@@ -299,12 +301,12 @@ class Connection:
                 log.warning("a client does not read; its requests are cancelled")
                 self._is_closed = True
                 self._unsent.clear()
-                self._loop.call_soon_threadsafe(self.abort)
+                self._loop.call_soon_threadsafe(self._transport.abort)
 
     def finish(self, wire: dict[str, Any]) -> None:
         """The last line; the client hangs up when it has read it, or we do after a while."""
         if self._unsent or self._transport.is_closing():
-            self.abort()
+            self._transport.abort()
             return
         self._transport.write(encode_line(wire))
         with contextlib.suppress(OSError):
@@ -318,9 +320,6 @@ class Connection:
             self._loop.remove_writer(self._fd)
             os.close(self._fd)
         self._transport.close()
-
-    def abort(self) -> None:
-        self._transport.abort()
 
     def _send_some(self) -> None:
         try:

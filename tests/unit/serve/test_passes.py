@@ -31,7 +31,7 @@ PROMPT, REST = tiny_prompt("the quick")[:8], tiny_prompt("brown fox jumps over")
 
 def compute(engine: Harness, request: Any) -> Any:
     result: queue.Queue[Any] = queue.Queue()
-    engine.engine.compute(request, result.put)
+    engine.engine.compute(request, result.put, lambda: False)
     return result.get(timeout=TIMEOUT_S)
 
 
@@ -113,6 +113,15 @@ def test_what_does_not_fit_the_model_is_refused(
     engine: Harness, base: Path, request_of: Any
 ) -> None:
     assert isinstance(compute(engine, request_of(base)), InvalidRequest)
+
+
+def test_what_nobody_waits_for_is_not_computed(engine: Harness, base: Path) -> None:
+    result: queue.Queue[Any] = queue.Queue()
+    asked = iter([False, False, True])
+    request = EmbedRequest(base, [PROMPT] * 100)
+    engine.engine.compute(request, result.put, lambda: next(asked))
+    assert result.get(timeout=TIMEOUT_S) is None
+    assert [each["leases"] for each in engine.stats()["bases"] if each["path"] == str(base)] == [0]
 
 
 def test_a_pass_that_fails_in_whatever_way_ends_alone(

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import stat
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,6 +19,7 @@ import uvloop
 from tests.engine_harness import greedy, reference
 from tunesmith.errors import BaseModelError, EngineUnavailable
 from tunesmith.serve import client as client_module
+from tunesmith.serve import passes
 from tunesmith.serve import server as server_module
 from tunesmith.serve.client import EngineClient
 from tunesmith.serve.local import Limits, LocalEngine
@@ -257,6 +259,32 @@ def test_leaving_early_cancels(base: Path, tmp_path: Path) -> None:
             assert (await client.stats())["num_completion_tokens"] < 2000
 
     run(test)
+
+
+def test_leaving_ends_embeddings_before_the_next_input(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_computed = 0
+
+    def embed(*_: Any) -> list[float]:
+        nonlocal num_computed
+        num_computed += 1
+        time.sleep(0.05)
+        return [1.0]
+
+    monkeypatch.setattr(passes, "embed", embed)
+
+    async def test() -> None:
+        async with serving(tmp_path / "e.sock") as client:
+            task = asyncio.create_task(client.embed(embedding(base)))
+            while not num_computed:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            while any(each["leases"] for each in (await client.stats())["bases"]):
+                await asyncio.sleep(0.01)
+
+    run(test)
+    assert num_computed < client_module.EMBED_AT_ONCE // 2
 
 
 def test_a_stopped_choice_ends_and_the_others_go_on(base: Path, tmp_path: Path) -> None:

@@ -102,7 +102,9 @@ class VllmEngine:
         self._draining, self._on_idle = True, on_idle
         self._tell_idle()
 
-    def compute(self, request: PassRequest, done: Callable[[Any], object]) -> None:
+    def compute(
+        self, request: PassRequest, done: Callable[[Any], object], is_left: Callable[[], bool]
+    ) -> None:
         self._reply(self._score(request), done)
 
     def preload(self, base: Path, done: Callable[[TunesmithError | None], object]) -> None:
