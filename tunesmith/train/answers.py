@@ -118,7 +118,7 @@ def report_answer(job: Job, run: Run) -> None:
         return
     text = (
         f"Smoke test: the tuned model did not end its answer to a training prompt within "
-        f"{len(answer)} tokens. Train for more epochs or with more examples."
+        f"{len(answer)} tokens. Add epochs or examples; if the loss rose, lower the learning rate."
     )
     job.journal.message("smoke", text, "warn")
 
