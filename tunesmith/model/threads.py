@@ -14,8 +14,8 @@ def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
     """Lets threads spin from one product to the next, and sleep where there is nothing to do.
 
     Waking a thread takes longer than many a product of a small model: without spinning a training
-    step takes a seventh longer. Spinning without end, as is usual, halves the speed of two processes
-    that share their cores; this costs them a twelfth. What the user has set is left alone.
+    step takes a seventh longer. Spinning without end, as is usual, halves the speed of two
+    processes that share their cores; this costs them a twelfth. What the user has set stays.
     """
     if not WAITING.keys() & environment.keys():
         environment.update(WAITING)
