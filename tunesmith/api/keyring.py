@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 
 from tunesmith.access import Caller, Scope
 from tunesmith.api.login import Signer, session_key
+from tunesmith.api.until_commit import UntilCommit
 from tunesmith.errors import TunesmithError
 from tunesmith.ids import Clock
 from tunesmith.store import links
@@ -25,9 +26,6 @@ from tunesmith.store.repo import keys
 from tunesmith.store.repo.keys import KeyRow
 
 log = logging.getLogger("tunesmith.api")
-
-# Enough for every key in use on one server; beyond it keeping starts again.
-MAX_KEPT = 10_000
 
 Read = Callable[[sa.Connection, str, int], KeyRow | None]
 
@@ -49,8 +47,7 @@ class Keyring:
         self._run_dir = run_dir
         self._signer = Signer(pepper)
         self._metrics_token = metrics_token
-        self._kept: dict[str, tuple[KeyRow, Caller]] = {}
-        self._version = -1
+        self._kept: UntilCommit[str, tuple[KeyRow, Caller]] = UntilCommit(db)
 
     async def caller(self, secret: str) -> Caller | None:
         """Whose key it is at this moment; None: nobody's."""
@@ -70,17 +67,14 @@ class Keyring:
 
     async def _find(self, name: str, now: int, read: Read) -> Caller | None:
         """Who has the key that `read` finds by its digest or its id, which no two keys share."""
-        version = self._db.version()
-        if version != self._version or len(self._kept) >= MAX_KEPT:
-            self._kept.clear()
-            self._version = version
-        if name not in self._kept:
+        kept = self._kept.entries()
+        if name not in kept:
             with self._db.read() as conn:
                 found = read(conn, name, now)
             if found is None:
                 return None
-            self._kept[name] = (found, found.caller())
-        row, caller = self._kept[name]
+            kept[name] = (found, found.caller())
+        row, caller = kept[name]
         if row.expires_at is not None and row.expires_at <= now:
             return None
         if keys.needs_touch(row, now):

@@ -1,7 +1,6 @@
 """Which model answers to a name: read once, and kept for as long as nobody writes anything.
 
-The database counts commits, those of other processes too, so what was read since the last one is as
-good as read again. Reading costs more than all else that is done for a short answer.
+Reading costs more than all else that is done for a short answer.
 """
 
 from __future__ import annotations
@@ -11,14 +10,12 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from tunesmith.api.until_commit import UntilCommit
 from tunesmith.bases import BaseInfo
 from tunesmith.errors import NotFound
 from tunesmith.store.db import Database
 from tunesmith.store.repo import base_grants, bases, models
 from tunesmith.store.repo.models import ModelRow
-
-# Enough for every model in use on one server; beyond it keeping starts again.
-MAX_KEPT = 10_000
 
 Found = TypeVar("Found")
 
@@ -36,7 +33,7 @@ class Names:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._kept: tuple[int, dict[tuple[str, ...], Any]] = -1, {}
+        self._kept: UntilCommit[tuple[str, ...], Any] = UntilCommit(db)
 
     def find(self, project_id: str, name: str) -> tuple[BaseInfo, ModelRow | None]:
         """The base that answers to a name, and the tuned model it is if it is one. Or a 404."""
@@ -60,11 +57,7 @@ class Names:
         return self._read_once((base.name,), lambda conn: bases.root_of(conn, base.name))
 
     def _read_once(self, key: tuple[str, ...], read: Callable[[sa.Connection], Found]) -> Found:
-        # Before reading: what is written meanwhile makes another version.
-        version = self._db.version()
-        if self._kept[0] != version or len(self._kept[1]) >= MAX_KEPT:
-            self._kept = version, {}
-        _, kept = self._kept
+        kept = self._kept.entries()
         if key not in kept:
             with self._db.read() as conn:
                 kept[key] = read(conn)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.service import BASE, Service
 from tunesmith.access import DEFAULT_PROJECT
-from tunesmith.api import names as names_module
+from tunesmith.api import until_commit
 from tunesmith.api.names import Names
 from tunesmith.errors import NotFound
 from tunesmith.store.db import Database, open_database
@@ -54,7 +54,7 @@ def test_what_one_project_may_use_is_not_kept_for_another(
 def test_not_more_is_kept_than_a_server_can_hold(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(names_module, "MAX_KEPT", 2)
+    monkeypatch.setattr(until_commit, "MAX_KEPT", 2)
     names = Names(service.db)
     found = names.find(DEFAULT_PROJECT, BASE)
     names.find(DEFAULT_PROJECT, "gpt-4o-mini")

@@ -33,6 +33,7 @@ from tunesmith.serve.protocol import (
     ScoreRequest,
     Stats,
 )
+from tunesmith.serve.server import IsLeft, Reply
 from tunesmith.serve.vllm import server as vllm_server
 from tunesmith.serve.vllm import wire
 from tunesmith.serve.vllm.server import VllmServer
@@ -102,9 +103,7 @@ class VllmEngine:
         self._draining, self._on_idle = True, on_idle
         self._tell_idle()
 
-    def compute(
-        self, request: PassRequest, done: Callable[[Any], object], is_left: Callable[[], bool]
-    ) -> None:
+    def compute(self, request: PassRequest, done: Reply, is_left: IsLeft) -> None:
         self._reply(self._score(request), done)
 
     def preload(self, base: Path, done: Callable[[TunesmithError | None], object]) -> None:
@@ -271,7 +270,7 @@ class VllmEngine:
             and server.forget(request.adapter.sha256)
         )
 
-    def _reply(self, work: Coroutine[Any, Any, Any], done: Callable[[Any], object]) -> None:
+    def _reply(self, work: Coroutine[Any, Any, Any], done: Reply) -> None:
         async def answer() -> None:
             try:
                 result = await work
