@@ -14,6 +14,8 @@ CGROUP = Path("/sys/fs/cgroup")
 TRIM_THRESHOLD = -1
 MMAP_THRESHOLD = -3
 MMAP_MAX = -4
+# Of what is free on a GPU, so much for an engine.
+CUDA_SHARE = 0.85
 # Places that are returned by themselves: of this size on, and so many at once.
 LARGE_BYTES, MAX_LARGE = 1 << 20, 1 << 16
 
@@ -49,6 +51,14 @@ def total_bytes() -> int:
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return machine
+
+
+def engine_bytes(device: str) -> int:
+    """For models and running sequences, where nothing is set: half of the machine's memory, most
+    of what is free on a GPU."""
+    if device != "cpu":
+        return int(CUDA_SHARE * torch.cuda.mem_get_info(device)[0])
+    return total_bytes() // 2
 
 
 def available_bytes(device: torch.device) -> int:

@@ -32,8 +32,6 @@ CHUNK = 512
 SHARED_CHUNK = 128
 
 Fits = Callable[[int], bool]
-
-
 Outcome = tuple[Choice, Delta | TunesmithError]
 
 

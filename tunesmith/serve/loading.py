@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from tunesmith.errors import AdapterError, BaseModelError
-from tunesmith.model import memory
 from tunesmith.model.adapter_files import WEIGHTS, check_content
 from tunesmith.model.families import decoder_config
 from tunesmith.model.frozen import freeze
@@ -27,26 +26,8 @@ Signature = tuple[tuple[str, int, int], ...]
 
 # One id on its own and several at once take different paths through the kernels.
 WARM_UP = ([[1] * 8], [[1]])
-CUDA_SHARE = 0.85
 # The name of a directory that is known by its content.
 PUBLISHED = re.compile(r"[0-9a-f]{64}")
-
-
-def device_for(setting: str) -> str:
-    """The device behind the `device` setting: "auto" takes the GPU where there is one."""
-    if setting == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return setting
-
-
-def memory_budget(setting: int, device: str) -> int:
-    """Bytes for models and running sequences: as set, or half of the machine's memory
-    (on a GPU most of what is free)."""
-    if setting:
-        return setting
-    if device != "cpu":
-        return int(CUDA_SHARE * torch.cuda.mem_get_info(device)[0])
-    return memory.total_bytes() // 2
 
 
 def signature(base: Path) -> Signature:

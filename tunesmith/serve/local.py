@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 
 from tunesmith.errors import EngineError, TunesmithError
+from tunesmith.model import memory
 from tunesmith.serve import passes
 from tunesmith.serve.grammar import Constraint, Grammars
 from tunesmith.serve.lane import Lane, Outcome
-from tunesmith.serve.loading import device_for, memory_budget
 from tunesmith.serve.protocol import (
     Counters,
     DeadlineExceeded,
@@ -71,9 +71,10 @@ class LocalEngine:
         self._limits = limits
         self._deliver = deliver
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        device = device_for(limits.device)
+        best = "cuda" if torch.cuda.is_available() else "cpu"
+        device = best if limits.device == "auto" else limits.device
         self._residents = Residents(
-            budget_bytes=memory_budget(limits.memory_bytes, device),
+            budget_bytes=limits.memory_bytes or memory.engine_bytes(device),
             device=device,
             int8=limits.int8,
             post=self._inbox.put,
@@ -160,6 +161,7 @@ class LocalEngine:
                     work, result = ended
                     self._residents.release(work.lease)
                     work.reply(result)
+                self._residents.feed()
                 if self._on_idle is not None and not self._open and not self._passes:
                     # After the last message has been delivered.
                     tell = self._on_idle
@@ -187,7 +189,7 @@ class LocalEngine:
         num_running = sum(other.num_running for other in self._lanes.values())
         try:
             outcomes = lane.step(
-                self._limits.max_batch - num_running,
+                0 if self._residents.starving else self._limits.max_batch - num_running,
                 fits=self._residents.make_room,
                 alone=num_running == 0,
             )

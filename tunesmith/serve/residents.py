@@ -102,6 +102,7 @@ class Residents:
         self._other_bytes = other_bytes
         self._bases: dict[BaseKey, BaseEntry] = {}
         self._retired: list[BaseEntry] = []  # unloaded, but still leased
+        self._starved: list[Callable[[], None]] = []
         # Two, so that an adapter of a few milliseconds does not wait for a base of many seconds.
         self._base_loader = Loader("load-bases", post)
         self._adapter_loader = Loader("load-adapters", post)
@@ -139,12 +140,26 @@ class Residents:
             try:
                 lease.adapter = self._adapter(lease.base, adapter)
             except TunesmithError as problem:
-                answer(problem)
+                if isinstance(problem, Overloaded) and self._other_bytes():
+                    self._starved.append(lambda: with_base(None))
+                else:
+                    answer(problem)
                 return
             lease.adapter.leases += 1
             lease.adapter.when_ready(answer)
 
         lease.base.when_ready(with_base)
+
+    @property
+    def starving(self) -> bool:
+        """Whether adapters wait for memory that running sequences will give back."""
+        return bool(self._starved)
+
+    def feed(self) -> None:
+        """Tries again to load them."""
+        starved, self._starved = self._starved, []
+        for load in starved:
+            load()
 
     def release(self, lease: Lease) -> None:
         for entry in (lease.base, lease.adapter):
@@ -171,16 +186,23 @@ class Residents:
         return any(entry is not None for entry in dropped)
 
     def make_room(self, num_bytes: int) -> bool:
-        """Evicts what is idle until `num_bytes` more fit the budget; False if they cannot."""
+        """Evicts what is idle until `num_bytes` more fit the budget; False if they cannot. Adapters
+        side by side give way, too: those in use are copied anew, rather than turn somebody away."""
         self.kept.evict(max(self._over() + num_bytes, 0))
+        stacks = [base.stack for base in (*self._bases.values(), *self._retired)]
         for base in self._bases.values():
             if self._over() + num_bytes > 0 and not base.leases:
                 base.stack.clear()
         while (over := self._over() + num_bytes) > 0:
             idle = [(entry, base) for base in self._bases.values() for entry in _parts(base)]
             idle = [(entry, base) for entry, base in idle if entry.idle]
-            if over > sum(entry.num_bytes for entry, _ in idle):
+            in_use = over - sum(entry.num_bytes for entry, _ in idle)
+            if in_use > sum(stack.num_bytes for stack in stacks):
                 return False
+            if in_use > 0:
+                for stack in stacks:
+                    stack.clear()
+                continue
             # Of equal age the adapter goes before its base.
             oldest, base = min(idle, key=lambda item: (item[0].last_used_s, item[0] is item[1]))
             if oldest is base:

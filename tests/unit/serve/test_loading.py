@@ -23,10 +23,8 @@ from tunesmith.model.nf4_write import write_nf4
 from tunesmith.model.precision import bf16_speedup, compute_dtype
 from tunesmith.serve.loading import (
     BasePlan,
-    device_for,
     load_adapter,
     load_base,
-    memory_budget,
     plan_base,
     signature,
 )
@@ -84,17 +82,6 @@ def test_a_replaced_file_changes_the_signature(tmp_path: Path) -> None:
 def test_a_path_that_cannot_be_one_is_no_base() -> None:
     with pytest.raises(BaseModelError):
         signature(Path("a\0b"))
-
-
-def test_the_budget_is_as_set_or_half_of_the_memory() -> None:
-    assert memory_budget(12345, "cpu") == 12345
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert 0 < memory_budget(0, "cpu") <= machine // 2
-
-
-def test_the_device_is_as_set() -> None:
-    assert device_for("cpu") == "cpu"
-    assert device_for("auto") in ("cpu", "cuda")
 
 
 @pytest.mark.parametrize("dora", [False, True])

@@ -20,6 +20,7 @@ from tests.engine_harness import (
 )
 from tests.tiny_base import NANO, TINY, write_tiny_base
 from tunesmith.errors import BaseModelError, EngineError
+from tunesmith.model import memory
 from tunesmith.serve.lane import CHUNK
 from tunesmith.serve.protocol import (
     AdapterRef,
@@ -29,6 +30,14 @@ from tunesmith.serve.protocol import (
     InvalidRequest,
     Overloaded,
 )
+
+
+def test_an_engine_takes_half_of_the_memory_unless_told() -> None:
+    for setting, budget in ((0, memory.total_bytes() // 2), (12345, 12345)):
+        with running_engine(memory_bytes=setting) as harness:
+            assert harness.stats()["budget_bytes"] == budget
+    with running_engine(device="auto") as harness:
+        assert harness.stats()["budget_bytes"] > 0
 
 
 def ids_of(answer: Answer, index: int = 0) -> list[int]:

@@ -176,7 +176,12 @@ def test_adapters_side_by_side_count_and_go_when_nobody_needs_them(
     assert stack.num_bytes == sum(lease.lora.num_bytes for lease in leases if lease.lora) > 0
     assert desk.residents.num_bytes == before + stack.num_bytes
     free = ROOMY - desk.residents.num_bytes
-    assert not desk.residents.make_room(free + 1), "they are in use"
+    assert not desk.residents.make_room(free + stack.num_bytes + 1)
+    assert stack.num_bytes > 0, "nothing goes in vain"
+    assert desk.residents.make_room(free + 1), "who comes is more than what can be copied again"
+    assert stack.num_bytes == 0 and desk.residents.num_bytes == before
+    rows.run([[5]] * len(leases), [lease.lora for lease in leases])
+    assert stack.num_bytes > 0
     for lease in leases:
         desk.residents.release(lease)
     assert desk.residents.make_room(free + 1)

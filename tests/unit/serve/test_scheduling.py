@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import queue
 import random
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +20,19 @@ from tests.engine_harness import (
     running_engine,
 )
 from tunesmith.serve.lane import CHUNK, SHARED_CHUNK
-from tunesmith.serve.protocol import AdapterRef, DeadlineExceeded, Done, GenRequest
+from tunesmith.serve.protocol import (
+    AdapterRef,
+    DeadlineExceeded,
+    Done,
+    GenRequest,
+    Overloaded,
+    Stats,
+)
 from tunesmith.serve.ticket import Ticket
+
+# Of the tiny base, and of a position of one of its rows.
+BASE_BYTES = 558_336
+POSITION_BYTES = 512
 
 
 def begun(harness: Harness, request: GenRequest) -> Ticket:
@@ -98,7 +112,43 @@ def test_short_prompts_share_a_pass(base: Path) -> None:
         assert answer.ids[0] == reference(base, request)
 
 
-@pytest.mark.parametrize("seed", range(2))
+def test_an_adapter_waits_for_the_memory_of_running_answers(
+    base: Path, adapters: list[AdapterRef]
+) -> None:
+    """And whoever came after it waits, too, or it might wait for ever."""
+    with running_engine(memory_bytes=BASE_BYTES + 512 * POSITION_BYTES) as harness:
+        deliver, others_came = harness.engine._deliver, threading.Event()
+
+        def deliver_and_wait(news: Any) -> None:
+            deliver(news)
+            others_came.wait(60)
+
+        harness.engine._deliver = deliver_and_wait
+        first = begun(harness, greedy(base, [*range(30, 430)], 60))
+        requests = [greedy(base, "hello", 3, adapter=each) for each in adapters[:2]]
+        requests.append(greedy(base, "later", 3))
+        tickets = [harness.submit(request) for request in requests]
+        found: queue.Queue[Stats] = queue.Queue()
+        harness.engine.stats(found.put)
+        others_came.set()
+        stats = found.get(timeout=60)
+        assert (stats.num_running, stats.num_waiting) == (1, 3)
+        whole, *answers = harness.wait(first, *tickets)
+    assert whole.ids[0] == reference(base, first.request)
+    for request, answer in zip(requests, answers, strict=True):
+        assert answer.ids[0] == reference(base, request)
+
+
+def test_an_adapter_that_never_fits_is_refused_once_nothing_runs(
+    base: Path, adapters: list[AdapterRef]
+) -> None:
+    with running_engine(memory_bytes=BASE_BYTES + 1024) as harness:
+        answer = harness.ask(greedy(base, "hello", 3, adapter=adapters[0]))
+        assert isinstance(answer.end, Overloaded)
+        assert all(base["leases"] == 0 for base in harness.stats()["bases"])
+
+
+@pytest.mark.parametrize("seed", range(6))
 def test_whatever_happens_around_it_an_answer_is_the_same(
     base: Path, adapters: list[AdapterRef], seed: int
 ) -> None:
@@ -107,7 +157,9 @@ def test_whatever_happens_around_it_an_answer_is_the_same(
     rng = random.Random(seed)
     prompts = [[rng.randrange(10, 500) for _ in range(size)] for size in (1, 5, 40, 60, 200)]
     asked: list[tuple[GenRequest, Ticket, str]] = []
-    with running_engine(max_batch=5, memory_bytes=558_336 + 130_000 + 4 * 256 * 512) as harness:
+    with running_engine(
+        max_batch=5, memory_bytes=BASE_BYTES + 130_000 + 4 * 256 * POSITION_BYTES
+    ) as harness:
         for _ in range(50):
             fate = rng.choice(["finish", "finish", "cancel", "stop", "deadline"])
             prompt = rng.choice(prompts)
