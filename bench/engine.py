@@ -69,10 +69,11 @@ def main() -> None:
     with torch.inference_mode():
         limits = measure_limits()
         tell("limits", **limits)
-        embedded = served(load_model(embedded_directory(), dtype=torch.float32))
-        random = served(Decoder(config, init_weights(config, 0)))
+        embedded = served(load_model(embedded_directory()))
+        weights = {name: each.bfloat16() for name, each in init_weights(config, 0).items()}
+        random = served(Decoder(config, weights))
         shape = f"0.5B shape, {config.num_layers} layers"
-        narrow = freeze(Decoder(config, init_weights(config, 0)), int8=True)
+        narrow = freeze(Decoder(config, weights), int8=True)
         assert isinstance(narrow, Decoder)
         for name, model in (
             ("embedded", embedded),
@@ -88,7 +89,7 @@ def main() -> None:
 
 def served(model: CausalModel) -> Decoder:
     """As the engine keeps it."""
-    found = freeze(model)
+    found = freeze(model, in_fp32=True)
     assert isinstance(found, Decoder)
     return found
 
@@ -209,7 +210,7 @@ def against_transformers(base: Path) -> None:
     ids = torch.arange(CONTEXT)[None].expand(8, -1) + 5
     past = DynamicCache()
     model(ids, past_key_values=past)
-    ours = served(load_model(base, dtype=torch.float32))
+    ours = served(load_model(base))
     rows = BatchedRows(ours, 8)
     rows.reserve(8, CONTEXT + REPETITIONS + 1)
     for _ in range(8):

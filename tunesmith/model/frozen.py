@@ -99,7 +99,9 @@ class FrozenDecoder(Decoder):
         self._linears = linears
         products = linears.products.values()
         layouts = {each.layout for each in products}
-        self.products = next(each for each in ("int8", "packed", "plain") if each in layouts)
+        self.products = next(
+            each for each in ("int8", "native", "packed", "plain") if each in layouts
+        )
         kept = [weights[name] for name in weights if name.endswith("norm.weight")]
         kept.append(weights[EMBEDDING])
         self._num_bytes = sum(each.nbytes for each in kept)
@@ -155,19 +157,21 @@ class FrozenDecoder(Decoder):
         return y if in_place else torch.cat(adapted, -1)
 
 
-def freeze(model: CausalModel, *, int8: bool = False) -> CausalModel:
+def freeze(model: CausalModel, *, int8: bool = False, in_fp32: bool = False) -> CausalModel:
     """The same model for serving on this processor; elsewhere, or in four bits, as it is.
 
-    With `int8` large products are of 8 bits, everything else in fp32.
+    With `int8` large products are of 8 bits, everything else in fp32. With `in_fp32` weights of
+    bf16 stay what they are where that is possible, and everything is computed in fp32.
     """
     # Not those that compute otherwise (`Nf4Decoder`).
     if not isinstance(model, Decoder) or type(model) is not Decoder:
         return model
-    if model.device.type != "cpu" or (model.dtype not in TOLERANCE and not int8):
+    in_fp32 = in_fp32 or int8
+    if model.device.type != "cpu" or (model.dtype not in TOLERANCE and not in_fp32):
         return model
     kept = dict(model.weights)
-    linears = FrozenLinears(model.config, kept, Layouts(int8=int8))
-    if int8:
+    linears = FrozenLinears(model.config, kept, Layouts(int8=int8, in_fp32=in_fp32))
+    if in_fp32:
         kept = {name: each.float() for name, each in kept.items()}
     return FrozenDecoder(model.config, FrozenWeights(kept, linears), linears)
 

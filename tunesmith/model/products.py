@@ -1,17 +1,18 @@
 """A frozen linear layer, or several with one input as one, laid out for the processor.
 
-Three layouts. Plain: all outputs of an input side by side, up to twice as fast for a few rows as
+Four layouts. Plain: all outputs of an input side by side, up to twice as fast for a few rows as
 the stored order. Packed: oneDNN's own, faster still for large weights. Int8, where it is asked for:
 a quarter of the bytes of fp32, which is what a few rows take their time for; each output has a
-scale of its own, and each row of the input is rounded to 8 bits on its way.
+scale of its own, and each row of the input is rounded to 8 bits on its way. Native: weights of 16
+bits, half of the bytes, in products of fp32 (`native.py`).
 
-The operators of the last two are torch's own (its compiler uses them) but private, so they are
-tried on each shape before they are used; where one is missing or wrong, the next layout is taken,
-with a warning.
+The operators of packed and int8 are torch's own (its compiler uses them) but private, and those of
+native are compiled here, so they are tried on each shape before they are used; where one is missing
+or wrong, the next layout is taken, with a warning.
 
 Every product gives a row the same bits whatever rows are beside it, as long as there is one: a
-product of a single row is summed in another order, but in int8, where sums are exact. That is so
-in fp32, of the libraries that torch brings, not promised by them: tests hold it.
+product of a single row is summed in another order, but in native ones, and in int8, where sums are
+exact. That is so in fp32, of the libraries that torch brings, not promised by them: tests hold it.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tunesmith.model import native
+
 log = logging.getLogger(__name__)
 
-Layout = Literal["plain", "packed", "int8"]
+Layout = Literal["plain", "packed", "native", "int8"]
 
 # Smaller weights gain nothing by being packed: in fp32 plain products are as fast for 8 rows and
 # faster for more, in bf16 the call itself costs more than it spares.
@@ -98,13 +101,37 @@ class PackedProduct:
         return self._packed.to_dense()
 
 
+class NativeProduct:
+    """Weights of bf16; inputs and outputs are fp32."""
+
+    layout: Layout = "native"
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        found = native.library()
+        if found is None:
+            raise NotImplementedError("they could not be compiled")
+        self._panels = native.Panels(found, weight)
+        self.bias = bias
+
+    @property
+    def num_bytes(self) -> int:
+        return self._panels.num_bytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._panels.multiply(x, self.bias)
+
+    def read(self) -> Tensor:
+        return self._panels.read().float()
+
+
 class Int8Product:
     """Weights as 8 bits and a scale for each output; inputs are fp32."""
 
     layout: Layout = "int8"
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        largest = weight.abs().amax(1).float().clamp_(min=torch.finfo(torch.float32).tiny)
+        weight = weight.float()
+        largest = weight.abs().amax(1).clamp_(min=torch.finfo(torch.float32).tiny)
         self._scales = largest / MAX_INT8
         rounded = (weight / self._scales[:, None]).round_().to(torch.int8)
         self._packed: Tensor = torch.ops.onednn.qlinear_prepack(rounded, None)
@@ -141,32 +168,38 @@ class Int8Product:
 
 
 class Layouts:
-    """Chooses the layout of each weight; a shape is tried once. With `int8` whatever does not
-    become so is in fp32."""
+    """Chooses the layout of each weight; a shape is tried once. With `int8` large ones become so.
+    With that or `in_fp32` all inputs and outputs are in fp32."""
 
-    def __init__(self, *, int8: bool) -> None:
-        self._in_fp32 = int8
+    def __init__(self, *, int8: bool, in_fp32: bool) -> None:
+        self._in_fp32 = in_fp32 or int8
         self._in_int8 = int8 and torch.cpu._is_vnni_supported()
         self._proven: dict[tuple[Layout, tuple[int, ...]], bool] = {}
         if int8 and not self._in_int8:
             log.warning("this processor does not multiply 8 bits: weights are served in fp32")
 
     def product(self, weight: Tensor, bias: Tensor | None) -> Product:
+        num, is_narrow = weight.numel(), weight.dtype == torch.bfloat16 and self._in_fp32
         if self._in_fp32:
-            weight, bias = weight.float(), bias if bias is None else bias.float()
-        num = weight.numel()
+            bias = bias if bias is None else bias.float()
         if self._in_int8 and num >= WORTHWHILE_INT8 and self._works(Int8Product, weight):
             return Int8Product(weight, bias)
+        if is_narrow and self._works(NativeProduct, weight):
+            return NativeProduct(weight, bias)
+        weight = weight.float() if self._in_fp32 else weight
         if num >= WORTHWHILE[weight.dtype] and self._works(PackedProduct, weight):
             return PackedProduct(weight, bias)
         return PlainProduct(weight, bias)
 
-    def _works(self, kind: type[Int8Product] | type[PackedProduct], weight: Tensor) -> bool:
+    def _works(
+        self, kind: type[Int8Product] | type[NativeProduct] | type[PackedProduct], weight: Tensor
+    ) -> bool:
         """Whether products of this kind and shape are what plain ones are."""
         shape = kind.layout, tuple(weight.shape)
         if shape not in self._proven:
+            plain = weight.float() if self._in_fp32 else weight
             try:
-                self._proven[shape] = is_right(kind(weight, None), weight)
+                self._proven[shape] = is_right(kind(weight, None), plain)
             except (RuntimeError, AttributeError, NotImplementedError) as error:
                 log.warning("%s products are not available: %s", kind.layout, error)
                 self._proven[shape] = False

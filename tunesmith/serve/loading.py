@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from tunesmith.errors import AdapterError, BaseModelError
+from tunesmith.model import native
 from tunesmith.model.adapter_files import WEIGHTS, check_content
 from tunesmith.model.families import decoder_config
 from tunesmith.model.frozen import freeze
@@ -42,11 +43,13 @@ def signature(base: Path) -> Signature:
 
 @dataclass(frozen=True)
 class BasePlan:
-    """The memory that a base will take, about, and the type to load it in (None: as stored)."""
+    """The memory that a base will take, about, and the type to load it in (None: as stored).
+    `int8` and `in_fp32` as for `freeze`."""
 
     num_bytes: int
     dtype: torch.dtype | None
     int8: bool = False
+    in_fp32: bool = False
 
 
 def plan_base(base: Path, device: str, int8: bool) -> BasePlan:
@@ -56,13 +59,16 @@ def plan_base(base: Path, device: str, int8: bool) -> BasePlan:
         # What is in four bits stays so; only the embedding, norms and head grow.
         kept = sum(each.kept_bytes(dtype) for each in stored_tensors(base).values())
         return BasePlan(kept, dtype)
-    if int8 and device == "cpu" and decoder_config(config) is not None:
-        # The embedding is in fp32, too.
-        sizes = {name: each.num_elements for name, each in stored_tensors(base).items()}
-        return BasePlan(sum(sizes.values()) + 4 * sizes.get(EMBEDDING, 0), None, int8=True)
-    num_bytes = sum(size for name, size, _ in signature(base) if name != "config.json")
     kind = str(config.get("dtype") or config.get("torch_dtype"))
     grows = dtype is torch.float32 and kind in ("bfloat16", "float16")
+    if device == "cpu" and decoder_config(config) is not None:
+        in_fp32 = grows and kind == "bfloat16" and native.library() is not None
+        if int8 or in_fp32:
+            # The embedding is in fp32, too.
+            sizes = {name: each.num_elements for name, each in stored_tensors(base).items()}
+            num_bytes = sum(sizes.values()) * (1 if int8 else 2) + 4 * sizes.get(EMBEDDING, 0)
+            return BasePlan(num_bytes, None, int8, in_fp32)
+    num_bytes = sum(size for name, size, _ in signature(base) if name != "config.json")
     return BasePlan(num_bytes * (2 if grows else 1), dtype)
 
 
@@ -79,7 +85,8 @@ def load_base(base: Path, device: str, plan: BasePlan) -> CausalModel:
                 f"The files in {base} are not the model that was trained: {problem}. Restore them "
                 "from a backup or train again."
             )
-    model = freeze(load_model(base, dtype=plan.dtype, device=device), int8=plan.int8)
+    stored = load_model(base, dtype=plan.dtype, device=device)
+    model = freeze(stored, int8=plan.int8, in_fp32=plan.in_fp32)
     with torch.inference_mode():
         rows = rows_of(model, max_rows=1)
         rows.reserve(1, sum(len(ids[0]) for ids in WARM_UP))

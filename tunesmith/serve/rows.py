@@ -13,7 +13,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from tunesmith.model import native
 from tunesmith.model.decoder import Decoder, LowRankUpdate
+from tunesmith.model.frozen import FrozenDecoder
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter, AdapterBatch
 from tunesmith.model.stack import AdapterStack, stackable
@@ -101,6 +103,9 @@ class BatchedRows(SlotCache):
         self._model = model
         self._num_threads = num_threads
         self._stack = stack or AdapterStack()
+        is_native = isinstance(model, FrozenDecoder) and model.dtype == torch.float32
+        self._native = native.library() if is_native else None
+        self._last: tuple[list[Adapter | None], native.NativeRows] | None = None
         self._num_weights = model.num_bytes // model.dtype.itemsize
 
     def run(self, ids: Sequence[Sequence[int]], adapters: Sequence[Adapter | None]) -> Tensor:
@@ -126,13 +131,22 @@ class BatchedRows(SlotCache):
 
     def _update(self, adapters: list[Adapter | None], positions: Tensor) -> LowRankUpdate | None:
         """What the adapters of each position make of a pass."""
-        if positions.dim() == 2:
-            return AdapterBatch.of(adapters[:1])
-        adapters = adapters * (len(positions) // len(adapters))
         different = {adapter for adapter in adapters if adapter is not None}
-        if not different or not stackable(different, len(adapters)):
-            return AdapterBatch.of(adapters)
-        return self._stack.rows(adapters)
+        if not different:
+            return None
+        adapters = adapters * (positions.numel() // len(adapters))
+        if self._native is not None and native.adaptable(different):
+            # From step to step they are mostly the same.
+            if self._last is None or self._last[0] != adapters:
+                self._last = adapters, native.NativeRows(self._native, adapters)
+            return self._last[1]
+        if positions.dim() == 2:
+            return AdapterBatch(adapters[:1])
+        return (
+            self._stack.rows(adapters)
+            if stackable(different, len(adapters))
+            else AdapterBatch(adapters)
+        )
 
 
 class SequentialRows:

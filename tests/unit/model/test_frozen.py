@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.tiny_base import TINY
-from tunesmith.model import frozen, products
+from tunesmith.model import frozen, native, products
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.frozen import freeze
 from tunesmith.model.load import CausalModel
@@ -49,6 +49,23 @@ def test_it_computes_what_the_decoder_does(case: str, dtype: torch.dtype) -> Non
         matrix.normal_(0, 0.1)
     lora = AdapterBatch.of([adapter.to(dtype)])
     torch.testing.assert_close(logits(made, lora), logits(plain, lora), atol=allowed, rtol=allowed)
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_weights_of_sixteen_bits_stay_so_and_nothing_is_rounded(case: str) -> None:
+    stored = {name: each.bfloat16() for name, each in init_weights(SHAPES[case], 0).items()}
+    wide = {name: each.float() for name, each in stored.items()}
+    made = freeze(Decoder(SHAPES[case], stored), in_fp32=True)
+    assert isinstance(made, frozen.FrozenDecoder)
+    assert made.dtype == torch.float32
+    torch.testing.assert_close(
+        logits(made), logits(Decoder(SHAPES[case], wide)), atol=1e-5, rtol=1e-5
+    )
+    for name, weight in wide.items():
+        assert torch.equal(made.weights[name], weight)
+    if native.library() is not None:
+        assert made.products == "native"
+        assert made.num_bytes < freeze(Decoder(SHAPES[case], wide)).num_bytes * 2 / 3
 
 
 @pytest.mark.parametrize("case", SHAPES)
@@ -128,5 +145,6 @@ def test_without_eight_bits_in_the_processor_it_serves_in_fp32(
     stored = {name: each.to(torch.bfloat16) for name, each in plain.weights.items()}
     made = freeze(Decoder(TINY, stored), int8=True)
     assert isinstance(made, frozen.FrozenDecoder)
-    assert (made.products, made.dtype) == ("packed", torch.float32)
+    expected = "native" if native.library() else "packed"
+    assert (made.products, made.dtype) == (expected, torch.float32)
     assert "does not multiply 8 bits" in caplog.text

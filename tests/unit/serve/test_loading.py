@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny_base import write_tiny_base
+from tests.tiny_base import TINY, write_tiny_base
 from tunesmith.bases import embedded_directory
 from tunesmith.errors import AdapterError, BaseModelError
-from tunesmith.model import precision, products
+from tunesmith.model import native, precision, products
 from tunesmith.model.adapter_files import CONFIG, LoraSpec
 from tunesmith.model.frozen import FrozenDecoder
 from tunesmith.model.listing import write_listing
@@ -21,6 +23,7 @@ from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.model.nf4_write import write_nf4
 from tunesmith.model.precision import bf16_speedup, compute_dtype
+from tunesmith.model.shapes import EMBEDDING, weight_shapes
 from tunesmith.serve.loading import (
     BasePlan,
     load_adapter,
@@ -60,13 +63,23 @@ def test_the_speedup_is_measured() -> None:
     assert 0.01 < bf16_speedup(64, 128) < 100
 
 
-def test_sixteen_bits_computed_in_thirty_two_take_twice_the_room(tmp_path: Path) -> None:
+def test_sixteen_bits_computed_in_thirty_two_stay_so_or_take_twice_the_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = write_tiny_base(tmp_path / "base")
     size = (base / "model.safetensors").stat().st_size
     assert plan_base(base, "cpu", int8=False) == BasePlan(size, torch.float32)
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "torch_dtype": "bfloat16"}))
+    monkeypatch.setattr(native, "library", lambda: None)
     assert plan_base(base, "cpu", int8=False) == BasePlan(2 * size, torch.float32)
+    monkeypatch.setattr(native, "library", lambda: ctypes.CDLL(None))
+    plan = plan_base(base, "cpu", int8=False)
+    shapes = weight_shapes(TINY)
+    num = sum(math.prod(shape) for shape in shapes.values())
+    num_bytes = 2 * num + 4 * math.prod(shapes[EMBEDDING])
+    assert plan == BasePlan(num_bytes, None, in_fp32=True)
+    assert plan_base(base, "cpu", int8=True).int8
 
 
 def test_a_replaced_file_changes_the_signature(tmp_path: Path) -> None:

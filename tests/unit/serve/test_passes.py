@@ -14,6 +14,7 @@ from tests.engine_harness import TIMEOUT_S, Harness, greedy, save_adapter
 from tests.tiny_base import tiny_prompt
 from tests.tiny_transformers import build
 from tunesmith.errors import EngineError
+from tunesmith.model import readout
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
 from tunesmith.serve import passes
@@ -44,7 +45,7 @@ def logprobs(base: Path, ids: list[int], lora: Adapter | None = None) -> torch.T
 def test_scores_are_the_log_probabilities_of_the_completion(
     engine: Harness, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passes, "SLICE", 4)
+    monkeypatch.setattr(readout, "SLICE", 4)
     result = compute(engine, ScoreRequest(base, PROMPT, REST, top_logprobs=2))
     expected = logprobs(base, PROMPT + REST)[len(PROMPT) - 1 : -1]
     assert len(result) == len(REST)

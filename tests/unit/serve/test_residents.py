@@ -12,6 +12,7 @@ import torch
 from tests.engine_harness import save_adapter
 from tests.tiny_base import write_tiny_base
 from tunesmith.errors import AdapterError, BaseModelError, TunesmithError
+from tunesmith.model import native
 from tunesmith.serve.protocol import AdapterRef, Overloaded
 from tunesmith.serve.residents import Lease, Residents
 from tunesmith.serve.rows import rows_of
@@ -162,8 +163,9 @@ def test_unloading_spares_leases(bases: list[Path], adapters: list[AdapterRef]) 
 
 @torch.inference_mode()
 def test_adapters_side_by_side_count_and_go_when_nobody_needs_them(
-    bases: list[Path], adapters: list[AdapterRef]
+    bases: list[Path], adapters: list[AdapterRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(native, "library", lambda: None)
     desk = Desk(ROOMY)
     leases = [desk.lease(bases[0], adapter) for adapter in adapters]
     before = desk.residents.num_bytes

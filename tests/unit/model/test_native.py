@@ -1,0 +1,140 @@
+"""Products and updates in C are those of torch, and no row's depend on its mates."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.tiny_base import TINY
+from tunesmith.model import native
+from tunesmith.model.decoder import Decoder
+from tunesmith.model.frozen import FrozenDecoder, freeze
+from tunesmith.model.lora import Adapter, AdapterBatch, LoraSpec
+from tunesmith.model.native import NativeRows, Panels, adaptable
+from tunesmith.model.shapes import init_weights, linear_shapes
+
+LINEARS = linear_shapes(TINY)
+NARROW = {name: each.bfloat16() for name, each in init_weights(TINY, 0).items()}
+QKV = tuple(f"model.layers.0.self_attn.{part}_proj" for part in "qkv")
+
+
+@pytest.fixture(scope="module")
+def compiled() -> ctypes.CDLL:
+    found = native.library()
+    if found is None:
+        pytest.skip("there is no C compiler here")
+    return found
+
+
+@pytest.fixture
+def anew() -> Iterator[None]:
+    """As in a process that has compiled nothing yet."""
+    native.library.cache_clear()
+    yield
+    native.library.cache_clear()
+
+
+def numbers(*shape: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(*shape, generator=generator)
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(1, 80),
+    st.integers(1, 100),
+    st.booleans(),
+    st.sampled_from((1, 2)),
+)
+@settings(deadline=None, max_examples=60)
+def test_products_are_right_and_a_row_keeps_its_bits(
+    compiled: ctypes.CDLL, rows: int, inputs: int, outputs: int, biased: bool, threads: int
+) -> None:
+    weight = numbers(outputs, inputs).bfloat16()
+    bias = numbers(outputs) if biased else None
+    panels, x = Panels(compiled, weight), numbers(rows, inputs)
+    torch.set_num_threads(threads)
+    try:
+        y = panels.multiply(x, bias)
+        alone = torch.cat([panels.multiply(row[None], bias) for row in x])
+    finally:
+        torch.set_num_threads(1)
+    expected = x.double() @ weight.double().T + (0 if bias is None else bias)
+    torch.testing.assert_close(y.double(), expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(y, alone)
+    assert torch.equal(panels.read(), weight)
+
+
+def test_products_take_rows_of_any_shape_and_order(compiled: ctypes.CDLL) -> None:
+    panels, x = Panels(compiled, numbers(33, 20).bfloat16()), numbers(20, 3, 2)
+    y = panels.multiply(x.permute(2, 1, 0), None)
+    assert y.shape == (2, 3, 33)
+    assert torch.equal(y[1, 2], panels.multiply(x[:, 2, 1][None].contiguous(), None)[0])
+
+
+def adapter(seed: int, rank: int, *, without: str = "none") -> Adapter:
+    linears = {name: shape for name, shape in LINEARS.items() if without not in name}
+    made = Adapter.create(linears, LoraSpec(rank, 2.0 * rank + seed), seed)
+    for matrix in made.b.values():
+        matrix.normal_(0, 0.3, generator=torch.Generator().manual_seed(seed))
+    return made.to(torch.float32)
+
+
+ADAPTERS = [
+    *(adapter(seed, rank) for seed, rank in enumerate((1, 4, 8, 16, 23, 40))),
+    adapter(9, 8, without="k_proj"),
+]
+
+
+@torch.inference_mode()
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=13), st.sampled_from((1, 2)))
+@settings(deadline=None, max_examples=40)
+def test_each_row_gets_its_own_update(
+    compiled: ctypes.CDLL, which: list[int], threads: int
+) -> None:
+    model = freeze(Decoder(TINY, NARROW), in_fp32=True)
+    assert isinstance(model, FrozenDecoder)
+    adapters = [None if number == 7 else ADAPTERS[number] for number in which]
+    x = numbers(len(which), TINY.hidden_size)
+    torch.set_num_threads(threads)
+    try:
+        got = NativeRows(compiled, adapters).adapt(QKV, x, model._products)
+        for row, each in enumerate(adapters):
+            alone = NativeRows(compiled, [each]).adapt(QKV, x[row : row + 1], model._products)
+            for left, right in zip(got, alone, strict=True):
+                assert torch.equal(left[row], right[0])
+    finally:
+        torch.set_num_threads(1)
+    expected = AdapterBatch(adapters).adapt(QKV, x, model._products)
+    for left, right in zip(got, expected, strict=True):
+        torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-5)
+
+
+def test_what_cannot_be_adapted_so() -> None:
+    dora = Adapter.create(LINEARS, LoraSpec(4, 8.0, dora=True), 1, init_weights(TINY, 0))
+    assert adaptable(ADAPTERS) and not adaptable([ADAPTERS[0], dora])
+    huge = Adapter(LoraSpec(native.MAX_RANK + 1, 1.0), {}, {})
+    assert not adaptable([huge])
+
+
+@pytest.mark.parametrize("compiler", ["/no/such/compiler", "false", "true", "'"])
+@pytest.mark.usefixtures("anew")
+def test_without_a_compiler_torch_computes(
+    compiler: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CC", compiler)
+    assert native.library() is None
+    assert "install a C compiler" in caplog.text
+    made = freeze(Decoder(TINY, NARROW), in_fp32=True)
+    assert isinstance(made, FrozenDecoder)
+    assert (made.products, made.dtype) == ("plain", torch.float32)
+    wide = Decoder(TINY, {name: each.float() for name, each in NARROW.items()})
+    ids = torch.tensor([[1, 9, 4, 30]])
+    with torch.inference_mode():
+        found, expected = (each.logits(each.hidden(ids)) for each in (made, wide))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

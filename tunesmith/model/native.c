@@ -1,0 +1,215 @@
+/* Products in fp32 of a few rows: with weights of 16 bits, and with each row's own adapter.
+
+   Each output is one sum, in the order of the inputs, so that a row gets the same bits whatever
+   rows are beside it. */
+
+#include <stdint.h>
+#include <string.h>
+
+/* LANES: numbers in a register. TILE: rows computed at once; with their two sums each, the weights
+   and one input they have to fit into the registers. */
+#if defined(__AVX512F__)
+#define LANES 16
+#define TILE 12
+#elif defined(__AVX2__)
+#define LANES 8
+#define TILE 6
+#elif defined(__aarch64__)
+#define LANES 4
+#define TILE 12
+#else
+#define LANES 4
+#define TILE 6
+#endif
+#define PANEL (2 * LANES)
+/* How many inputs ahead the weights are asked for: memory takes as long as some 30 of them. */
+#define AHEAD 32
+
+typedef float floats __attribute__((vector_size(4 * LANES)));
+typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+
+int lanes(void) { return LANES; }
+
+/* What takes the time of a few rows is to read the weights, and checkpoints hold them in bf16: a
+   bf16 is the upper half of the same number in fp32, so they are read as they are and widened in
+   registers, exactly. */
+
+/* PANEL outputs (`num_outputs` of them wanted) of `rows` rows, a constant where this is inlined.
+   x: (inputs, rows). panel: (inputs, LANES), in the lower halves the first LANES outputs. */
+__attribute__((always_inline)) static inline void
+tile(int rows, long num_inputs, const float *x, const uint32_t *panel, const float *bias, float *y,
+     long y_stride, int num_outputs)
+{
+    floats sums[TILE][2];
+    float ends[PANEL] = {0};
+    if (bias)
+        memcpy(ends, bias, num_outputs * sizeof(float));
+    for (int row = 0; row < rows; row++)
+        memcpy(sums[row], ends, sizeof ends);
+    for (long input = 0; input < num_inputs; input++) {
+        words both;
+        memcpy(&both, panel + input * LANES, sizeof both);
+        __builtin_prefetch(panel + (input + AHEAD) * LANES);
+        floats low = (floats)(both << 16), high = (floats)(both & 0xffff0000u);
+#pragma GCC unroll 12
+        for (int row = 0; row < rows; row++) {
+            sums[row][0] += x[input * rows + row] * low;
+            sums[row][1] += x[input * rows + row] * high;
+        }
+    }
+    for (int row = 0; row < rows; row++)
+        memcpy(y + row * y_stride, sums[row], num_outputs * sizeof(float));
+}
+
+static void any_tile(int rows, long num_inputs, const float *x, const uint32_t *panel,
+                     const float *bias, float *y, long y_stride, int num_outputs)
+{
+#define CASE(number)                                                                    \
+    case number:                                                                        \
+        tile(number, num_inputs, x, panel, bias, y, y_stride, num_outputs);             \
+        break;
+    switch (rows) {
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#if TILE > 6
+        CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+#endif
+    }
+}
+
+/* The numbers of some rows, by inputs: in blocks, so that neither side is read across pages. */
+static void turn(long rows, long num_inputs, const float *x, float *turned)
+{
+    for (long first = 0; first < num_inputs; first += LANES) {
+        long stop = first + LANES < num_inputs ? first + LANES : num_inputs;
+        for (long row = 0; row < rows; row++)
+            for (long input = first; input < stop; input++)
+                turned[input * rows + row] = x[row * num_inputs + input];
+    }
+}
+
+/* y = x W^T + bias. x: (rows, inputs); y: (rows, outputs); panels: of W (outputs / PANEL, inputs,
+   LANES); bias: none or (outputs); turned: room for the numbers of x. */
+void product(const float *x, long num_rows, long num_inputs, const uint32_t *panels,
+             long num_outputs, const float *bias, float *y, float *turned, int num_threads)
+{
+    long num_panels = (num_outputs + PANEL - 1) / PANEL;
+    long num_tiles = (num_rows + TILE - 1) / TILE; /* of nearly the same height */
+#pragma omp parallel for num_threads(num_threads) if (num_threads > 1 && num_tiles > 1)
+    for (long t = 0; t < num_tiles; t++) {
+        long first = num_rows * t / num_tiles, rows = num_rows * (t + 1) / num_tiles - first;
+        turn(rows, num_inputs, x + first * num_inputs, turned + first * num_inputs);
+    }
+#pragma omp parallel for num_threads(num_threads) if (num_threads > 1) schedule(static)
+    for (long p = 0; p < num_panels; p++) {
+        long left = num_outputs - p * PANEL;
+        for (long t = 0; t < num_tiles; t++) {
+            long first = num_rows * t / num_tiles, rows = num_rows * (t + 1) / num_tiles - first;
+            any_tile(rows, num_inputs, turned + first * num_inputs, panels + p * num_inputs * LANES,
+                     bias ? bias + p * PANEL : 0, y + first * num_outputs + p * PANEL, num_outputs,
+                     left < PANEL ? left : PANEL);
+        }
+    }
+}
+
+/* A low-rank update of a linear: A^T (inputs, rank) and B^T (rank, outputs), or none. */
+typedef struct {
+    const float *a, *b;
+} update;
+
+/* Rows with the same adapter are computed by so many at once. */
+#define TOGETHER 4
+/* Registers of columns that are computed at once. */
+#define WIDE 4
+
+/* y += x M for a constant number of rows and of registers of columns, of which `num_columns` are
+   there. M: (inputs, stride). */
+__attribute__((always_inline)) static inline void
+columns(int rows, int width, const float *const *x, long num_inputs, const float *m, long stride,
+        float *const *y, long offset, long num_columns)
+{
+    floats sums[TOGETHER][WIDE] = {{{0}}};
+    long size = num_columns * sizeof(float);
+    for (int row = 0; row < rows; row++)
+        memcpy(sums[row], y[row] + offset, size);
+    for (long input = 0; input < num_inputs; input++) {
+        floats numbers[WIDE] = {{0}};
+        memcpy(numbers, m + input * stride + offset, size);
+        for (int row = 0; row < rows; row++)
+            for (int k = 0; k < width; k++)
+                sums[row][k] += x[row][input] * numbers[k];
+    }
+    for (int row = 0; row < rows; row++)
+        memcpy(y[row] + offset, sums[row], size);
+}
+
+/* y += x M. M: (inputs, columns). */
+__attribute__((always_inline)) static inline void
+add_product(int rows, const float *const *x, long num_inputs, const float *m, float *const *y,
+            long num)
+{
+    long at = 0;
+    for (; at + WIDE * LANES <= num; at += WIDE * LANES)
+        columns(rows, WIDE, x, num_inputs, m, num, y, at, WIDE * LANES);
+    for (; at + LANES <= num; at += LANES)
+        columns(rows, 1, x, num_inputs, m, num, y, at, LANES);
+    for (; at + LANES / 2 <= num; at += LANES / 2)
+        columns(rows, 1, x, num_inputs, m, num, y, at, LANES / 2);
+    if (at < num)
+        columns(rows, 1, x, num_inputs, m, num, y, at, num - at);
+}
+
+__attribute__((always_inline)) static inline void
+adapt_rows(int rows, const float *const *x, long num_inputs, const update *updates, long rank,
+           float scale, long num_linears, const long *num_outputs, float **y)
+{
+    for (long linear = 0; linear < num_linears; linear++) {
+        if (updates[linear].a) {
+            float narrow[TOGETHER][rank], *narrows[TOGETHER];
+            memset(narrow, 0, sizeof narrow);
+            for (int row = 0; row < rows; row++)
+                narrows[row] = narrow[row];
+            add_product(rows, x, num_inputs, updates[linear].a, narrows, rank);
+            for (int row = 0; row < rows; row++)
+                for (long r = 0; r < rank; r++)
+                    narrow[row][r] *= scale;
+            add_product(rows, (const float *const *)narrows, rank, updates[linear].b, y,
+                        num_outputs[linear]);
+        }
+        for (int row = 0; row < rows; row++)
+            y[row] += num_outputs[linear];
+    }
+}
+
+/* y += scale * (x A^T) B^T for linears with one input, whose outputs lie one behind the other.
+   x: (rows, inputs); order: the rows, those with one adapter together; which: of each row, the
+   number of its adapter, or -1; updates: (adapters, linears); ranks, scales: (adapters);
+   y: (rows, y_stride). */
+void adapt(const float *x, long num_rows, long num_inputs, const int *order, const int *which,
+           const update *updates, const int *ranks, const float *scales, long num_linears,
+           const long *num_outputs, float *y, long y_stride, int num_threads)
+{
+#pragma omp parallel for num_threads(num_threads) if (num_threads > 1) schedule(static)
+    for (long first = 0; first < num_rows; first += TOGETHER) {
+        int rows = first + TOGETHER < num_rows ? TOGETHER : num_rows - first, equal = 1;
+        const float *from[TOGETHER];
+        float *to[TOGETHER];
+        for (int k = 0; k < rows; k++) {
+            from[k] = x + order[first + k] * num_inputs;
+            to[k] = y + order[first + k] * y_stride;
+            equal &= which[order[first + k]] == which[order[first]];
+        }
+        for (int k = 0; k < rows; k++) {
+            int one = which[order[first + k]];
+            const update *own = updates + one * num_linears;
+            if (one < 0)
+                continue;
+            if (equal && rows == TOGETHER) {
+                adapt_rows(TOGETHER, from, num_inputs, own, ranks[one], scales[one], num_linears,
+                           num_outputs, to);
+                break;
+            }
+            adapt_rows(1, from + k, num_inputs, own, ranks[one], scales[one], num_linears,
+                       num_outputs, to + k);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+"""What is computed by a few lines of C, compiled when they are first used, for this processor.
+
+There is no compiled file to ship, to keep or to trust: the system's C compiler (`CC`, or `cc`)
+takes half a second. Where there is none everything is computed by torch, and the log says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Collection, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tunesmith.model.decoder import Linears
+from tunesmith.model.lora import Adapter
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("native.c")
+# torch's OpenMP is loaded already and serves both.
+OPTIONS = ("-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC")
+COMPILER_S = 60.0
+# Of an adapter: more would not fit beside each other on a thread's stack.
+MAX_RANK = 4096
+
+POINTER, LONG, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled functions; None where they cannot be had."""
+    with tempfile.TemporaryDirectory(prefix="tunesmith-native-") as directory:
+        file = Path(directory) / "native.so"
+        try:
+            command = [*shlex.split(os.environ.get("CC", "cc")), *OPTIONS, str(SOURCE), "-o"]
+            subprocess.run(
+                [*command, str(file)],
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=COMPILER_S,
+            )
+            found = ctypes.CDLL(str(file))
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            said = str(getattr(error, "stderr", None) or "").strip()[-500:]
+            log.warning(
+                "native products are not available (%s %s): bases in bf16 are served in fp32, with "
+                "twice the memory and at half the speed; install a C compiler",
+                error,
+                said,
+            )
+            return None
+    found.product.argtypes = [POINTER, LONG, LONG, POINTER, LONG, *[POINTER] * 3, INT]
+    found.adapt.argtypes = [POINTER, LONG, LONG, *[POINTER] * 5, LONG, *[POINTER] * 2, LONG, INT]
+    found.product.restype = found.adapt.restype = None
+    return found
+
+
+class Panels:
+    """A weight of bf16, (outputs, inputs), as `product` of native.c reads it."""
+
+    def __init__(self, native: ctypes.CDLL, weight: Tensor) -> None:
+        self._native = native
+        self.shape = num_outputs, num_inputs = weight.shape
+        lanes: int = native.lanes()
+        num_panels = -(-num_outputs // (2 * lanes))
+        filled = weight.new_zeros(num_panels * 2 * lanes, num_inputs)
+        filled[:num_outputs] = weight
+        # (panels, inputs, lanes, halves)
+        self._panels = (
+            filled.view(num_panels, 2, lanes, num_inputs).permute(0, 3, 2, 1).contiguous()
+        )
+
+    @property
+    def num_bytes(self) -> int:
+        return self._panels.nbytes
+
+    def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """x W^T + bias in fp32, (..., inputs) -> (..., outputs)."""
+        num_outputs, num_inputs = self.shape
+        x = x.contiguous()
+        y = x.new_empty(*x.shape[:-1], num_outputs)
+        turned = torch.empty_like(x)
+        self._native.product(
+            x.data_ptr(),
+            x.numel() // num_inputs,
+            num_inputs,
+            self._panels.data_ptr(),
+            num_outputs,
+            None if bias is None else bias.data_ptr(),
+            y.data_ptr(),
+            turned.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return y
+
+    def read(self) -> Tensor:
+        """The weight, (outputs, inputs)."""
+        return self._panels.permute(0, 3, 2, 1).flatten(0, 2)[: self.shape[0]]
+
+
+class NativeRows:
+    """The `LowRankUpdate` of rows with these adapters (None: the plain base), laid out by
+    `Adapter.to`, for the products of a frozen decoder in fp32."""
+
+    def __init__(self, native: ctypes.CDLL, adapters: Sequence[Adapter | None]) -> None:
+        self._native = native
+        self._adapters = list(dict.fromkeys(each for each in adapters if each is not None))
+        numbers = {adapter: number for number, adapter in enumerate(self._adapters)}
+        which = [-1 if each is None else numbers[each] for each in adapters]
+        self._which = (INT * len(which))(*which)
+        self._order = (INT * len(which))(*sorted(range(len(which)), key=which.__getitem__))
+        specs = [each.spec for each in self._adapters]
+        self._ranks = (INT * len(specs))(*(spec.rank for spec in specs))
+        self._scales = (ctypes.c_float * len(specs))(*(spec.scale for spec in specs))
+        self._tables: dict[tuple[str, ...], tuple[ctypes.Array[Any], ctypes.Array[Any]]] = {}
+
+    def adapt(self, names: tuple[str, ...], x: Tensor, products: Linears) -> tuple[Tensor, ...]:
+        """The outputs of the linears `names` for input x, each with its rows' updates."""
+        outputs = products(names, x)
+        if names not in self._tables:
+            self._tables[names] = self._table(names, outputs)
+        updates, sizes = self._tables[names]
+        x, y = x.contiguous(), outputs[0]
+        num_rows = x.numel() // x.shape[-1]
+        # Of a single text, which has one adapter, only some positions go through the last layer.
+        assert num_rows == len(self._which) or len(set(self._which)) == 1
+        self._native.adapt(
+            x.data_ptr(),
+            num_rows,
+            x.shape[-1],
+            self._order,
+            self._which,
+            updates,
+            self._ranks,
+            self._scales,
+            len(names),
+            sizes,
+            y.data_ptr(),
+            y.stride(-2),
+            torch.get_num_threads(),
+        )
+        return outputs
+
+    def _table(
+        self, names: tuple[str, ...], outputs: tuple[Tensor, ...]
+    ) -> tuple[ctypes.Array[Any], ctypes.Array[Any]]:
+        """Where the matrices lie, and the number of outputs of each linear."""
+        pointers = [
+            side[name].data_ptr() if name in side else None
+            for adapter in self._adapters
+            for name in names
+            for side in (adapter.a, adapter.b)
+        ]
+        sizes = [output.shape[-1] for output in outputs]
+        return (POINTER * len(pointers))(*pointers), (LONG * len(sizes))(*sizes)
+
+
+def adaptable(adapters: Collection[Adapter]) -> bool:
+    """Whether `NativeRows` can compute them: DoRA stretches what it gets, so it cannot."""
+    return not any(each.magnitude or each.spec.rank > MAX_RANK for each in adapters)
