@@ -3,6 +3,7 @@
    Each output is one sum, in the order of the inputs, so that a row gets the same bits whatever
    rows are beside it. */
 
+#include <omp.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -210,6 +211,198 @@ void adapt(const float *x, long num_rows, long num_inputs, const int *order, con
             }
             adapt_rows(1, from + k, num_inputs, own, ranks[one], scales[one], num_linears,
                        num_outputs, to + k);
+        }
+    }
+}
+
+/* Attention in fp32 of new positions to stored keys and values, row by row of the cache and each
+   position by itself, so that it reads the same bits whatever is computed beside it. */
+
+typedef float quad __attribute__((vector_size(16)));
+
+#ifdef __clang__
+#define PICK(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+typedef int quad_of_int __attribute__((vector_size(16)));
+#define PICK(a, b, i, j, k, l) __builtin_shuffle(a, b, (quad_of_int){i, j, k, l})
+#endif
+
+/* Query heads of a key head that are computed at once, and keys. */
+#define HEADS 4
+#define KEYS 4
+#define LOWEST -3e38f
+
+static inline quad folded(floats v)
+{
+    quad parts[LANES / 4];
+    memcpy(parts, &v, sizeof v);
+    quad sum = parts[0];
+    for (int k = 1; k < LANES / 4; k++)
+        sum += parts[k];
+    return sum;
+}
+
+/* The sum of each of four. */
+static inline quad sums_of(const quad *t)
+{
+    quad a = PICK(t[0], t[1], 0, 1, 4, 5) + PICK(t[0], t[1], 2, 3, 6, 7);
+    quad b = PICK(t[2], t[3], 0, 1, 4, 5) + PICK(t[2], t[3], 2, 3, 6, 7);
+    return PICK(a, b, 0, 2, 4, 6) + PICK(a, b, 1, 3, 5, 7);
+}
+
+static inline floats chosen(words mask, floats yes, floats no)
+{
+    return (floats)(((words)yes & mask) | ((words)no & ~mask));
+}
+
+/* e^x for x <= 0, to 2e-7 of it; below -87 as there. 2^n e^r with |r| <= ln(2) / 2, the latter by
+   its series; n ends up in the lowest bits of a number of 2^23 and a half of that. */
+static inline floats exponential(floats x)
+{
+    const float half = 12582912.0f;
+    floats zero = {0}, lowest = zero - 87.0f;
+    x = chosen((words)(x < lowest), lowest, x);
+    floats shifted = x * 1.44269504f + half, n = shifted - half;
+    floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    floats p = r * (1.0f / 5040) + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    /* A product, so that what is no number stays none. */
+    return p * (floats)(((words)shifted << 23) + 0x3f800000u);
+}
+
+/* scores[0..num) becomes e^(score - highest), up to the next register filled with zeros; returns
+   their sum. */
+static float softened(float *scores, long num)
+{
+    long whole = (num + LANES - 1) / LANES * LANES;
+    floats v, zero = {0}, highest = zero + LOWEST, sum = zero;
+    for (long k = num; k < whole; k++)
+        scores[k] = LOWEST;
+    for (long k = 0; k < whole; k += LANES) {
+        memcpy(&v, scores + k, sizeof v);
+        highest = chosen((words)(v > highest), v, highest);
+    }
+    float top = highest[0];
+    for (int k = 1; k < LANES; k++)
+        top = highest[k] > top ? highest[k] : top;
+    for (long k = 0; k < whole; k += LANES) {
+        memcpy(&v, scores + k, sizeof v);
+        v = exponential(v - top);
+        memcpy(scores + k, &v, sizeof v);
+    }
+    for (long k = num; k < whole; k++)
+        scores[k] = 0;
+    for (long k = 0; k < whole; k += LANES) {
+        memcpy(&v, scores + k, sizeof v);
+        sum += v;
+    }
+    quad q = folded(sum);
+    return (q[0] + q[2]) + (q[1] + q[3]);
+}
+
+/* What `heads` query heads of one position read from `num` keys and values of their key head;
+   heads and `size`, the registers of a head, are constants where this is inlined. q, out: (heads,
+   head size); k, v: (num, head size); scores: room for `room` numbers of each head. */
+__attribute__((always_inline)) static inline void
+read_heads(int heads, int size, const float *q, const float *k, const float *v, long num,
+           float factor, float *scores, long room, float *out)
+{
+    long width = size * LANES;
+    floats queries[HEADS][size];
+    memcpy(queries, q, heads * width * sizeof(float));
+    for (int head = 0; head < heads; head++)
+        for (int part = 0; part < size; part++)
+            queries[head][part] *= factor;
+    for (long first = 0; first < num; first += KEYS) {
+        quad parts[HEADS][KEYS];
+        for (int key = 0; key < KEYS; key++) {
+            /* Behind the last one the last one again. */
+            long at = first + key < num ? first + key : num - 1;
+            __builtin_prefetch(k + (at + 8) * width);
+            __builtin_prefetch(k + (at + 8) * width + width / 2);
+            for (int head = 0; head < heads; head++) {
+                floats sum = {0};
+                for (int part = 0; part < size; part++) {
+                    floats numbers;
+                    memcpy(&numbers, k + at * width + part * LANES, sizeof numbers);
+                    sum += queries[head][part] * numbers;
+                }
+                parts[head][key] = folded(sum);
+            }
+        }
+        for (int head = 0; head < heads; head++) {
+            quad found = sums_of(parts[head]);
+            memcpy(scores + head * room + first, &found, sizeof found);
+        }
+    }
+    float totals[HEADS];
+    for (int head = 0; head < heads; head++)
+        totals[head] = softened(scores + head * room, num);
+    floats sums[HEADS][size];
+    memset(sums, 0, sizeof sums);
+    for (long at = 0; at < num; at++) {
+        __builtin_prefetch(v + (at + 8) * width);
+        __builtin_prefetch(v + (at + 8) * width + width / 2);
+        for (int part = 0; part < size; part++) {
+            floats numbers;
+            memcpy(&numbers, v + at * width + part * LANES, sizeof numbers);
+            for (int head = 0; head < heads; head++)
+                sums[head][part] += scores[head * room + at] * numbers;
+        }
+    }
+    for (int head = 0; head < heads; head++)
+        for (int part = 0; part < size; part++)
+            sums[head][part] /= totals[head];
+    memcpy(out, sums, heads * width * sizeof(float));
+}
+
+static void read_some(int heads, int size, const float *q, const float *k, const float *v, long num,
+                      float factor, float *scores, long room, float *out)
+{
+#define READ(h, s)                                                                      \
+    if (heads == h && size == s) {                                                      \
+        read_heads(h, s, q, k, v, num, factor, scores, room, out);                      \
+        return;                                                                         \
+    }
+    READ(1, 2) READ(2, 2) READ(3, 2) READ(4, 2)
+    READ(1, 4) READ(2, 4) READ(3, 4) READ(4, 4)
+    READ(1, 8) READ(2, 8) READ(3, 8) READ(4, 8)
+    read_heads(heads, size, q, k, v, num, factor, scores, room, out);
+}
+
+/* Stores the keys and values of new positions, and reads for each of them what lies at its own and
+   earlier ones, `window` of them at most. q: (positions, q_stride), of it `num_heads` heads of
+   `head_size`; k, v: (positions, k_stride and v_stride), of `num_kv_heads`; rows, places: of each
+   position; keys, values: (rows x num_kv_heads, length, head_size); scores: (threads, HEADS, room),
+   room a multiple of LANES; out: (positions, num_heads, head_size). */
+void attend(const float *q, long q_stride, const float *k, long k_stride, const float *v,
+            long v_stride, long num_positions, const long *rows, const long *places, float *keys,
+            float *values, long length, long num_heads, long num_kv_heads, long head_size,
+            long window, float factor, float *scores, long room, float *out, int num_threads)
+{
+    for (long p = 0; p < num_positions; p++)
+        for (long head = 0; head < num_kv_heads; head++) {
+            long at = ((rows[p] * num_kv_heads + head) * length + places[p]) * head_size;
+            memcpy(keys + at, k + p * k_stride + head * head_size, head_size * sizeof(float));
+            memcpy(values + at, v + p * v_stride + head * head_size, head_size * sizeof(float));
+        }
+    long group = num_heads / num_kv_heads;
+#pragma omp parallel for num_threads(num_threads) if (num_threads > 1) schedule(static, 8)
+    for (long each = 0; each < num_positions * num_kv_heads; each++) {
+        long p = each / num_kv_heads, head = each % num_kv_heads;
+        long first = places[p] + 1 > window ? places[p] + 1 - window : 0;
+        long at = ((rows[p] * num_kv_heads + head) * length + first) * head_size;
+        float *own = scores + omp_get_thread_num() * HEADS * room;
+        for (long g = 0; g < group; g += HEADS) {
+            long of_heads = (head * group + g) * head_size;
+            read_some(group - g < HEADS ? group - g : HEADS, head_size / LANES,
+                      q + p * q_stride + of_heads, keys + at, values + at, places[p] + 1 - first,
+                      factor, own, room, out + p * num_heads * head_size + of_heads);
         }
     }
 }

@@ -1,7 +1,7 @@
 """What is computed by a few lines of C, compiled when they are first used, for this processor.
 
 There is no compiled file to ship, to keep or to trust: the system's C compiler (`CC`, or `cc`)
-takes half a second. Where there is none everything is computed by torch, and the log says so.
+takes two seconds. Where there is none everything is computed by torch, and the log says so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tunesmith.model.attention import AttentionRule
 from tunesmith.model.decoder import Linears
+from tunesmith.model.families import DecoderConfig
 from tunesmith.model.lora import Adapter
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ OPTIONS = ("-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-shared", 
 COMPILER_S = 60.0
 # Of an adapter: more would not fit beside each other on a thread's stack.
 MAX_RANK = 4096
+# As in native.c, where the registers of no processor are longer.
+HEADS, MAX_LANES = 4, 16
 
 POINTER, LONG, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 
@@ -61,7 +65,10 @@ def library() -> ctypes.CDLL | None:
             return None
     found.product.argtypes = [POINTER, LONG, LONG, POINTER, LONG, *[POINTER] * 3, INT]
     found.adapt.argtypes = [POINTER, LONG, LONG, *[POINTER] * 5, LONG, *[POINTER] * 2, LONG, INT]
-    found.product.restype = found.adapt.restype = None
+    of_new: list[Any] = [POINTER, LONG] * 3
+    of_stored: list[Any] = [POINTER] * 4 + [LONG] * 5
+    found.attend.argtypes = [*of_new, LONG, *of_stored, ctypes.c_float, POINTER, LONG, POINTER, INT]
+    found.product.restype = found.adapt.restype = found.attend.restype = None
     return found
 
 
@@ -168,3 +175,59 @@ class NativeRows:
 def adaptable(adapters: Collection[Adapter]) -> bool:
     """Whether `NativeRows` can compute them: DoRA stretches what it gets, so it cannot."""
     return not any(each.magnitude or each.spec.rank > MAX_RANK for each in adapters)
+
+
+class Reading:
+    """Attention of a pass: what its new positions (one after the other, each in a row of the cache
+    and at a place there) read of stored keys and values, after their own are stored, too."""
+
+    def __init__(self, native: ctypes.CDLL, rows: Sequence[int], places: Sequence[int]) -> None:
+        self._native = native
+        self._rows, self._places = (LONG * len(rows))(*rows), (LONG * len(places))(*places)
+        self._most = max(places) + 1
+
+    def __call__(
+        self,
+        q_PHD: Tensor,
+        k_PKD: Tensor,
+        v_PKD: Tensor,
+        keys_NSD: Tensor,
+        values_NSD: Tensor,
+        rule: AttentionRule,
+    ) -> Tensor:
+        """(P, H, D) of the first P positions, as many as the pass has. The heads of a position lie
+        one after the other, the N stored ones by rows."""
+        P, (_, H, D) = len(self._rows), q_PHD.shape
+        num_threads = torch.get_num_threads()
+        room = -(-self._most // MAX_LANES) * MAX_LANES
+        scores = q_PHD.new_empty(num_threads * HEADS * room)
+        out = q_PHD.new_empty(P, H, D)
+        self._native.attend(
+            q_PHD.data_ptr(),
+            q_PHD.stride(0),
+            k_PKD.data_ptr(),
+            k_PKD.stride(0),
+            v_PKD.data_ptr(),
+            v_PKD.stride(0),
+            P,
+            self._rows,
+            self._places,
+            keys_NSD.data_ptr(),
+            values_NSD.data_ptr(),
+            keys_NSD.shape[1],
+            H,
+            k_PKD.shape[1],
+            D,
+            self._most if rule.window is None else rule.window,
+            rule.factor(D),
+            scores.data_ptr(),
+            room,
+            out.data_ptr(),
+            num_threads,
+        )
+        return out
+
+
+def readable(native: ctypes.CDLL, config: DecoderConfig) -> bool:
+    """Whether `Reading` can: it caps no scores, and heads are of whole registers."""
+    return config.attention_softcap is None and config.head_dim % native.lanes() == 0

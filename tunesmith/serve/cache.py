@@ -9,10 +9,12 @@ Shape suffixes as in `model/decoder.py`; N is all new positions of a pass.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ctypes import CDLL
 
 import torch
 from torch import Tensor
 
+from tunesmith.model import native
 from tunesmith.model.attention import (
     Attend,
     AttentionRule,
@@ -42,6 +44,7 @@ class SlotCache:
         device: torch.device,
         max_rows: int,
         attend: Attend = attend_stored,
+        compiled: CDLL | None = None,
     ) -> None:
         self.lengths: list[int] = []
         """Positions that each active row holds."""
@@ -50,6 +53,7 @@ class SlotCache:
         self.device = device
         self.attend = attend
         self.is_steady = attend is attend_steadily
+        self.compiled = compiled if compiled and native.readable(compiled, config) else None
         self._max_rows = max_rows
         self._num_rows = 0  # room, used or not
         self._num_positions = 0
@@ -173,7 +177,12 @@ class RowsView:
                 held = cache.lengths[row]
                 positions.extend(range(held, held + num_new[row]))
                 self.lasts.append(len(positions) - 1)
-            self._parts.append(_Part(cache, rows, slice(first, len(positions))))
+            if cache.compiled is None:
+                self._parts.append(_Part(cache, rows, slice(first, len(positions))))
+        self._reading: native.Reading | None = None
+        if cache.compiled is not None:
+            in_rows = [row for row, number in enumerate(num_new) for _ in range(number)]
+            self._reading = native.Reading(cache.compiled, in_rows, positions)
         num = len(positions)
         positions_N = torch.tensor(positions * (2 if num == 1 else 1), device=cache.device)
         # A single text as a row of its own: there its length shows (see `Rotation`).
@@ -186,6 +195,8 @@ class RowsView:
         q, k, v = q_BTHD, k_BTKD, v_BTKD
         if q.dim() == 4:
             return self(layer, q[0], k[0], v[0], rule)[None]
+        if self._reading is not None:
+            return self._reading(q, k, v, *self._cache.storage(layer), rule).expand(q.shape)
         if len(self._parts) == 1 and len(q) == len(self._parts[0]):
             return self._parts[0](layer, q, k, v, rule)
         out = [

@@ -93,18 +93,20 @@ class BatchedRows(SlotCache):
         num_threads: int = 1,
         stack: AdapterStack | None = None,
     ) -> None:
+        # The keys of such a model are in fp32, and its updates are added in place.
+        is_native = isinstance(model, FrozenDecoder) and model.dtype == torch.float32
+        self._compiled = native.library() if is_native else None
         super().__init__(
             model.config,
             dtype=model.dtype,
             device=model.device,
             max_rows=max_rows,
             attend=model.attend,
+            compiled=self._compiled,
         )
         self._model = model
         self._num_threads = num_threads
         self._stack = stack or AdapterStack()
-        is_native = isinstance(model, FrozenDecoder) and model.dtype == torch.float32
-        self._native = native.library() if is_native else None
         self._last: tuple[list[Adapter | None], native.NativeRows] | None = None
         self._num_weights = model.num_bytes // model.dtype.itemsize
 
@@ -135,10 +137,10 @@ class BatchedRows(SlotCache):
         if not different:
             return None
         adapters = adapters * (positions.numel() // len(adapters))
-        if self._native is not None and native.adaptable(different):
+        if self._compiled is not None and native.adaptable(different):
             # From step to step they are mostly the same.
             if self._last is None or self._last[0] != adapters:
-                self._last = adapters, native.NativeRows(self._native, adapters)
+                self._last = adapters, native.NativeRows(self._compiled, adapters)
             return self._last[1]
         if positions.dim() == 2:
             return AdapterBatch(adapters[:1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 
 from tests.tiny_base import TINY
 from tunesmith.model import native
+from tunesmith.model.attention import AttentionRule
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.frozen import FrozenDecoder, freeze
 from tunesmith.model.lora import Adapter, AdapterBatch, LoraSpec
-from tunesmith.model.native import NativeRows, Panels, adaptable
+from tunesmith.model.native import NativeRows, Panels, Reading, adaptable, readable
 from tunesmith.model.shapes import init_weights, linear_shapes
 
 LINEARS = linear_shapes(TINY)
@@ -138,3 +140,90 @@ def test_without_a_compiler_torch_computes(
     with torch.inference_mode():
         found, expected = (each.logits(each.hidden(ids)) for each in (made, wide))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+@given(
+    st.lists(st.integers(0, 90), min_size=1, max_size=5),
+    st.sampled_from(((1, 1), (2, 1), (3, 2), (7, 1), (5, 2))),
+    st.sampled_from((16, 32, 64, 80, 128)),
+    st.sampled_from((None, 1, 20)),
+    st.sampled_from((1, 2)),
+)
+@settings(deadline=None, max_examples=60)
+def test_a_position_reads_what_it_sees_and_the_same_bits_in_any_company(
+    compiled: ctypes.CDLL,
+    places: list[int],
+    heads: tuple[int, int],
+    size: int,
+    window: int | None,
+    threads: int,
+) -> None:
+    group, num_kv = heads
+    num, num_heads, rule = len(places), group * num_kv, AttentionRule(window)
+    joint = numbers(num, num_heads + 2 * num_kv, size)
+    q, k, v = torch.split(joint, [num_heads, num_kv, num_kv], 1)
+    keys, values = numbers(num * num_kv, 96, size), numbers(num * num_kv, 96, size) + 1
+    torch.set_num_threads(threads)
+    try:
+        rows = list(range(num))
+        got = Reading(compiled, rows, places)(q, k, v, keys, values, rule)
+        for row, place in enumerate(places):
+            alone = Reading(compiled, [row], [place])
+            one = alone(*(each[row : row + 1] for each in (q, k, v)), keys, values, rule)
+            assert torch.equal(got[row], one[0])
+    finally:
+        torch.set_num_threads(1)
+    for row, place in enumerate(places):
+        first = 0 if window is None else max(0, place + 1 - window)
+        for head in range(num_heads):
+            stored = row * num_kv + head // group
+            assert torch.equal(keys[stored, place], k[row, head // group])
+            assert torch.equal(values[stored, place], v[row, head // group])
+            seen_keys = keys[stored, first : place + 1].double()
+            weights = torch.softmax(seen_keys @ q[row, head].double() * rule.factor(size), 0)
+            expected = weights @ values[stored, first : place + 1].double()
+            torch.testing.assert_close(got[row, head].double(), expected, atol=3e-6, rtol=3e-6)
+
+
+@torch.inference_mode()
+def test_a_text_in_pieces_reads_what_it_reads_whole(compiled: ctypes.CDLL) -> None:
+    q, k, v = numbers(70, 6, 32), numbers(70, 2, 32), numbers(70, 2, 32) * 3
+    whole = torch.zeros(2, 2, 128, 32), torch.zeros(2, 2, 128, 32)
+    expected = Reading(compiled, [1] * 70, range(70))(
+        q, k, v, *(each.flatten(0, 1) for each in whole), AttentionRule()
+    )
+    pieces = torch.zeros(4, 128, 32), torch.zeros(4, 128, 32)
+    for first, stop in ((0, 1), (1, 33), (33, 34), (34, 70)):
+        part = Reading(compiled, [1] * (stop - first), range(first, stop))
+        got = part(q[first:stop], k[first:stop], v[first:stop], *pieces, AttentionRule())
+        assert torch.equal(got, expected[first:stop])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e4])
+def test_scores_of_any_size_are_read(compiled: ctypes.CDLL, scale: float) -> None:
+    q, keys = numbers(1, 1, 64) * scale, numbers(1, 96, 64)
+    k, values = keys[:, 40][None].clone(), numbers(1, 96, 64) + 2
+    v = values[:, 40][None].clone()
+    got = Reading(compiled, [0], [40])(q, k, v, keys, values, AttentionRule())
+    weights = torch.softmax(keys[0, :41].double() @ q[0, 0].double() / 8, 0)
+    expected = weights @ values[0, :41].double()
+    torch.testing.assert_close(got[0, 0].double(), expected, atol=3e-6, rtol=3e-6)
+
+
+@torch.inference_mode()
+def test_what_is_no_number_stays_none(compiled: ctypes.CDLL) -> None:
+    ones, values = torch.ones(1, 1, 32), torch.ones(1, 64, 32)
+    for place in range(3):
+        keys = torch.ones(1, 64, 32)
+        keys[0, place] = torch.nan
+        k = keys[:, 2][None].clone()
+        got = Reading(compiled, [0], [2])(ones, k, ones, keys, values, AttentionRule())
+        assert bool(got.isnan().all()), place
+
+
+def test_what_cannot_be_read_so(compiled: ctypes.CDLL) -> None:
+    assert readable(compiled, replace(TINY, head_dim=64))
+    assert not readable(compiled, replace(TINY, head_dim=63))
+    assert not readable(compiled, replace(TINY, attention_softcap=50.0))

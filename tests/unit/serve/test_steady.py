@@ -1,6 +1,7 @@
 """The same bits for the same text, in whatever company and pieces it is computed.
 
-Of a trained model, whose scores are not all alike, on a CPU, in fp32 and with weights of 8 bits.
+Of a trained model, whose scores are not all alike, on a CPU, in fp32 and with weights of 16 and 8
+bits.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from tunesmith.bases import embedded_directory
-from tunesmith.model import products
+from tunesmith.model import native, products
 from tunesmith.model.frozen import FrozenDecoder, freeze
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter, LoraSpec
@@ -18,15 +19,21 @@ from tunesmith.serve.rows import BatchedRows
 NUM_STEPS = 4
 
 
-@pytest.fixture(scope="module", params=["fp32", "int8"])
+@pytest.fixture(scope="module", params=["bf16", "fp32", "fp32 by torch", "int8"])
 def rows(request: pytest.FixtureRequest) -> BatchedRows:
+    kind = request.param
+    if kind == "bf16" and native.library() is None:
+        pytest.skip("there is no C compiler here")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "WORTHWHILE_INT8", 0)
-        plain = load_model(embedded_directory(), dtype=torch.float32)
-        model = freeze(plain, int8=request.param == "int8")
-    assert isinstance(model, FrozenDecoder)
-    assert (model.products == "int8") == (request.param == "int8")
-    result = BatchedRows(model, 32)
+        if kind == "fp32 by torch":
+            patch.setattr(native, "library", lambda: None)
+        stored = load_model(embedded_directory(), dtype=None if kind == "bf16" else torch.float32)
+        model = freeze(stored, int8=kind == "int8", in_fp32=True)
+        assert isinstance(model, FrozenDecoder)
+        assert (model.products == "int8") == (kind == "int8")
+        assert (model.products == "native") == (kind == "bf16")
+        result = BatchedRows(model, 32)
     result.reserve(32, 1024)
     return result
 
