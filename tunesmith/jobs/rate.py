@@ -43,7 +43,7 @@ class Rate:
 def past_rate(jobs_dir: Path, directory: Path, method: str, finetuning_type: str) -> Rate | None:
     """The rate of the newest finished job of the same kind on this base in a data directory: other
     methods, and training every weight, take another time and other memory."""
-    from tunesmith.jobdir.events import read_events
+    from tunesmith.jobdir.events import all_events
     from tunesmith.jobdir.files import read_record as read
     from tunesmith.jobdir.layout import EVENTS_FILE, RESULT_FILE, SPEC_FILE
     from tunesmith.jobdir.outcome import Result
@@ -61,7 +61,7 @@ def past_rate(jobs_dir: Path, directory: Path, method: str, finetuning_type: str
             continue
         if (spec.method, _type_of(spec.hyperparameters)) != (method, finetuning_type):
             continue
-        events, _ = read_events(job / EVENTS_FILE, 0)
+        events = all_events(job / EVENTS_FILE)
         times = [event.created_at for event in events if event.type == "metrics"]
         if result.status == "succeeded" and times and times[-1] - times[0] >= MIN_JOB_S:
             rate = result.trained_tokens / (times[-1] - times[0])

@@ -361,8 +361,13 @@ def test_a_finished_job_tells_the_speed(run: Run, tmp_path: Path) -> None:
     training = FileRef("file-1", REAL)
     write_record(Spec("ftjob-1", 1, BaseRef("nano", nano), training, 0), job / SPEC_FILE)
     write_record(Result(1, "succeeded", 2, 2, 5000), job / RESULT_FILE)
-    lines = [EventLine(f"step:{n}", "", 1000 + 50 * n, "metrics") for n in (0, 1)]
-    (job / EVENTS_FILE).write_text("".join(json.dumps(asdict(line)) + "\n" for line in lines))
+    steps = [{"step": n, "total_steps": 2, "train_loss": 0.5} for n in (1, 2)]
+    lines = [
+        EventLine(f"step:{n}", "", 1000 + 50 * n, "metrics", data=data)
+        for n, data in enumerate(steps)
+    ]
+    log = "".join(json.dumps(asdict(line)) + "\n{\n" for line in lines)
+    (job / EVENTS_FILE).write_text(log)
     damaged = tmp_path / "jobs" / "ftjob-2"
     damaged.mkdir()
     (damaged / SPEC_FILE).write_text("{")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trainer_job import events_of, make_job, metrics_of, relaunched, result_of
+from tests.trainer_job import (
+    adapter_bytes,
+    events_of,
+    make_job,
+    metrics_of,
+    relaunched,
+    result_of,
+)
 from tests.unit.train.test_loop import stop_at
 from tunesmith.jobdir.control import write_control
+from tunesmith.jobdir.layout import EVENTS_FILE
 from tunesmith.jobdir.row_losses import RowLosses, page, read_rows
 from tunesmith.jobdir.samples import read_samples
 from tunesmith.train import advice, answers
@@ -209,3 +219,39 @@ def test_without_validation_there_is_nothing_to_say(tmp_path: Path) -> None:
     assert run("train", job_dir) == DONE
     assert advice_of(job_dir) == {}
     assert advice.epoch_losses(job_dir) == {}
+
+
+def test_a_garbled_event_log_is_told_of_and_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, job_dir = make_job(tmp_path / "whole"), make_job(tmp_path / "job")
+    assert run("train", whole) == DONE
+    stop_at(monkeypatch, 6, lambda job: write_control(job.dir, "pause"))
+    assert run("train", job_dir) == DONE
+    monkeypatch.undo()
+    log = job_dir / EVENTS_FILE
+    lines = log.read_bytes().splitlines(keepends=True)
+    loss = json.dumps({"step": 4, "total_steps": 14, advice.LOSS: "low"}).encode()
+    wrong = b'{"key": "step:4", "message": "", "created_at": 1, "type": "metrics", "data": %s}\n'
+    middle = len(lines) // 2
+    # What is left of the first line, rubbish after it, and no end.
+    garbled = lines[0][30:], *lines[1:middle], b"\0" * 50 + b"\n", wrong % loss, *lines[middle:]
+    log.write_bytes(b"".join(garbled) + b'{"key": "st')
+    for _ in range(2):
+        assert run("train", relaunched(job_dir)) == DONE
+    assert adapter_bytes(job_dir) == adapter_bytes(whole)
+    warnings = [each for each in events_of(job_dir) if each.key.startswith("warn:events:")]
+    # In the places of what is missing, and in the words of the trainer, which said them once.
+    assert Counter(event.key for event in warnings) == dict.fromkeys(
+        {event.key for event in warnings}, 2
+    )
+    assert len(warnings) == 4 and {event.level for event in warnings} == {"warn"}
+    assert {*metrics_of(job_dir)} == {*metrics_of(whole)}
+
+
+def test_a_job_goes_on_with_a_directory_in_place_of_its_event_log(tmp_path: Path) -> None:
+    job_dir = make_job(tmp_path / "job")
+    (job_dir / EVENTS_FILE).mkdir()
+    assert run("train", job_dir) == DONE
+    assert result_of(job_dir).status == "succeeded"
+    assert events_of(job_dir)[0].key == "warn:events:directory"
