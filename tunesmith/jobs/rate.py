@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Event times are whole seconds: shorter jobs say too little.
 MIN_JOB_S = 20
+# By what factor the tokens of two jobs' steps may differ.
+ALIKE = 2
 # Spent on measuring, after loading the model.
 BUDGET_S = 4.0
 
@@ -40,9 +42,12 @@ class Rate:
     """Memory at the peak; None if it was not measured."""
 
 
-def past_rate(jobs_dir: Path, directory: Path, method: str, finetuning_type: str) -> Rate | None:
+def past_rate(
+    jobs_dir: Path, directory: Path, method: str, finetuning_type: str, tokens_per_step: float
+) -> Rate | None:
     """The rate of the newest finished job of the same kind on this base in a data directory: other
-    methods, and training every weight, take another time and other memory."""
+    methods, and training every weight, take another time and other memory, and so do steps of
+    many more or fewer tokens."""
     from tunesmith.jobdir.events import all_events
     from tunesmith.jobdir.files import read_record as read
     from tunesmith.jobdir.layout import EVENTS_FILE, RESULT_FILE, SPEC_FILE
@@ -60,6 +65,9 @@ def past_rate(jobs_dir: Path, directory: Path, method: str, finetuning_type: str
         if spec is None or result is None or spec.base.path.resolve() != directory.resolve():
             continue
         if (spec.method, _type_of(spec.hyperparameters)) != (method, finetuning_type):
+            continue
+        theirs = result.trained_tokens / max(1, result.step)
+        if not tokens_per_step / ALIKE <= theirs <= tokens_per_step * ALIKE:
             continue
         events = all_events(job / EVENTS_FILE)
         times = [event.created_at for event in events if event.type == "metrics"]

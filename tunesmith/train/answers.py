@@ -96,11 +96,9 @@ def choose(corpus: Corpus) -> list[Chosen]:
     chosen = []
     for row in (place * corpus.num_rows // num for place in range(num)):
         # Of a preference that is the preferred answer.
-        sequences = corpus.sequences([row])
-        ids, weights = corpus.tokens(sequences[0])
-        start = len(ids)
-        while start > 1 and weights[start - 1] > 0:
-            start -= 1
+        ids, weights = corpus.tokens(corpus.sequences([row])[0])
+        # A sequence ends with its answer, and nothing teaches its first token.
+        start = int((weights == 0).nonzero()[-1]) + 1
         chosen.append((row, ids[:start].tolist(), ids[start:].tolist()))
     return chosen
 

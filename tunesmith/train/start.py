@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -93,10 +93,6 @@ class Run:
         is_large = isinstance(self.trained, FullWeights)
         return max(spec.save_every_s, self.save_s / SAVE_SHARE if is_large else 0.0)
 
-    def time_step(self, taken_s: float) -> None:
-        self.num_timed += 1
-        self.step_s += (taken_s - self.step_s) / self.num_timed
-
 
 def prepare(job: Job) -> Run:
     """Reads the rows, settles the plan, loads the model, takes up the newest checkpoint.
@@ -144,8 +140,6 @@ def prepare(job: Job) -> Run:
     for key, text in _remarks(base, run, found, longest):
         job.journal.message(key, text, "warn")
     run.forecast = forecast(run.plan, run.forward, trained, train, longest, used)
-    if not is_resumed:
-        job.journal.message("forecast", run.forecast.text(), data=asdict(run.forecast))
     return run
 
 

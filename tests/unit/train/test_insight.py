@@ -208,10 +208,10 @@ def test_a_job_that_only_gets_better_is_left_alone(
 
 
 def test_rising_takes_two_notable_rises_in_a_row() -> None:
-    assert rises({1: 0.5, 2: 0.6, 3: 0.7})
-    assert not rises({1: 0.5, 2: 0.6})
-    assert not rises({1: 0.5, 2: 0.6, 3: 0.59})
-    assert not rises({1: 0.5, 2: 0.501, 3: 0.502})
+    assert rises([0.5, 0.6, 0.7])
+    assert not rises([0.5, 0.6])
+    assert not rises([0.5, 0.6, 0.59])
+    assert not rises([0.5, 0.501, 0.502])
 
 
 def test_without_validation_there_is_nothing_to_say(tmp_path: Path) -> None:
