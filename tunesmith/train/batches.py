@@ -206,6 +206,10 @@ class Order:
         epoch = min(step * self.batch_size // self.num_rows, self.num_epochs)
         return epoch if epoch > 0 and self._step_of(epoch) == step else None
 
+    def epoch_of(self, step: int) -> int:
+        """The epoch that ends with a step, or else the one that is under way."""
+        return self.epoch_ended_by(step) or step * self.batch_size // self.num_rows + 1
+
     def _step_of(self, epoch: int) -> int:
         return -(-epoch * self.num_rows // self.batch_size)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tunesmith.data.estimate import duration
 from tunesmith.group.sharded import here
+from tunesmith.model.decoder import Decoder
 from tunesmith.model.memory import available_bytes, peak_bytes
 from tunesmith.train import loss
 from tunesmith.train.batches import Corpus, one_sequence
@@ -114,7 +115,7 @@ def kept_bytes(forward: Forward, trained: Trained) -> float:
     if not forward.recompute:
         return per_token
     # One layer at a time, and the input of each.
-    num_layers = forward.num_layers
+    num_layers = model.config.num_layers if isinstance(model, Decoder) else 1
     return per_token / num_layers + num_layers * model.hidden_size * model.dtype.itemsize
 
 

@@ -32,6 +32,8 @@ from tunesmith.train.start import Run, prepare
 from tunesmith.train.step import accumulate, evaluate, seed_step
 
 VALIDATE_EVERY = 10
+# Of the job's time, what writing safety copies of whole models may take.
+SAVE_SHARE = 0.05
 # Passes that time a step, and how long one may take, seconds, if it has more than a row.
 NUM_TRIALS, TRIAL_S = 3, 0.5
 
@@ -46,7 +48,6 @@ def train(job: Job) -> Result:
     if asked := aim(job, run):
         return stop(job, run, asked)
     rehearse(job, run)
-    first_servable = run.plan.n_epochs - max(1, job.spec.keep_checkpoints) + 1
     for step in range(job.progress.step + 1, run.plan.total_steps + 1):
         if asked := job.watch.request():
             return stop(job, run, asked)
@@ -57,9 +58,9 @@ def train(job: Job) -> Result:
         job.journal.metrics(step, run.plan.total_steps, run.metrics)
         if epoch:
             tell_if_rising(job, epoch)
-        if epoch and epoch >= first_servable:
+        if epoch and epoch >= run.first_kept(job.spec):
             save(job, run, servable=True)
-            take_samples(job, run, step, epoch)
+            take_samples(job, run)
         elif is_save_due(job, run):
             save(job, run, servable=False)
     report_answer(job, run)
@@ -126,13 +127,16 @@ def stop(job: Job, run: Run, asked: Request) -> Result:
         return job.result("cancelled")
     if job.progress.step > 0:
         save(job, run, servable=asked == "pause")
+        if asked == "pause":
+            take_samples(job, run)
     return job.result("paused" if asked == "pause" else "interrupted")
 
 
 def is_save_due(job: Job, run: Run) -> bool:
-    """By the clock of the first process, for all."""
+    """By the clock of the first process, for all; whole models more seldom where they take long."""
+    long_s = run.save_s / SAVE_SHARE if isinstance(run.trained, FullWeights) else 0.0
     since_s = time.monotonic() - run.saved_at_s
-    return bool(job.world.agree(since_s >= run.save_every_s(job.spec)))
+    return bool(job.world.agree(since_s >= max(job.spec.save_every_s, long_s)))
 
 
 def save(job: Job, run: Run, *, servable: bool) -> None:

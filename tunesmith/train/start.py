@@ -43,9 +43,6 @@ from tunesmith.train.plan import Plan, decide
 from tunesmith.train.sharded_full import ShardedFullWeights
 from tunesmith.train.step import Forward, Trained
 
-# Of the job's time, what writing safety copies may take.
-SAVE_SHARE = 0.05
-
 # The model that a job starts from, and the adapter that belongs to it.
 Start = tuple[Forward, Adapter | None]
 
@@ -88,10 +85,9 @@ class Run:
             self.model, plan.attention, gradient, self.world, plan.recompute, plan.offload
         )
 
-    def save_every_s(self, spec: Spec) -> float:
-        """Seconds between safety copies; of whole models more, where writing one takes long."""
-        is_large = isinstance(self.trained, FullWeights)
-        return max(spec.save_every_s, self.save_s / SAVE_SHARE if is_large else 0.0)
+    def first_kept(self, spec: Spec) -> int:
+        """The first epoch whose end is kept to be served."""
+        return self.plan.n_epochs - max(1, spec.keep_checkpoints) + 1
 
 
 def prepare(job: Job) -> Run:

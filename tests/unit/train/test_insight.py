@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -92,18 +95,34 @@ def test_samples_answer_the_same_prompts_at_each_checkpoint(
     ]  # fmt: skip
 
 
-def test_samples_are_as_before_after_a_resume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("step", "epoch", "before"), [(8, 3, [0, 7]), (2, 1, [0])])
+def test_samples_are_as_before_after_a_pause_which_has_its_own(
+    step: int, epoch: int, before: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answers, "FREE_S", 60.0)
     whole, halved = make_job(tmp_path / "whole"), make_job(tmp_path / "halved")
     assert run("train", whole) == DONE
     with monkeypatch.context() as patch:
-        stop_at(patch, 8, lambda job: write_control(job.dir, "pause"))
+        stop_at(patch, step, lambda job: write_control(job.dir, "pause"))
         assert run("train", halved) == DONE
-    assert len(read_samples(halved).samples) == 2
+    assert result_of(halved).checkpoints[-1].step == step
+    found = read_samples(halved).samples
+    assert [sample.step for sample in found] == [*before, step]
+    assert found[-1].epoch == epoch and len(found[-1].answers) == answers.NUM_PROMPTS - 1
     assert run("train", relaunched(halved)) == DONE
-    assert read_samples(halved) == read_samples(whole)
+    rest = [sample for sample in read_samples(halved).samples if sample.step != step]
+    assert replace(read_samples(halved), samples=rest) == read_samples(whole)
+
+
+def test_an_interrupted_job_takes_no_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is offered its safety copy."""
+    job_dir = make_job(tmp_path / "job")
+    stop_at(monkeypatch, 2, lambda job: os.kill(os.getpid(), signal.SIGTERM))
+    assert run("train", job_dir) == DONE
+    assert result_of(job_dir).status == "interrupted"
+    assert read_samples(job_dir).samples == []
 
 
 @pytest.mark.parametrize(
@@ -127,6 +146,12 @@ def test_samples_that_take_too_long_are_left_out_and_that_is_said(
     found = read_samples(job_dir)
     assert [sample.step for sample in found.samples] == steps
     assert found.skipped == (says is not None)
+    # Nor does a pause take them where the first epoch that is kept does not.
+    paused = make_job(tmp_path / "paused", with_validation=False)
+    stop_at(monkeypatch, 2, lambda job: write_control(job.dir, "pause"))
+    assert run("train", paused) == DONE
+    at_pause = [sample.step for sample in read_samples(paused).samples]
+    assert at_pause == {0: [], 1: [0], 9: [0, 2]}[num_affordable]
     told = [event.message for event in events_of(job_dir) if event.key == "samples:skipped"]
     assert [says in text for text in told if says] == [True] * (says is not None)
 
