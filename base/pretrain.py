@@ -45,7 +45,7 @@ from torch import Tensor
 from base.corpus import CACHE
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.families import DecoderConfig
-from tunesmith.model.shapes import init_weights
+from tunesmith.model.fresh import init_weights
 
 NANO = DecoderConfig(
     vocab_size=4096,

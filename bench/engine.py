@@ -31,10 +31,10 @@ from tests.engine_harness import Harness, greedy, save_adapter
 from tunesmith.bases import embedded_directory
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.families import DecoderConfig
+from tunesmith.model.fresh import init_weights
 from tunesmith.model.frozen import freeze
 from tunesmith.model.load import CausalModel, load_model
 from tunesmith.model.lora import Adapter, LoraSpec
-from tunesmith.model.shapes import init_weights
 from tunesmith.serve.local import Limits
 from tunesmith.serve.protocol import Done
 from tunesmith.serve.rows import BatchedRows

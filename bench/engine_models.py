@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from tunesmith.bases import embedded_directory
 from tunesmith.model.adapter_files import WEIGHTS, read_spec
 from tunesmith.model.families import decoder_config
+from tunesmith.model.fresh import init_weights
 from tunesmith.model.gguf_file import ARCHITECTURES, library, write_gguf
 from tunesmith.model.load import load_model, read_config
 from tunesmith.model.lora import Adapter, LoraSpec
 from tunesmith.model.merge import MergedWeights
-from tunesmith.model.shapes import init_weights
 
 HALF_BILLION: dict[str, Any] = {
     "architectures": ["Qwen2ForCausalLM"],

@@ -273,7 +273,7 @@ def make_base(shape: str, directory: Path) -> Path:
     from safetensors.torch import save_file
 
     from tunesmith.model.families import decoder_config
-    from tunesmith.model.shapes import init_weights
+    from tunesmith.model.fresh import init_weights
 
     if directory.exists():
         return directory

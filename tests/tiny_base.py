@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tunesmith.model.families import DecoderConfig
-from tunesmith.model.shapes import init_weights
+from tunesmith.model.fresh import init_weights
 
 NANO = Path(__file__).parent.parent / "tunesmith" / "assets" / "nano"
 SPECIAL = [

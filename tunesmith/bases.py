@@ -19,6 +19,7 @@ from tunesmith.errors import BaseModelError
 from tunesmith.ids import Clock
 from tunesmith.model.families import OTHER, decoder_config, family_name
 from tunesmith.model.nf4_files import is_nf4, is_quantised_otherwise, num_parameters
+from tunesmith.model.shapes import linear_shapes
 
 EMBEDDED_NAME = "tunesmith-nano"
 INDEX = "model.safetensors.index.json"
@@ -103,6 +104,15 @@ def describe(directory: Path, name: str, clock: Clock) -> BaseInfo:
         has_tools=renderer.has_tools,
         created_at=int(clock.now()),
     )
+
+
+def linears(directory: Path) -> list[str] | None:
+    """What LoRA adapts, in order; None where only the loaded model can tell.
+
+    Raises BaseModelError.
+    """
+    dimensions = decoder_config(_read_config(directory))
+    return None if dimensions is None else list(linear_shapes(dimensions))
 
 
 def _read_config(directory: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from tunesmith.model.threads import WAITING
@@ -15,17 +16,19 @@ from without import TECHNIQUES
 
 from tunesmith.data.render import Example
 from tunesmith.model import memory
+from tunesmith.model.decoder import Decoder
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
-from tunesmith.model.precision import product_rate
 from tunesmith.train import attention, full
 from tunesmith.train.batches import Corpus
-from tunesmith.train.forecast import operations
 from tunesmith.train.full import FullWeights
 from tunesmith.train.objective import Supervised
 from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import MAX_MICRO_TOKENS
 from tunesmith.train.step import Forward, Trained, accumulate
+
+# The product that all are measured by: positions, outputs over inputs, and how often it is formed.
+TIMED_TOKENS, WIDENING, NUM_ROUNDS = 512, 3, 5
 
 
 def main() -> None:
@@ -71,6 +74,30 @@ def build(base: Path, adapter: Path | None, dtype: torch.dtype) -> tuple[Forward
     model = load_model(base, dtype=dtype)
     trained = Adapter.load(adapter, model.linears, untrained_ok=True).train()
     return Forward(model, attention.choose(model)[0]), trained, AdamW(trained.parameters())
+
+
+def operations(forward: Forward, trained: Trained, supervised_share: float) -> float:
+    """Of one token, forwards and backwards: 2 a weight, and 2 more for each gradient."""
+    model = forward.model
+    last = model.last_linears if isinstance(model, Decoder) else ()
+    shares = {name: supervised_share if name in last else 1.0 for name in model.linears}
+    linears = sum(shares[name] * out * inputs for name, (out, inputs) in model.linears.items())
+    weights = linears + model.vocab_size * model.hidden_size * supervised_share
+    if forward.head_gradient is not None:
+        return 6 * weights
+    return 4 * weights + 6 * sum(parameter.numel() for parameter in trained.parameters())
+
+
+def product_rate(device: torch.device, dtype: torch.dtype, width: int) -> float:
+    """Operations a second of a product as wide as the model's, with the threads that are set."""
+    x = torch.zeros(TIMED_TOKENS, width, dtype=dtype, device=device)
+    weight = torch.zeros(width, WIDENING * width, dtype=dtype, device=device)
+    best = float("inf")
+    for _ in range(NUM_ROUNDS):
+        start = time.perf_counter()
+        (x @ weight)[0, 0].item()
+        best = min(best, time.perf_counter() - start)
+    return 2 * TIMED_TOKENS * WIDENING * width**2 / best
 
 
 if __name__ == "__main__":

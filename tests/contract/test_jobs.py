@@ -113,6 +113,7 @@ def test_a_job_on_preferences(service: Service, file_id: str) -> None:
         ({"hyperparameters": {"batch_size": 0}}, "hyperparameters.batch_size"),
         ({"hyperparameters": {"learning_rate_multiplier": 0}}, None),
         ({"hyperparameters": {"n_epochs": "many"}}, "hyperparameters.n_epochs"),
+        ({"hyperparameters": {"lora_targets": ["c_attn"]}}, "hyperparameters.lora_targets"),
         ({"integrations": [{"type": "magic"}]}, "integrations[0].type"),
         ({"metadata": {str(number): "x" for number in range(17)}}, "metadata"),
     ],

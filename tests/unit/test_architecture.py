@@ -19,6 +19,7 @@ TORCH_FREE = (
     "tunesmith.bases",
     "tunesmith.model.adapter_files",
     "tunesmith.model.families",
+    "tunesmith.model.shapes",
     "tunesmith.serve.client",
     "tunesmith.serve.protocol",
     "tunesmith.serve.server",

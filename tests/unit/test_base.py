@@ -21,7 +21,8 @@ from base.pretrain import NANO, Position, batches, make_optimizers, rate, restor
 from base.synthetic import Maker, Sample
 from base.tokenizer import SPECIAL
 from tunesmith.model.decoder import Decoder
-from tunesmith.model.shapes import init_weights, weight_shapes
+from tunesmith.model.fresh import init_weights
+from tunesmith.model.shapes import weight_shapes
 
 WORDS = "river stone house walked under lantern quiet morning".split()
 

@@ -134,7 +134,14 @@ def _speed(
     if counts.fault is not None or counts.num_tokens == 0:
         return None
     method, hyper = _resolved(draft, counts)
-    known = rate.past_rate(svc.settings.jobs_dir, base.path, method, hyper.finetuning_type)
+    per_step = (
+        counts.num_tokens
+        * hyper.n_epochs
+        / num_steps(counts.num_examples, hyper.n_epochs, hyper.batch_size)
+    )
+    known = rate.past_rate(
+        svc.settings.jobs_dir, base.path, method, hyper.finetuning_type, per_step
+    )
     if known is not None or not measure or draft.method != "supervised":
         return known
     rehearsal = Rehearsal(

@@ -134,7 +134,8 @@ def measured(aim: Target, wanted: Forecast, found: Settings) -> Rate | None:
 
     # Of chats alone the time is asked.
     kind = wanted.hyperparameters.finetuning_type
-    rate = past_rate(found.jobs_dir, aim.directory, "supervised", kind)
+    per_step = wanted.trained_tokens / wanted.num_steps
+    rate = past_rate(found.jobs_dir, aim.directory, "supervised", kind, per_step)
     if rate is not None:
         return rate
     base = describe(aim)

@@ -1,19 +1,21 @@
 """The event log of a job: one JSON line an event, appended by one unbuffered write each.
 
 A killed trainer therefore loses no event it has emitted, and leaves at most one torn line, which
-the next start cuts off. Durability against a power cut comes with `sync`, at checkpoints only.
+the next start cuts off. Durability against a power cut comes with `sync`, at checkpoints only. Of
+whatever else became of the log, the next start tells.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tunesmith.ids import Clock
-from tunesmith.jobdir.events import EventLine, EventType, Level
+from tunesmith.jobdir.events import NO_LOG, EventLine, EventType, Level, untold_damage
 from tunesmith.jobdir.records import to_json
 
 TAIL = 1 << 16
@@ -22,8 +24,13 @@ TAIL = 1 << 16
 class Journal:
     def __init__(self, path: Path, clock: Clock) -> None:
         self._clock = clock
+        was_directory = path.is_dir()
+        if was_directory:
+            move_aside(path)
         self._file = path.open("ab", buffering=0)
         cut_torn_line(path)
+        for damage in [NO_LOG] if was_directory else untold_damage(path):
+            self.message(damage.key, damage.message, damage.level)
 
     def __enter__(self) -> Journal:
         return self
@@ -69,6 +76,11 @@ def step_text(step: int, total_steps: int, values: dict[str, float]) -> str:
     if "full_valid_loss" in values:
         text += f", full validation loss={values['full_valid_loss']:.2f}"
     return text
+
+
+def move_aside(directory: Path) -> None:
+    """Makes its name free."""
+    directory.rename(tempfile.mkdtemp(prefix=f"{directory.name}.", dir=directory.parent))
 
 
 def cut_torn_line(path: Path) -> None:

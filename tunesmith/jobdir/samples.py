@@ -37,6 +37,7 @@ class Sample:
 
     step: int
     epoch: int
+    """That ends there, or is under way."""
     answers: list[Answer]
 
 

@@ -9,15 +9,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from tunesmith.access import Caller
+from tunesmith.bases import linears
 from tunesmith.config import Settings
 from tunesmith.data.estimate import AUTO, Method
-from tunesmith.errors import BadRequest, Forbidden, JobError, NotFound
+from tunesmith.errors import BadRequest, BaseModelError, Forbidden, JobError, NotFound
 from tunesmith.ids import JOB, Clock, Rng, SystemRng, new_id
 from tunesmith.jobs import costs, messages, outbox, tracking
 from tunesmith.jobs.ledger import move
 from tunesmith.jobs.request import MAX_SEED, PUBLIC_HYPERPARAMETERS, NewJob, check, method_of
 from tunesmith.jobs.states import Event, Refused, Status
-from tunesmith.model.adapter_files import CONFIG, continued
+from tunesmith.model.adapter_files import CONFIG, continued, targeted
 from tunesmith.store.db import Database
 from tunesmith.store.repo import (
     audit_log,
@@ -169,7 +170,9 @@ def _new_row(
     _check_file(conn, caller.project, request.training_file, "training_file")
     if request.validation_file is not None:
         _check_file(conn, caller.project, request.validation_file, "validation_file")
-    if start_adapter is not None:
+    if start_adapter is None:
+        _check_targets(conn, base, hyperparameters)
+    else:
         _check_shape(settings, start_adapter, hyperparameters)
     method: Method = method_of(request.method)
     shown = dict.fromkeys(PUBLIC_HYPERPARAMETERS[method], AUTO)
@@ -233,7 +236,25 @@ def _check_shape(settings: Settings, sha256: str, hyperparameters: dict[str, Any
     try:
         continued(hyperparameters, directory)
     except JobError as error:
-        raise BadRequest(error.message, param=error.param) from None
+        raise BadRequest(error.message, code=error.code, param=error.param) from None
+
+
+def _check_targets(conn: sa.Connection, base: str, hyperparameters: dict[str, Any]) -> None:
+    """A list of linears names those of the base, where its config tells which they are.
+
+    The job's start looks again, and says what is wrong with a base that cannot be read.
+    """
+    wanted, info = hyperparameters.get("lora_targets"), bases.get(conn, base)
+    if not isinstance(wanted, list) or info is None:
+        return
+    try:
+        there = linears(info.path)
+        if there is not None:
+            targeted(there, wanted)
+    except JobError as error:
+        raise BadRequest(error.message, code=error.code, param=error.param) from None
+    except (BaseModelError, OSError):
+        return
 
 
 def _check_file(conn: sa.Connection, project_id: str, file_id: str, param: str) -> None:

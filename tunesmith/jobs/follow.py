@@ -54,7 +54,7 @@ def transfer(context: Context, run: Run) -> int:
 
     Events and the new offset are one transaction, and keys are unique, so neither a crash in
     between nor a trainer that repeats steps after one can lose or double an event. Raises
-    LeaseLost, and RecordError for a damaged log.
+    LeaseLost.
     """
     num_read = 0
     while True:
@@ -68,8 +68,9 @@ def transfer(context: Context, run: Run) -> int:
 def _store(context: Context, run: Run, lines: list[EventLine], offset: int) -> None:
     last_step, total_steps = run.last_step, run.total_steps
     for line in lines:
-        last_step = max(last_step, _whole(line.data.get("step"), last_step))
-        total_steps = _whole(line.data.get("total_steps"), total_steps)
+        if line.type == "metrics":
+            last_step = max(last_step, line.data["step"])
+            total_steps = line.data["total_steps"]
     columns: dict[str, Any] = {
         "events_offset": offset,
         "last_step": last_step,
@@ -101,7 +102,3 @@ def _estimate(context: Context, run: Run, step: int, total_steps: int | None) ->
         return None
     left_s = (total_steps - step) * (now_s - since_s) / (step - first_step)
     return int(context.clock.now() + left_s)
-
-
-def _whole(value: Any, default: Any) -> Any:
-    return value if type(value) is int else default

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Event times are whole seconds: shorter jobs say too little.
 MIN_JOB_S = 20
+# By what factor the tokens of two jobs' steps may differ.
+ALIKE = 2
 # Spent on measuring, after loading the model.
 BUDGET_S = 4.0
 
@@ -40,10 +42,13 @@ class Rate:
     """Memory at the peak; None if it was not measured."""
 
 
-def past_rate(jobs_dir: Path, directory: Path, method: str, finetuning_type: str) -> Rate | None:
+def past_rate(
+    jobs_dir: Path, directory: Path, method: str, finetuning_type: str, tokens_per_step: float
+) -> Rate | None:
     """The rate of the newest finished job of the same kind on this base in a data directory: other
-    methods, and training every weight, take another time and other memory."""
-    from tunesmith.jobdir.events import read_events
+    methods, and training every weight, take another time and other memory, and so do steps of
+    many more or fewer tokens."""
+    from tunesmith.jobdir.events import all_events
     from tunesmith.jobdir.files import read_record as read
     from tunesmith.jobdir.layout import EVENTS_FILE, RESULT_FILE, SPEC_FILE
     from tunesmith.jobdir.outcome import Result
@@ -61,7 +66,10 @@ def past_rate(jobs_dir: Path, directory: Path, method: str, finetuning_type: str
             continue
         if (spec.method, _type_of(spec.hyperparameters)) != (method, finetuning_type):
             continue
-        events, _ = read_events(job / EVENTS_FILE, 0)
+        theirs = result.trained_tokens / max(1, result.step)
+        if not tokens_per_step / ALIKE <= theirs <= tokens_per_step * ALIKE:
+            continue
+        events = all_events(job / EVENTS_FILE)
         times = [event.created_at for event in events if event.type == "metrics"]
         if result.status == "succeeded" and times and times[-1] - times[0] >= MIN_JOB_S:
             rate = result.trained_tokens / (times[-1] - times[0])

@@ -22,8 +22,6 @@ BATCH_SIZES = (1, 8)
 # Weights of a layer: below, overhead decides and fp32 loses nothing; above, time is saved.
 SMALL_LAYER, MAX_PROBED = 1 << 20, 1 << 22
 
-# Positions of a product that is timed for training.
-TIMED_TOKENS = 512
 # Inner width over hidden width, about as in Llama.
 WIDENING = 3
 # Positions that products grow with: more make none of the choices below different.
@@ -81,18 +79,6 @@ def bf16_speedup(inputs: int, outputs: int) -> float:
         weight = torch.ones(outputs, inputs, dtype=dtype)
         seconds[dtype] = sum(_best_s(weight, rows) for rows in BATCH_SIZES)
     return seconds[torch.float32] / seconds[torch.bfloat16]
-
-
-def product_rate(device: torch.device, dtype: torch.dtype, width: int) -> float:
-    """Operations a second of a product as wide as the model's, with the threads that are set."""
-    x = torch.zeros(TIMED_TOKENS, width, dtype=dtype, device=device)
-    weight = torch.zeros(width, WIDENING * width, dtype=dtype, device=device)
-    best = float("inf")
-    for _ in range(NUM_ROUNDS):
-        start = time.perf_counter()
-        (x @ weight)[0, 0].item()
-        best = min(best, time.perf_counter() - start)
-    return 2 * TIMED_TOKENS * WIDENING * width**2 / best
 
 
 def _best_s(weight: torch.Tensor, num_rows: int) -> float:

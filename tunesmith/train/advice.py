@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,20 +32,18 @@ def epoch_losses(job_dir: Path) -> dict[int, float]:
     return dict(sorted(found.items()))
 
 
-def rises(losses: dict[int, float]) -> bool:
+def rises(recent: Sequence[float]) -> bool:
     """Whether the last epochs each ended notably worse than the one before."""
-    recent = list(losses.values())[-PATIENCE - 1 :]
-    return len(recent) > PATIENCE and all(
-        later > earlier * (1 + NOTABLE) for earlier, later in pairwise(recent)
-    )
+    worse = [later > earlier * (1 + NOTABLE) for earlier, later in pairwise(recent)]
+    return all(worse) and len(worse) == PATIENCE
 
 
 def tell_if_rising(job: Job, epoch: int) -> None:
     """While the job runs."""
-    losses = epoch_losses(job.dir)
-    if not rises(losses):
+    recent = list(epoch_losses(job.dir).values())[-PATIENCE - 1 :]
+    if not rises(recent):
         return
-    shown = ", ".join(f"{loss:.3f}" for loss in list(losses.values())[-PATIENCE - 1 :])
+    shown = ", ".join(f"{loss:.3f}" for loss in recent)
     text = (
         f"The validation loss has risen for {PATIENCE} epochs ({shown}): the model learns the "
         "training file by heart. Pausing keeps what there is; fewer epochs may do as well."

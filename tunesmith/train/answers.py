@@ -1,8 +1,8 @@
 """What the model in training answers: samples for people to look at, and the last check of a job.
 
-The samples answer the same few prompts, by the model the job starts from and at each kept
-checkpoint. That may take a small share of the job's time. Where it would take more, the earlier
-checkpoints go without, or all of them, and an event says so.
+The samples answer the same few prompts, by the model the job starts from and at each checkpoint
+that is offered, a pause's too. That may take a small share of the job's time. Where it would take
+more, the earlier checkpoints go without, or all of them, and an event says so; pauses come on top.
 """
 
 from __future__ import annotations
@@ -35,26 +35,27 @@ NUM_CANDIDATES = 1000
 Chosen = tuple[int, list[int], list[int]]
 
 
-def take_samples(job: Job, run: Run, step: int, epoch: int) -> None:
+def take_samples(job: Job, run: Run) -> None:
     """Answers by the model as it is now; the first time also by the one that the job started from.
 
-    What was taken before a resume stays.
+    What was taken before a resume stays. A pause answers where the first epoch that is kept does.
     """
-    chosen = choose(run.valid or run.train)
+    step, chosen = job.progress.step, choose(run.valid or run.train)
+    epoch = run.order.epoch_of(step)
+    judged = max(epoch, run.first_kept(job.spec))
     if not job.world.agree(read_samples(job.dir).first_epoch is not None):
-        _begin(job, run, epoch, chosen)
+        _begin(job, run, judged, chosen)
     lora = run.trained.to(run.model.dtype)
     with run.forward.alone() as has_to_act:
         found = read_samples(job.dir)
-        if not has_to_act or found.first_epoch is None or epoch < found.first_epoch:
+        if not has_to_act or found.at(step) or judged < (found.first_epoch or 0):
             return
-        if not found.at(step):
-            answers = _answers(run, run.model, lora, chosen)
-            sample = Sample(step, epoch, answers)
-            write_samples(job.dir, replace(found, samples=[*found.samples, sample]))
-            stopped = sum(answer.stops for answer in answers)
-            text = f"Sample answers at step {step}: {stopped} of {len(answers)} end by themselves"
-            job.journal.message(f"samples:{step}", text)
+        answers = _answers(run, run.model, lora, chosen)
+        sample = Sample(step, epoch, answers)
+        write_samples(job.dir, replace(found, samples=[*found.samples, sample]))
+        stopped = sum(answer.stops for answer in answers)
+        text = f"Sample answers at step {step}: {stopped} of {len(answers)} end by themselves"
+        job.journal.message(f"samples:{step}", text)
 
 
 def _begin(job: Job, run: Run, epoch: int, chosen: list[Chosen]) -> None:
@@ -70,7 +71,7 @@ def _begin(job: Job, run: Run, epoch: int, chosen: list[Chosen]) -> None:
         sample = Sample(0, 0, _answers(run, start.model, lora, chosen))
     # Every further answering costs about as much.
     taken_s = time.monotonic() - began_s
-    budget_s = max(FREE_S, SHARE * run.step_s * run.plan.total_steps)
+    budget_s = max(FREE_S, SHARE * run.forecast.seconds)
     num_affordable = max(0, int(budget_s / taken_s) - 1)
     first_epoch = max(epoch, run.plan.n_epochs - num_affordable + 1)
     param: Param = "validation_file" if run.valid else "training_file"
@@ -96,11 +97,9 @@ def choose(corpus: Corpus) -> list[Chosen]:
     chosen = []
     for row in (place * corpus.num_rows // num for place in range(num)):
         # Of a preference that is the preferred answer.
-        sequences = corpus.sequences([row])
-        ids, weights = corpus.tokens(sequences[0])
-        start = len(ids)
-        while start > 1 and weights[start - 1] > 0:
-            start -= 1
+        ids, weights = corpus.tokens(corpus.sequences([row])[0])
+        # A sequence ends with its answer, and nothing teaches its first token.
+        start = int((weights == 0).nonzero()[-1]) + 1
         chosen.append((row, ids[:start].tolist(), ids[start:].tolist()))
     return chosen
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import random
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -67,6 +69,16 @@ class Corpus:
     def num_tokens(self, rows: Iterable[int]) -> int:
         """Tokens of these rows as rendered; the prompt of a pair counts once."""
         return sum(self._row_tokens[row] for row in rows)
+
+    def typical(self, num: int) -> list[int]:
+        """So many rows with something to learn, or all of them: of all lengths, as long in the mean
+        as the rest."""
+        rows = [row for row in range(self.num_rows) if self.weight(row) > 0]
+        rows.sort(key=self._row_tokens.__getitem__)
+        lengths = [self._row_tokens[row] for row in rows]
+        parts = pairwise(place * len(rows) // num for place in range(num + 1))
+        means = [(sum(lengths[a:b]) / (b - a), a, b) for a, b in parts if a < b]
+        return [rows[bisect_left(lengths, *each)] for each in means]
 
     def total_weight(self, rows: Iterable[int]) -> float:
         """The denominator of the rows' loss. Raises JobError where it is zero."""
@@ -193,6 +205,10 @@ class Order:
         """The epoch whose last row is in this step; the later one where two end in it."""
         epoch = min(step * self.batch_size // self.num_rows, self.num_epochs)
         return epoch if epoch > 0 and self._step_of(epoch) == step else None
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch that ends with a step, or else the one that is under way."""
+        return self.epoch_ended_by(step) or step * self.batch_size // self.num_rows + 1
 
     def _step_of(self, epoch: int) -> int:
         return -(-epoch * self.num_rows // self.batch_size)

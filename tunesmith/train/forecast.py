@@ -1,12 +1,13 @@
 """What a job will take, said before its first step: memory at the peak, tokens a step, seconds.
 
 Memory is counted on the loaded model: what a short forward pass keeps for its backward pass, a
-token. Time is the operations of a token over what a product of the model's width reaches here. How
-far off it was is told at the end of the job.
+token. Time is that of a few rows, which go through before anything is learned (loop.py). How far
+off it was is told at the end of the job.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -16,9 +17,8 @@ from tunesmith.data.estimate import duration
 from tunesmith.group.sharded import here
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.memory import available_bytes, peak_bytes
-from tunesmith.model.precision import product_rate
 from tunesmith.train import loss
-from tunesmith.train.batches import Corpus, Order, one_sequence
+from tunesmith.train.batches import Corpus, one_sequence
 from tunesmith.train.full import FullWeights
 from tunesmith.train.plan import Plan
 from tunesmith.train.step import Forward, Trained
@@ -28,8 +28,6 @@ PROBE_TOKENS = 32
 MEMORY_SHARE = 0.5
 # What a step needs beside what it keeps: gradients on their way, and memory that lies in pieces.
 OVERHEAD = 1.4
-# The share of the product's speed that a whole step reaches.
-EFFICIENCY = 0.5
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,8 @@ class Forecast:
     peak_bytes: int
     tokens_per_step: int
     """In the mean."""
-    seconds: float
+    seconds: float = math.nan
+    """Known when a step was tried."""
 
     def text(self) -> str:
         """For the user."""
@@ -62,18 +61,15 @@ def forecast(
 ) -> Forecast:
     """`longest`: positions that go through at once; `used_bytes`: held before the model came."""
     model = forward.model
-    order = Order(0, corpus.num_rows, plan.batch_size, plan.n_epochs)
     num_tokens = plan.n_epochs * corpus.num_tokens(range(corpus.num_rows))
-    tokens_per_step = num_tokens // order.total_steps
+    tokens_per_step = num_tokens // plan.total_steps
     at_once = max(longest, min(plan.micro_tokens, tokens_per_step // plan.processes))
     share = plan.n_epochs * corpus.num_supervised(range(corpus.num_rows)) / num_tokens
     kept = kept_bytes(forward, trained) * at_once * OVERHEAD
     held = _held_bytes(forward, trained) + loss.chunk_bytes(
         forward.head, model.dtype, model.device, int(at_once * share)
     )
-    rate = product_rate(model.device, model.dtype, model.hidden_size) * EFFICIENCY
-    seconds = num_tokens * operations(forward, trained, share) / rate / plan.processes
-    return Forecast(int(used_bytes + held + kept), tokens_per_step, seconds)
+    return Forecast(int(used_bytes + held + kept), tokens_per_step)
 
 
 def fit_memory(plan: Plan, forward: Forward, trained: Trained, longest: int) -> Plan:
@@ -119,20 +115,8 @@ def kept_bytes(forward: Forward, trained: Trained) -> float:
     if not forward.recompute:
         return per_token
     # One layer at a time, and the input of each.
-    num_layers = forward.num_layers
+    num_layers = model.config.num_layers if isinstance(model, Decoder) else 1
     return per_token / num_layers + num_layers * model.hidden_size * model.dtype.itemsize
-
-
-def operations(forward: Forward, trained: Trained, supervised_share: float) -> float:
-    """Of one token, forwards and backwards: 2 a weight, and 2 more for each gradient."""
-    model = forward.model
-    last = model.last_linears if isinstance(model, Decoder) else ()
-    shares = {name: supervised_share if name in last else 1.0 for name in model.linears}
-    linears = sum(shares[name] * out * inputs for name, (out, inputs) in model.linears.items())
-    weights = linears + model.vocab_size * model.hidden_size * supervised_share
-    if forward.head_gradient is not None:
-        return 6 * weights
-    return 4 * weights + 6 * sum(parameter.numel() for parameter in trained.parameters())
 
 
 def _held_bytes(forward: Forward, trained: Trained) -> int:

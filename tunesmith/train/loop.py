@@ -6,9 +6,10 @@ by generation (a job of its own).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,10 @@ from tunesmith.train.start import Run, prepare
 from tunesmith.train.step import accumulate, evaluate, seed_step
 
 VALIDATE_EVERY = 10
+# Of the job's time, what writing safety copies of whole models may take.
+SAVE_SHARE = 0.05
+# Passes that time a step, and how long one may take, seconds, if it has more than a row.
+NUM_TRIALS, TRIAL_S = 3, 0.5
 
 
 def train(job: Job) -> Result:
@@ -43,7 +48,6 @@ def train(job: Job) -> Result:
     if asked := aim(job, run):
         return stop(job, run, asked)
     rehearse(job, run)
-    first_servable = run.plan.n_epochs - max(1, job.spec.keep_checkpoints) + 1
     for step in range(job.progress.step + 1, run.plan.total_steps + 1):
         if asked := job.watch.request():
             return stop(job, run, asked)
@@ -54,9 +58,9 @@ def train(job: Job) -> Result:
         job.journal.metrics(step, run.plan.total_steps, run.metrics)
         if epoch:
             tell_if_rising(job, epoch)
-        if epoch and epoch >= first_servable:
+        if epoch and epoch >= run.first_kept(job.spec):
             save(job, run, servable=True)
-            take_samples(job, run, step, epoch)
+            take_samples(job, run)
         elif is_save_due(job, run):
             save(job, run, servable=False)
     report_answer(job, run)
@@ -81,7 +85,8 @@ def learn(job: Job, run: Run, step: int) -> None:
     run.row_losses.record((step - 1) * run.plan.batch_size, rows, means.row_losses)
     job.progress.step = step
     job.progress.trained_tokens += run.train.num_tokens(rows)
-    run.time_step(time.monotonic() - began_s)
+    run.num_timed += 1
+    run.step_s += (time.monotonic() - began_s - run.step_s) / run.num_timed
 
 
 def form_gradient(job: Job, run: Run, rows: Sequence[int], step: int) -> Means:
@@ -93,7 +98,7 @@ def form_gradient(job: Job, run: Run, rows: Sequence[int], step: int) -> Means:
             seed_step(job.spec.seed, step * job.world.size + job.world.rank)
         return accumulate(run.forward, run.trained, run.optimizer, run.objective, rows, max_tokens)
 
-    return within_memory(job, run, longest_unit(run.objective, rows), forwards_and_backwards)
+    return within_memory(job, run, run.objective, rows, forwards_and_backwards)
 
 
 def validate(job: Job, run: Run, step: int, epoch: int | None) -> None:
@@ -110,11 +115,8 @@ def validate(job: Job, run: Run, step: int, epoch: int | None) -> None:
 
 def score(job: Job, run: Run, phase: str, rows: Sequence[int]) -> None:
     """Adds the figures of these rows of the validation file to the run's."""
-
-    def forwards(max_tokens: int) -> Means:
-        return evaluate(run.forward, run.trained, run.valid_objective, rows, max_tokens)
-
-    means = within_memory(job, run, longest_unit(run.valid_objective, rows), forwards)
+    given = run.valid_objective, rows
+    means = within_memory(job, run, *given, partial(evaluate, run.forward, run.trained, *given))
     check_finite(means, "validation", job.progress.step, run.plan.total_steps)
     run.metrics |= means.named(phase)
 
@@ -125,13 +127,16 @@ def stop(job: Job, run: Run, asked: Request) -> Result:
         return job.result("cancelled")
     if job.progress.step > 0:
         save(job, run, servable=asked == "pause")
+        if asked == "pause":
+            take_samples(job, run)
     return job.result("paused" if asked == "pause" else "interrupted")
 
 
 def is_save_due(job: Job, run: Run) -> bool:
-    """By the clock of the first process, for all."""
+    """By the clock of the first process, for all; whole models more seldom where they take long."""
+    long_s = run.save_s / SAVE_SHARE if isinstance(run.trained, FullWeights) else 0.0
     since_s = time.monotonic() - run.saved_at_s
-    return bool(job.world.agree(since_s >= run.save_every_s(job.spec)))
+    return bool(job.world.agree(since_s >= max(job.spec.save_every_s, long_s)))
 
 
 def save(job: Job, run: Run, *, servable: bool) -> None:
@@ -171,14 +176,35 @@ def write_checkpoint(
 
 
 def rehearse(job: Job, run: Run) -> None:
-    """The longest rows go through once before the first step: a GPU that is too small says so now.
-
-    On a CPU there is nothing to rehearse: the system ends a process that takes too much.
-    """
-    if run.plan.device == "cuda" and job.progress.step == 0:
+    """Rows go through before the first step, and nothing is learned: on a GPU the longest, so that
+    one that is too small says so now, then typical ones, which tell how long the job will take."""
+    is_fresh = job.progress.step == 0
+    if run.plan.device == "cuda" and is_fresh:
         rows = range(run.train.num_rows)
         ordered = sorted(rows, key=lambda row: longest_unit(run.objective, [row]), reverse=True)
         form_gradient(job, run, ordered[: run.plan.batch_size], step=0)
+    seconds = step_seconds(job, run) * run.plan.total_steps
+    run.forecast = replace(run.forecast, seconds=seconds)
+    if is_fresh:
+        job.journal.message("forecast", run.forecast.text(), data=asdict(run.forecast))
+
+
+def step_seconds(job: Job, run: Run) -> float:
+    """How long a step takes, by the fastest of some passes: of a row for each process first, which
+    also warms up, then of as many rows as there is time for."""
+    batch_size, row_s = run.plan.batch_size, math.inf
+    num = min(run.plan.processes, batch_size)
+    for _ in range(NUM_TRIALS):
+        rows, began_s = run.train.typical(num), time.perf_counter()
+        form_gradient(job, run, rows, step=0)
+        # An update moves about as much memory.
+        float(run.optimizer.clip() + run.optimizer.clip())
+        pass_s = job.world.agree(int(1e6 * (time.perf_counter() - began_s))) / 1e6
+        row_s = min(row_s, pass_s / len(rows))
+        if pass_s > TRIAL_S:
+            break
+        num = max(num, min(batch_size, int(num * TRIAL_S / pass_s)))
+    return row_s * batch_size
 
 
 def tell_what_it_took(job: Job, run: Run) -> dict[str, float]:

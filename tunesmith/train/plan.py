@@ -7,7 +7,7 @@ and micro-batches all change the last bits of a result. It is shown to the user 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
@@ -107,6 +107,8 @@ def decide(spec: Spec, base: BaseInfo, corpus: Corpus, world: World = ALONE) -> 
         mean_tokens = corpus.num_tokens(range(corpus.num_rows)) // corpus.num_rows
         num_tokens = min(hyper.batch_size * mean_tokens // world.size, MAX_MICRO_TOKENS[device])
         dtype, threads = precision.training_on_cpu(num_tokens, base.hidden_size, threads)
+    chosen = asdict(hyper)
+    multiplier = chosen.pop("learning_rate_multiplier")
     return Plan(
         device=device,
         dtype="bfloat16" if dtype == torch.bfloat16 else "float32",
@@ -114,22 +116,11 @@ def decide(spec: Spec, base: BaseInfo, corpus: Corpus, world: World = ALONE) -> 
         micro_tokens=MAX_MICRO_TOKENS[device],
         base_fingerprint=base.fingerprint,
         num_examples=corpus.num_rows,
-        n_epochs=hyper.n_epochs,
-        batch_size=hyper.batch_size,
         total_steps=estimate.num_steps(corpus.num_rows, hyper.n_epochs, hyper.batch_size),
         learning_rate=estimate.learning_rate(
-            base.hidden_size,
-            hyper.learning_rate_multiplier,
-            spec.method,
-            hyper.finetuning_type,
+            base.hidden_size, multiplier, spec.method, hyper.finetuning_type
         ),
-        lora_rank=hyper.lora_rank,
-        lora_alpha=hyper.lora_alpha,
-        lora_dropout=hyper.lora_dropout,
-        lora_targets=hyper.lora_targets,
-        lora_rslora=hyper.lora_rslora,
-        finetuning_type=hyper.finetuning_type,
-        beta=hyper.beta,
+        **chosen,
         processes=world.size,
     )
 

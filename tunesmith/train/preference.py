@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from tunesmith.model.adapter_files import content_hash
 from tunesmith.train.batches import Corpus
 from tunesmith.train.checks import first_lesson
 from tunesmith.train.job import Job
-from tunesmith.train.objective import Preference, Sums, Supervised, longest_unit, untaught
+from tunesmith.train.objective import Preference, Supervised, untaught
 from tunesmith.train.shortage import within_memory
 from tunesmith.train.start import Run, Start, load_start
 from tunesmith.train.step import sums
@@ -88,11 +89,7 @@ def reference(
 def _logp(job: Job, run: Run, start: Start, corpus: Corpus, rows: Sequence[int]) -> Tensor:
     # Pairs are rated together as they are trained, so that the first margins are nearly 0.
     pairs = untaught(corpus, run.plan.beta)
-
-    def forwards(max_tokens: int) -> Sums:
-        return sums(*start, pairs, rows, max_tokens)
-
-    found = within_memory(job, run, longest_unit(pairs, rows), forwards)
+    found = within_memory(job, run, pairs, rows, partial(sums, *start, pairs, rows))
     logp = [-found.loss[sequence] for sequence in corpus.sequences(rows)]
     return torch.tensor(logp, dtype=torch.float64)
 

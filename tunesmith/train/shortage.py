@@ -4,7 +4,7 @@ What does not pass ends as an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -15,16 +15,18 @@ from tunesmith.jobdir.files import write_record
 from tunesmith.jobdir.layout import PLAN_FILE
 from tunesmith.model.memory import is_out_of_memory
 from tunesmith.train.job import Job
+from tunesmith.train.objective import Objective, longest_unit
 from tunesmith.train.start import Run
 
 Value = TypeVar("Value")
 
 
-def within_memory(job: Job, run: Run, longest: int, work: Callable[[int], Value]) -> Value:
-    """`work(micro_tokens)`, repeated with less while it runs out of memory.
+def within_memory(
+    job: Job, run: Run, objective: Objective, rows: Sequence[int], work: Callable[[int], Value]
+) -> Value:
+    """`work(micro_tokens)` on these rows, repeated with less while it runs out of memory.
 
-    `longest` is the longest sequence in it, which cannot be split. Raises JobError when a single
-    one is too much. What was given up is given up for the rest of the job.
+    What was given up is so for the rest of the job. Raises JobError where nothing is left to give.
     """
     while True:
         try:
@@ -33,7 +35,7 @@ def within_memory(job: Job, run: Run, longest: int, work: Callable[[int], Value]
             if not is_out_of_memory(error):
                 raise
         # Out of the handler: the error's frames hold the tensors that have to go.
-        _give_way(job, run, longest)
+        _give_way(job, run, longest_unit(objective, rows))
 
 
 def _give_way(job: Job, run: Run, longest: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -42,9 +42,6 @@ from tunesmith.train.optimizer import AdamW
 from tunesmith.train.plan import Plan, decide
 from tunesmith.train.sharded_full import ShardedFullWeights
 from tunesmith.train.step import Forward, Trained
-
-# Of the job's time, what writing safety copies may take.
-SAVE_SHARE = 0.05
 
 # The model that a job starts from, and the adapter that belongs to it.
 Start = tuple[Forward, Adapter | None]
@@ -88,14 +85,9 @@ class Run:
             self.model, plan.attention, gradient, self.world, plan.recompute, plan.offload
         )
 
-    def save_every_s(self, spec: Spec) -> float:
-        """Seconds between safety copies; of whole models more, where writing one takes long."""
-        is_large = isinstance(self.trained, FullWeights)
-        return max(spec.save_every_s, self.save_s / SAVE_SHARE if is_large else 0.0)
-
-    def time_step(self, taken_s: float) -> None:
-        self.num_timed += 1
-        self.step_s += (taken_s - self.step_s) / self.num_timed
+    def first_kept(self, spec: Spec) -> int:
+        """The first epoch whose end is kept to be served."""
+        return self.plan.n_epochs - max(1, spec.keep_checkpoints) + 1
 
 
 def prepare(job: Job) -> Run:
@@ -144,8 +136,6 @@ def prepare(job: Job) -> Run:
     for key, text in _remarks(base, run, found, longest):
         job.journal.message(key, text, "warn")
     run.forecast = forecast(run.plan, run.forward, trained, train, longest, used)
-    if not is_resumed:
-        job.journal.message("forecast", run.forecast.text(), data=asdict(run.forecast))
     return run
 
 

@@ -92,10 +92,6 @@ class Forward:
             return False
         return self.model.short_positions is None
 
-    @property
-    def num_layers(self) -> int:
-        return self.model.config.num_layers if isinstance(self.model, Decoder) else 1
-
     def _kept_elsewhere(self) -> AbstractContextManager[object]:
         if self.offload:
             return torch.autograd.graph.save_on_cpu()

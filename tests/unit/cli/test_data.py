@@ -360,18 +360,30 @@ def test_a_finished_job_tells_the_speed(run: Run, tmp_path: Path) -> None:
     nano = ROOT / "tunesmith/assets/nano"
     training = FileRef("file-1", REAL)
     write_record(Spec("ftjob-1", 1, BaseRef("nano", nano), training, 0), job / SPEC_FILE)
-    write_record(Result(1, "succeeded", 2, 2, 5000), job / RESULT_FILE)
-    lines = [EventLine(f"step:{n}", "", 1000 + 50 * n, "metrics") for n in (0, 1)]
-    (job / EVENTS_FILE).write_text("".join(json.dumps(asdict(line)) + "\n" for line in lines))
+    before = json.loads(run("data", "estimate", REAL, "--json", "--no-measure").output)
+    per_step = before["trained_tokens"] / before["num_steps"]
+    num = round(5000 / per_step)
+    write_record(Result(1, "succeeded", num, num, 5000), job / RESULT_FILE)
+    steps = [{"step": n, "total_steps": 2, "train_loss": 0.5} for n in (1, 2)]
+    lines = [
+        EventLine(f"step:{n}", "", 1000 + 50 * n, "metrics", data=data)
+        for n, data in enumerate(steps)
+    ]
+    log = "".join(json.dumps(asdict(line)) + "\n{\n" for line in lines)
+    (job / EVENTS_FILE).write_text(log)
     damaged = tmp_path / "jobs" / "ftjob-2"
     damaged.mkdir()
     (damaged / SPEC_FILE).write_text("{")
     found = json.loads(run("data", "estimate", REAL, "--json", "--data", tmp_path).output)
     assert found["tokens_per_s"] == 100 and found["rate_source"] == "measured by job ftjob-1"
-    for method, kind, rate in (("supervised", "lora", 100), ("dpo", "lora", None)):
-        past = past_rate(tmp_path / "jobs", nano, method, kind)
+    for method, kind, factor, rate in (
+        *(("supervised", "lora", 1, 100), ("dpo", "lora", 1, None)),
+        *(("supervised", "full", 1, None), ("supervised", "lora", 1.9, 100)),
+        # Steps of other sizes take another time for each token.
+        *(("supervised", "lora", 3, None), ("supervised", "lora", 0.3, None)),
+    ):
+        past = past_rate(tmp_path / "jobs", nano, method, kind, factor * per_step)
         assert (past and past.tokens_per_s) == rate
-    assert past_rate(tmp_path / "jobs", nano, "supervised", "full") is None
 
 
 @pytest.mark.parametrize("command", ["show", "sample", "stats", "estimate", "split"])

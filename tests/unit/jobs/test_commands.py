@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.callers import OWNER
-from tests.unit.jobs.world import BASE, World
+from tests.unit.jobs.world import BASE, World, base_info
 from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.errors import BadRequest, NotFound
 from tunesmith.jobs.commands import cancel_job, pause_job, resume_job
@@ -111,6 +112,32 @@ def refusal(world: World, **fields: Any) -> BadRequest:
     with pytest.raises(BadRequest) as caught:
         world.create(**fields)
     return caught.value
+
+
+def test_linears_that_the_base_does_not_have_are_refused(world: World, tmp_path: Path) -> None:
+    config = {"model_type": "phi3", "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128}
+    config |= {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 512}
+    wanted = {"lora_targets": ["o_proj", "q_proj"]}
+    config_file = tmp_path / "config.json"
+    with world.db.write() as conn:
+        bases.insert(conn, base_info(BASE, tmp_path))
+    config_file.write_text(json.dumps(config))
+    error = refusal(world, method=dpo(wanted))
+    assert error.message == (
+        "The base model has no linear layers called 'q_proj'. It has down_proj, gate_up_proj, "
+        "o_proj, qkv_proj; or say all, attention or mlp."
+    )
+    assert error.code == "invalid_hyperparameters"
+    assert error.param == "hyperparameters.lora_targets"
+    world.create(hyperparameters={"lora_targets": ["o_proj", "qkv_proj"]})
+    world.create(hyperparameters={"lora_targets": "attention"})
+    # Transformers alone knows the linears of this one; the others are told of at the start.
+    for content in (json.dumps(config | {"model_type": "gpt_neox"}), "{}", "{", "[]"):
+        config_file.write_text(content)
+        assert world.create(hyperparameters=wanted).requested == wanted
+    config_file.unlink()
+    config_file.mkdir()
+    assert world.create(hyperparameters=wanted).requested == wanted
 
 
 def test_unknown_model(world: World) -> None:

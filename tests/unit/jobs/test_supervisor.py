@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.callers import OWNER
-from tests.unit.jobs.world import World, base_info, checkpoint, end, steps, validate
+from tests.unit.jobs.world import FakeProcess, World, base_info, checkpoint, end, steps, validate
 from tunesmith.access import DEFAULT_PROJECT
 from tunesmith.jobdir.control import read_control
-from tunesmith.jobdir.layout import LOG_FILE, RESULT_FILE, SPEC_FILE
+from tunesmith.jobdir.layout import EVENTS_FILE, LOG_FILE, RESULT_FILE, SPEC_FILE
 from tunesmith.jobdir.outcome import Failure
 from tunesmith.jobdir.spec import read_spec
 from tunesmith.jobs import lease
@@ -356,6 +356,58 @@ def test_a_base_removed_meanwhile_fails_the_job_readably(world: World) -> None:
     assert failed.status == "failed"
     assert failed.error is not None
     assert "tunesmith base add" in failed.error["message"]
+
+
+def garble(process: FakeProcess) -> None:
+    with (process.job_dir / EVENTS_FILE).open("ab") as log:
+        log.write(b'{"key": "step:\n' + b"\0" * 80 + b"\n\xff\n[]\n")
+
+
+def test_what_cannot_be_read_of_an_event_log_is_left_out_with_a_warning(world: World) -> None:
+    job_id, worker = train(world)
+    process = world.only_process()
+    garble(process)
+    steps(process, 2)
+    worker.tick()
+    steps(process, 1)
+    garble(process)
+    worker.tick()
+    # Another worker, which begins with a log that has lost its end.
+    log = process.job_dir / EVENTS_FILE
+    log.write_bytes(log.read_bytes()[:-3])
+    process.step = 2
+    steps(process, 3)
+    end(process, "succeeded")
+    world.ticking.now_s += 1000
+    world.supervisor().tick()
+    assert world.job(job_id).status == "succeeded"
+    events = world.events(job_id)
+    found = [event.data["step"] for event in events if event.type == "metrics"]
+    assert found == [1, 2, 3, 4, 5]
+    warnings = [event for event in events if event.level == "warn"]
+    assert len(warnings) == 2
+    assert all("event log cannot be read" in event.message for event in warnings)
+    assert sorted(events, key=lambda event: event.created_at) == events
+
+
+def test_a_directory_in_place_of_the_event_log_holds_nobody_up(world: World) -> None:
+    job_id, worker = train(world)
+    process = world.only_process()
+    steps(process, 2)
+    worker.tick()
+    log = process.job_dir / EVENTS_FILE
+    log.unlink()
+    log.mkdir()
+    worker.tick()
+    worker.tick()
+    log.rmdir()
+    steps(process, 3)
+    end(process, "succeeded")
+    worker.tick()
+    assert world.job(job_id).status == "succeeded"
+    assert world.job(job_id).last_step == 5
+    warnings = [event.key for event in world.events(job_id) if event.level == "warn"]
+    assert warnings == ["warn:events:directory"]
 
 
 def test_a_damaged_checkpoint_is_never_published(world: World) -> None:

@@ -10,10 +10,11 @@ import torch
 from tests.tiny_base import TINY
 from tunesmith.model import frozen, native, products
 from tunesmith.model.decoder import Decoder
+from tunesmith.model.fresh import init_weights
 from tunesmith.model.frozen import freeze
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter, AdapterBatch, LoraSpec
-from tunesmith.model.shapes import init_weights, weight_shapes
+from tunesmith.model.shapes import weight_shapes
 
 IDS = torch.tensor([[1, 9, 4, 30, 77, 200, 5]])
 SHAPES = {

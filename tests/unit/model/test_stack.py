@@ -12,8 +12,9 @@ from torch import Tensor
 
 from tests.tiny_base import TINY
 from tunesmith.model.decoder import PlainLinears
+from tunesmith.model.fresh import init_weights
 from tunesmith.model.lora import Adapter, AdapterBatch, LoraSpec
-from tunesmith.model.shapes import init_weights, linear_shapes
+from tunesmith.model.shapes import linear_shapes
 from tunesmith.model.stack import MAX_RANKS, MAX_ROWS, AdapterStack, stackable
 
 LINEARS = linear_shapes(TINY)

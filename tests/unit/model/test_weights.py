@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tunesmith.errors import BaseModelError
 from tunesmith.model.families import DecoderConfig
+from tunesmith.model.fresh import init_weights
 from tunesmith.model.load import load_model
-from tunesmith.model.shapes import init_weights
 from tunesmith.model.weights import INDEX, SINGLE, load_weights
 
 TIED = DecoderConfig(64, 32, 48, 1, 4, 2, 8, 128)

@@ -9,8 +9,8 @@ import torch
 
 from tests.tiny_base import TINY
 from tunesmith.model.decoder import Decoder
+from tunesmith.model.fresh import init_weights
 from tunesmith.model.lora import Adapter, LoraSpec
-from tunesmith.model.shapes import init_weights
 from tunesmith.serve.cache import MIN_LENGTH, SlotCache
 from tunesmith.serve.rows import BatchedRows
 

@@ -54,6 +54,27 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
     assert epoch_order(7, 0, 10) == [2, 1, 0, 9, 5, 8, 6, 7, 4, 3]
 
 
+@given(st.lists(st.tuples(st.integers(3, 60), st.booleans()), max_size=30), st.integers(1, 40))
+def test_typical_rows_are_as_long_as_the_rest_and_teach_something(
+    rows: list[tuple[int, bool]], num: int
+) -> None:
+    examples = [example(number, length) for number, (length, _) in enumerate(rows, 1)]
+    for each, (length, teaches) in zip(examples, rows, strict=True):
+        each.weights[:] = each.weights if teaches else [0.0] * length
+    found = Corpus(examples).typical(num)
+    taught = sorted(length for length, teaches in rows if teaches)
+    assert len(set(found)) == len(found) == min(num, len(taught))
+    assert all(rows[row][1] for row in found)
+    if len(found) == len(taught):
+        return
+    lengths = [rows[row][0] for row in found]
+    assert lengths == sorted(lengths)
+    # A row of each part of the rows, at the mean of that part or the next longer one.
+    assert num == 1 or taught[0] <= lengths[0] <= lengths[-1] <= taught[-1]
+    if num == 1:
+        assert lengths == [min(each for each in taught if each * len(taught) >= sum(taught))]
+
+
 @given(st.lists(st.integers(3, 60), min_size=1, max_size=30), st.integers(1, 100))
 def test_micro_batches_hold_every_sequence_once_within_the_budget(
     lengths: list[int], max_tokens: int

@@ -26,8 +26,7 @@ from tunesmith.jobdir.spec import BaseRef
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.load import load_model
 from tunesmith.model.shapes import EMBEDDING, HEAD
-from tunesmith.train import fit, full, loss
-from tunesmith.train import start as starting
+from tunesmith.train import fit, full, loop, loss
 from tunesmith.train.batches import Corpus
 from tunesmith.train.full import FullWeights
 from tunesmith.train.objective import Preference, Supervised
@@ -198,7 +197,7 @@ def test_a_resume_is_bit_for_bit(stored: str, tmp_path: Path, monkeypatch: Any) 
     assert run("train", whole) == DONE
     broken = make_job(tmp_path / "broken", save_every_s=1e-9, **spec)
     kill_in(monkeypatch, step=6)
-    monkeypatch.setattr(starting, "SAVE_SHARE", 1e9)
+    monkeypatch.setattr(loop, "SAVE_SHARE", 1e9)
     with pytest.raises(Killed):
         run("train", broken)
     monkeypatch.undo()

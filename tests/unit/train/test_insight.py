@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +16,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trainer_job import events_of, make_job, metrics_of, relaunched, result_of
+from tests.trainer_job import (
+    adapter_bytes,
+    events_of,
+    make_job,
+    metrics_of,
+    relaunched,
+    result_of,
+)
 from tests.unit.train.test_loop import stop_at
 from tunesmith.jobdir.control import write_control
+from tunesmith.jobdir.layout import EVENTS_FILE
 from tunesmith.jobdir.row_losses import RowLosses, page, read_rows
 from tunesmith.jobdir.samples import read_samples
 from tunesmith.train import advice, answers
@@ -82,18 +95,34 @@ def test_samples_answer_the_same_prompts_at_each_checkpoint(
     ]  # fmt: skip
 
 
-def test_samples_are_as_before_after_a_resume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("step", "epoch", "before"), [(8, 3, [0, 7]), (2, 1, [0])])
+def test_samples_are_as_before_after_a_pause_which_has_its_own(
+    step: int, epoch: int, before: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answers, "FREE_S", 60.0)
     whole, halved = make_job(tmp_path / "whole"), make_job(tmp_path / "halved")
     assert run("train", whole) == DONE
     with monkeypatch.context() as patch:
-        stop_at(patch, 8, lambda job: write_control(job.dir, "pause"))
+        stop_at(patch, step, lambda job: write_control(job.dir, "pause"))
         assert run("train", halved) == DONE
-    assert len(read_samples(halved).samples) == 2
+    assert result_of(halved).checkpoints[-1].step == step
+    found = read_samples(halved).samples
+    assert [sample.step for sample in found] == [*before, step]
+    assert found[-1].epoch == epoch and len(found[-1].answers) == answers.NUM_PROMPTS - 1
     assert run("train", relaunched(halved)) == DONE
-    assert read_samples(halved) == read_samples(whole)
+    rest = [sample for sample in read_samples(halved).samples if sample.step != step]
+    assert replace(read_samples(halved), samples=rest) == read_samples(whole)
+
+
+def test_an_interrupted_job_takes_no_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is offered its safety copy."""
+    job_dir = make_job(tmp_path / "job")
+    stop_at(monkeypatch, 2, lambda job: os.kill(os.getpid(), signal.SIGTERM))
+    assert run("train", job_dir) == DONE
+    assert result_of(job_dir).status == "interrupted"
+    assert read_samples(job_dir).samples == []
 
 
 @pytest.mark.parametrize(
@@ -117,6 +146,12 @@ def test_samples_that_take_too_long_are_left_out_and_that_is_said(
     found = read_samples(job_dir)
     assert [sample.step for sample in found.samples] == steps
     assert found.skipped == (says is not None)
+    # Nor does a pause take them where the first epoch that is kept does not.
+    paused = make_job(tmp_path / "paused", with_validation=False)
+    stop_at(monkeypatch, 2, lambda job: write_control(job.dir, "pause"))
+    assert run("train", paused) == DONE
+    at_pause = [sample.step for sample in read_samples(paused).samples]
+    assert at_pause == {0: [], 1: [0], 9: [0, 2]}[num_affordable]
     told = [event.message for event in events_of(job_dir) if event.key == "samples:skipped"]
     assert [says in text for text in told if says] == [True] * (says is not None)
 
@@ -198,10 +233,10 @@ def test_a_job_that_only_gets_better_is_left_alone(
 
 
 def test_rising_takes_two_notable_rises_in_a_row() -> None:
-    assert rises({1: 0.5, 2: 0.6, 3: 0.7})
-    assert not rises({1: 0.5, 2: 0.6})
-    assert not rises({1: 0.5, 2: 0.6, 3: 0.59})
-    assert not rises({1: 0.5, 2: 0.501, 3: 0.502})
+    assert rises([0.5, 0.6, 0.7])
+    assert not rises([0.5, 0.6])
+    assert not rises([0.5, 0.6, 0.59])
+    assert not rises([0.5, 0.501, 0.502])
 
 
 def test_without_validation_there_is_nothing_to_say(tmp_path: Path) -> None:
@@ -209,3 +244,39 @@ def test_without_validation_there_is_nothing_to_say(tmp_path: Path) -> None:
     assert run("train", job_dir) == DONE
     assert advice_of(job_dir) == {}
     assert advice.epoch_losses(job_dir) == {}
+
+
+def test_a_garbled_event_log_is_told_of_and_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, job_dir = make_job(tmp_path / "whole"), make_job(tmp_path / "job")
+    assert run("train", whole) == DONE
+    stop_at(monkeypatch, 6, lambda job: write_control(job.dir, "pause"))
+    assert run("train", job_dir) == DONE
+    monkeypatch.undo()
+    log = job_dir / EVENTS_FILE
+    lines = log.read_bytes().splitlines(keepends=True)
+    loss = json.dumps({"step": 4, "total_steps": 14, advice.LOSS: "low"}).encode()
+    wrong = b'{"key": "step:4", "message": "", "created_at": 1, "type": "metrics", "data": %s}\n'
+    middle = len(lines) // 2
+    # What is left of the first line, rubbish after it, and no end.
+    garbled = lines[0][30:], *lines[1:middle], b"\0" * 50 + b"\n", wrong % loss, *lines[middle:]
+    log.write_bytes(b"".join(garbled) + b'{"key": "st')
+    for _ in range(2):
+        assert run("train", relaunched(job_dir)) == DONE
+    assert adapter_bytes(job_dir) == adapter_bytes(whole)
+    warnings = [each for each in events_of(job_dir) if each.key.startswith("warn:events:")]
+    # In the places of what is missing, and in the words of the trainer, which said them once.
+    assert Counter(event.key for event in warnings) == dict.fromkeys(
+        {event.key for event in warnings}, 2
+    )
+    assert len(warnings) == 4 and {event.level for event in warnings} == {"warn"}
+    assert {*metrics_of(job_dir)} == {*metrics_of(whole)}
+
+
+def test_a_job_goes_on_with_a_directory_in_place_of_its_event_log(tmp_path: Path) -> None:
+    job_dir = make_job(tmp_path / "job")
+    (job_dir / EVENTS_FILE).mkdir()
+    assert run("train", job_dir) == DONE
+    assert result_of(job_dir).status == "succeeded"
+    assert events_of(job_dir)[0].key == "warn:events:directory"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -386,6 +387,52 @@ def test_what_is_expected_is_said_before_and_compared_after(finished: Path) -> N
     assert took["expected_seconds"] == expected["seconds"] > 0
     assert took["seconds"] > 0
     assert result_of(finished).took == took
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_the_forecast_counts_what_a_step_takes_beside_its_rows(
+    batch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s, original = [0.0], loop.form_gradient
+
+    def form_gradient(job: Any, run: Any, rows: Any, step: int) -> Any:
+        now_s[0] += 0.01 + 0.001 * len(rows)
+        return original(job, run, rows, step)
+
+    clock = SimpleNamespace(monotonic=lambda: now_s[0], perf_counter=lambda: now_s[0])
+    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(loop, "form_gradient", form_gradient)
+    hyper = {"n_epochs": 2, "batch_size": batch_size, "lora_rank": 4}
+    job_dir = make_job(tmp_path / "job", hyperparameters=hyper, with_validation=False)
+    assert run("train", job_dir) == DONE
+    expected_s = (0.01 + 0.001 * batch_size) * result_of(job_dir).total_steps
+    took = result_of(job_dir).took
+    # Processes agree on whole microseconds.
+    assert took["expected_seconds"] == pytest.approx(expected_s, rel=1e-3)
+    assert took["seconds"] == pytest.approx(expected_s)
+
+
+def test_long_steps_are_tried_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes that are cut short by the time that they may take, and rows that take longer."""
+    tried: list[int] = []
+    now_s = [0.0]
+    for row_s, passes in ((0.06, [1, 8, 8]), (0.7, [1])):
+        tried.clear()
+
+        def form_gradient(*given: Any, step: int, row_s: float = row_s) -> None:
+            tried.append(len(given[2]))
+            now_s[0] += row_s * len(given[2])
+
+        monkeypatch.setattr(loop, "form_gradient", form_gradient)
+        monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now_s[0]))
+        stage: Any = SimpleNamespace(
+            plan=SimpleNamespace(batch_size=20, processes=1),
+            train=SimpleNamespace(typical=range),
+            optimizer=SimpleNamespace(clip=lambda: torch.ones(())),
+        )
+        job: Any = SimpleNamespace(world=ALONE)
+        assert loop.step_seconds(job, stage) == pytest.approx(20 * row_s)
+        assert tried == passes
 
 
 def test_a_full_disk_is_waited_for(

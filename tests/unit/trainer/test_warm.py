@@ -126,7 +126,7 @@ def test_it_answers_nonsense_with_an_error_and_goes_on(server: WarmServer, tmp_p
 
 def test_a_crash_is_in_the_log_and_leaves_no_result(server: WarmServer, tmp_path: Path) -> None:
     job_dir = make_job(tmp_path / "job")
-    (job_dir / EVENTS_FILE).mkdir()
+    (job_dir / PLAN_FILE).mkdir()
     server.run("train", job_dir)
     assert not (job_dir / RESULT_FILE).exists()
     assert "IsADirectoryError" in (job_dir / LOG_FILE).read_text()
