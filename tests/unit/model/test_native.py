@@ -15,10 +15,11 @@ from tests.tiny_base import TINY
 from tunesmith.model import native
 from tunesmith.model.attention import AttentionRule
 from tunesmith.model.decoder import Decoder
+from tunesmith.model.fresh import init_weights
 from tunesmith.model.frozen import FrozenDecoder, freeze
 from tunesmith.model.lora import Adapter, AdapterBatch, LoraSpec
 from tunesmith.model.native import NativeRows, Panels, Reading, adaptable, readable
-from tunesmith.model.shapes import init_weights, linear_shapes
+from tunesmith.model.shapes import linear_shapes
 
 LINEARS = linear_shapes(TINY)
 NARROW = {name: each.bfloat16() for name, each in init_weights(TINY, 0).items()}
