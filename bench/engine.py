@@ -8,9 +8,9 @@ model has the layers of a 0.5B Qwen 2, but fewer (`--whole`: all, and its vocabu
 weights; a second table is of the embedded base. Both lie in memory as they are served. Prints JSON
 lines. Two minutes on a quiet machine.
 
-Limits, of fp32 (in 8 bits more is possible): a decode step has to read every weight once
-(bandwidth) and to multiply it with every row (arithmetic); the larger of both is what a step cannot
-be faster than.
+Limits: a decode step has to read every weight once (bandwidth; of bf16 where weights are kept so,
+else of fp32) and to multiply it with every row in fp32 (arithmetic); the larger of both is what a
+step cannot be faster than. In 8 bits it can.
 """
 
 from __future__ import annotations
@@ -134,6 +134,11 @@ def num_weights(model: Decoder) -> int:
     return in_layers + model.vocab_size * model.hidden_size
 
 
+def item_bytes(model: CausalModel) -> int:
+    """Of a weight as the limit counts it: bf16 where it is kept so, else fp32."""
+    return 2 if getattr(model, "products", "") == "native" else 4
+
+
 def limit_s(num_weights: int, item_bytes: int, num_rows: int, limits: dict[str, float]) -> float:
     """What a step of that many rows cannot be faster than."""
     read_s = num_weights * item_bytes / limits["read_gb_s"]
@@ -172,7 +177,7 @@ def decode(name: str, model: Decoder, num_streams: int, limits: dict[str, float]
 
         works[kind] = step
     seconds = in_turn(works)
-    limit = limit_s(num_weights(model), model.dtype.itemsize, num_streams, limits)
+    limit = limit_s(num_weights(model), item_bytes(model), num_streams, limits)
     tell(
         "decode",
         model=name,

@@ -286,7 +286,7 @@ class Alone:
     def __init__(self) -> None:
         torch.set_num_threads(1)
         with torch.inference_mode():
-            self._model = served(load_model(embedded_directory(), dtype=torch.float32))
+            self._model = served(load_model(embedded_directory()))
         request = GenRequest(embedded_directory(), [5], STEP_TOKENS, frozenset(), temperature=0.0)
         self._draws = [Draws(request, seed=0, index=place) for place in range(NUM_STREAMS)]
 

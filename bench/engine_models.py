@@ -32,7 +32,7 @@ HALF_BILLION: dict[str, Any] = {
     "rope_theta": 1000000.0,
     "max_position_embeddings": 4096,
     "hidden_act": "silu",
-    "torch_dtype": "float32",
+    "torch_dtype": "bfloat16",
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
@@ -49,7 +49,7 @@ def random_base(directory: Path, num_layers: int) -> Path:
     (directory / "config.json").write_text(json.dumps(config))
     dimensions = decoder_config(config)
     assert dimensions is not None
-    weights = init_weights(dimensions, 0)
+    weights = {name: each.bfloat16() for name, each in init_weights(dimensions, 0).items()}
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     return directory
 

@@ -5,9 +5,9 @@
 Each engine is a process that stays loaded. A turn is a batch of prompts and 9 ids for each, all
 greedy; another turn stops after the first id, so that the difference is 8 steps of decoding. Each
 repetition has other prompts. Told are medians, on the clock and in processor time, the share of
-what the machine could do with fp32 weights (measured before each repetition), and how many of the
-ids are those of our engine, which runs with weights in fp32 and in 8 bits. `bench/README.md` says
-how a peer's environment is made.
+what the machine could do with weights of bf16 multiplied in fp32 (measured before each repetition),
+and how many of the ids are those of our engine, which runs with weights as stored, in bf16, and in
+8 bits. `bench/README.md` says how a peer's environment is made.
 """
 
 from __future__ import annotations

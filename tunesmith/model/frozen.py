@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from tunesmith.model import native
 from tunesmith.model.attention import Attend, attend_steadily
 from tunesmith.model.decoder import Block, Decoder, LowRankUpdate, Turns, blocks
 from tunesmith.model.families import DecoderConfig
@@ -112,6 +113,7 @@ class FrozenDecoder(Decoder):
             if not isinstance(rope.scaling, LongScaling)
         }
         self._in_fp32 = self.dtype == torch.float32
+        self._compiled = native.library() if self._in_fp32 else None
         names = [name for name in weights if name.endswith("norm.weight")]
         more = 1.0 if config.norms_from_one else 0.0
         self._norms = {name: weights[name].float() + more for name in names}
@@ -129,6 +131,8 @@ class FrozenDecoder(Decoder):
     def _norm(self, name: str, x: Tensor) -> Tensor:
         if not self._in_fp32:
             return super()._norm(name, x)
+        if self._compiled is not None:
+            return native.norm(self._compiled, x, self._norms[name], self.config.norm_eps)
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         factor = torch.addcmul(self._eps, length, length, value=1 / x.shape[-1]).rsqrt_()
         return (x * factor).mul_(self._norms[name])
@@ -142,10 +146,21 @@ class FrozenDecoder(Decoder):
             return super()._heads(block, x, turns, lora)
         y = self._joint(block.queries, x, lora)
         y = y.view(*y.shape[:-1], -1, c.head_dim)
+        cos, sin = turns[block.rope]
+        if self._compiled is not None and cos.shape[-1] == c.head_dim:
+            native.turn_heads(self._compiled, y, c.num_heads + c.num_kv_heads, cos, sin)
+            q, k, v = torch.split_with_sizes(y, [c.num_heads, *[c.num_kv_heads] * 2], -2)
+            return q, k, v
         qk, v = torch.split_with_sizes(y, [c.num_heads + c.num_kv_heads, c.num_kv_heads], -2)
-        qk = rotate(qk, *turns[block.rope])
+        qk = rotate(qk, cos, sin)
         q, k = torch.split_with_sizes(qk, [c.num_heads, c.num_kv_heads], -2)
         return q, k, v
+
+    def _mlp(self, block: Block, x_BTE: Tensor, lora: LowRankUpdate | None) -> Tensor:
+        if self._compiled is None or self.config.activation != "silu":
+            return super()._mlp(block, x_BTE, lora)
+        inner = native.gated(self._compiled, self._joint(block.gates, x_BTE, lora))
+        return self._joint(block.down, inner, lora)
 
     def _joint(self, names: tuple[str, ...], x: Tensor, lora: LowRankUpdate | None) -> Tensor:
         y = self._linears.joint(names, x)

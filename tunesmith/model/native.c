@@ -3,6 +3,7 @@
    Each output is one sum, in the order of the inputs, so that a row gets the same bits whatever
    rows are beside it. */
 
+#include <math.h>
 #include <omp.h>
 #include <stdint.h>
 #include <string.h>
@@ -230,6 +231,8 @@ typedef int quad_of_int __attribute__((vector_size(16)));
 /* Query heads of a key head that are computed at once, and keys. */
 #define HEADS 4
 #define KEYS 4
+/* How many keys ahead memory is asked. */
+#define KEYS_AHEAD 16
 #define LOWEST -3e38f
 
 static inline quad folded(floats v)
@@ -323,8 +326,8 @@ read_heads(int heads, int size, const float *q, const float *k, const float *v, 
         for (int key = 0; key < KEYS; key++) {
             /* Behind the last one the last one again. */
             long at = first + key < num ? first + key : num - 1;
-            __builtin_prefetch(k + (at + 8) * width);
-            __builtin_prefetch(k + (at + 8) * width + width / 2);
+            for (int part = 0; part < size; part++)
+                __builtin_prefetch(k + (at + KEYS_AHEAD) * width + part * LANES);
             for (int head = 0; head < heads; head++) {
                 floats sum = {0};
                 for (int part = 0; part < size; part++) {
@@ -346,8 +349,8 @@ read_heads(int heads, int size, const float *q, const float *k, const float *v, 
     floats sums[HEADS][size];
     memset(sums, 0, sizeof sums);
     for (long at = 0; at < num; at++) {
-        __builtin_prefetch(v + (at + 8) * width);
-        __builtin_prefetch(v + (at + 8) * width + width / 2);
+        for (int part = 0; part < size; part++)
+            __builtin_prefetch(v + (at + KEYS_AHEAD) * width + part * LANES);
         for (int part = 0; part < size; part++) {
             floats numbers;
             memcpy(&numbers, v + at * width + part * LANES, sizeof numbers);
@@ -405,4 +408,78 @@ void attend(const float *q, long q_stride, const float *k, long k_stride, const 
                       factor, own, room, out + p * num_heads * head_size + of_heads);
         }
     }
+}
+
+/* What works on each row by itself: one call for what takes torch several. */
+
+/* y = x / sqrt(mean(x^2) + eps) * weight. x, y: (rows, size). */
+void norm(const float *x, long num_rows, long size, const float *weight, float eps, float *y,
+          int num_threads)
+{
+#pragma omp parallel for num_threads(num_threads) if (num_threads > 1)
+    for (long row = 0; row < num_rows; row++) {
+        const float *from = x + row * size;
+        floats sum = {0};
+        long at = 0;
+        for (; at + LANES <= size; at += LANES) {
+            floats v;
+            memcpy(&v, from + at, sizeof v);
+            sum += v * v;
+        }
+        quad q = folded(sum);
+        float square = (q[0] + q[2]) + (q[1] + q[3]);
+        for (; at < size; at++)
+            square += from[at] * from[at];
+        float factor = 1 / sqrtf(square / size + eps);
+        for (at = 0; at < size; at++)
+            y[row * size + at] = from[at] * factor * weight[at];
+    }
+}
+
+static inline floats gated_floats(floats gate, floats up)
+{
+    floats zero = {0}, one = zero + 1.0f;
+    words is_positive = (words)(gate > zero);
+    floats e = exponential(chosen(is_positive, -gate, gate));
+    return gate * chosen(is_positive, one, e) / (one + e) * up;
+}
+
+/* y = silu(gate) * up. x: (rows, gates and ups); y: (rows, size). */
+void gated(const float *x, long num_rows, long size, float *y, int num_threads)
+{
+#pragma omp parallel for num_threads(num_threads) if (num_threads > 1)
+    for (long row = 0; row < num_rows; row++) {
+        const float *from = x + 2 * row * size;
+        floats gate = {0}, up = {0}, z;
+        long at = 0;
+        for (; at + LANES <= size; at += LANES) {
+            memcpy(&gate, from + at, sizeof gate);
+            memcpy(&up, from + size + at, sizeof up);
+            z = gated_floats(gate, up);
+            memcpy(y + row * size + at, &z, sizeof z);
+        }
+        memcpy(&gate, from + at, (size - at) * sizeof(float));
+        memcpy(&up, from + size + at, (size - at) * sizeof(float));
+        z = gated_floats(gate, up);
+        memcpy(y + row * size + at, &z, (size - at) * sizeof(float));
+    }
+}
+
+/* Turns heads in place (RoFormer, Su et al. 2021, its halves as pairs). x: (rows, x_stride), of it
+   `num_heads` of `head_size`; cosines, sines: (rows, turn_stride), as `Rotation` gives them. */
+void turn_heads(float *x, long num_rows, long x_stride, long num_heads, long head_size,
+                const float *cosines, const float *sines, long turn_stride, int num_threads)
+{
+    long half = head_size / 2;
+#pragma omp parallel for num_threads(num_threads) if (num_threads > 1)
+    for (long row = 0; row < num_rows; row++)
+        for (long head = 0; head < num_heads; head++) {
+            const float *c = cosines + row * turn_stride, *s = sines + row * turn_stride;
+            float *a = x + row * x_stride + head * head_size, *b = a + half;
+            for (long k = 0; k < half; k++) {
+                float low = a[k], high = b[k];
+                a[k] = low * c[k] + high * s[k];
+                b[k] = high * c[half + k] + low * s[half + k];
+            }
+        }
 }

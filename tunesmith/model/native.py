@@ -68,7 +68,11 @@ def library() -> ctypes.CDLL | None:
     of_new: list[Any] = [POINTER, LONG] * 3
     of_stored: list[Any] = [POINTER] * 4 + [LONG] * 5
     found.attend.argtypes = [*of_new, LONG, *of_stored, ctypes.c_float, POINTER, LONG, POINTER, INT]
-    found.product.restype = found.adapt.restype = found.attend.restype = None
+    found.norm.argtypes = [POINTER, LONG, LONG, POINTER, ctypes.c_float, POINTER, INT]
+    found.gated.argtypes = [POINTER, LONG, LONG, POINTER, INT]
+    found.turn_heads.argtypes = [POINTER, *[LONG] * 4, POINTER, POINTER, LONG, INT]
+    for name in ("product", "adapt", "attend", "norm", "gated", "turn_heads"):
+        found[name].restype = None
     return found
 
 
@@ -231,3 +235,40 @@ class Reading:
 def readable(native: ctypes.CDLL, config: DecoderConfig) -> bool:
     """Whether `Reading` can: it caps no scores, and heads are of whole registers."""
     return config.attention_softcap is None and config.head_dim % native.lanes() == 0
+
+
+def norm(native: ctypes.CDLL, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight, of the last dimension."""
+    x, num_threads = x.contiguous(), torch.get_num_threads()
+    y, size = torch.empty_like(x), x.shape[-1]
+    num_rows = x.numel() // size
+    native.norm(x.data_ptr(), num_rows, size, weight.data_ptr(), eps, y.data_ptr(), num_threads)
+    return y
+
+
+def gated(native: ctypes.CDLL, x: Tensor) -> Tensor:
+    """silu(gate) * up, of gates and ups that lie one behind the other in the last dimension."""
+    x, size = x.contiguous(), x.shape[-1] // 2
+    y = x.new_empty(*x.shape[:-1], size)
+    num_rows = y.numel() // size
+    native.gated(x.data_ptr(), num_rows, size, y.data_ptr(), torch.get_num_threads())
+    return y
+
+
+def turn_heads(
+    native: ctypes.CDLL, x_NHD: Tensor, num_heads: int, cos_N1D: Tensor, sin_N1D: Tensor
+) -> None:
+    """Turns the first heads of each position in place; (..., N, H, D) is contiguous."""
+    D = x_NHD.shape[-1]
+    stride, num_threads = x_NHD.stride(-3), torch.get_num_threads()
+    native.turn_heads(
+        x_NHD.data_ptr(),
+        x_NHD.numel() // stride,
+        stride,
+        num_heads,
+        D,
+        cos_N1D.data_ptr(),
+        sin_N1D.data_ptr(),
+        cos_N1D.stride(-3),
+        num_threads,
+    )

@@ -19,6 +19,7 @@ from tunesmith.model.fresh import init_weights
 from tunesmith.model.frozen import FrozenDecoder, freeze
 from tunesmith.model.lora import Adapter, AdapterBatch, LoraSpec
 from tunesmith.model.native import NativeRows, Panels, Reading, adaptable, readable
+from tunesmith.model.passes import turn
 from tunesmith.model.shapes import linear_shapes
 
 LINEARS = linear_shapes(TINY)
@@ -228,3 +229,41 @@ def test_what_cannot_be_read_so(compiled: ctypes.CDLL) -> None:
     assert readable(compiled, replace(TINY, head_dim=64))
     assert not readable(compiled, replace(TINY, head_dim=63))
     assert not readable(compiled, replace(TINY, attention_softcap=50.0))
+
+
+@torch.inference_mode()
+@given(st.integers(1, 20), st.integers(1, 70), st.sampled_from((1, 2)))
+@settings(deadline=None, max_examples=40)
+def test_what_works_on_a_row_is_what_torch_does(
+    compiled: ctypes.CDLL, rows: int, size: int, threads: int
+) -> None:
+    x, weight, wide = numbers(rows, size), numbers(size), numbers(rows, 2 * size) * 30
+    cos, sin = numbers(rows, 1, 2 * size), numbers(rows, 1, 2 * size)
+    joint = numbers(rows, 5, 2 * size)
+    turned = joint.clone()
+    torch.set_num_threads(threads)
+    try:
+        normed = native.norm(compiled, x, weight, 1e-5)
+        inner = native.gated(compiled, wide)
+        native.turn_heads(compiled, turned, 3, cos, sin)
+        assert torch.equal(native.norm(compiled, x[-1:], weight, 1e-5), normed[-1:])
+        assert torch.equal(native.gated(compiled, wide[-1:]), inner[-1:])
+    finally:
+        torch.set_num_threads(1)
+    expected = torch.nn.functional.rms_norm(x.double(), (size,), weight.double(), 1e-5)
+    torch.testing.assert_close(normed.double(), expected, atol=1e-5, rtol=1e-5)
+    gate, up = wide.double().chunk(2, -1)
+    expected = torch.nn.functional.silu(gate) * up
+    torch.testing.assert_close(inner.double(), expected, atol=1e-5, rtol=1e-5)
+    expected = turn(joint[:, :3], cos, sin)
+    torch.testing.assert_close(turned[:, :3], expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(turned[:, 3:], joint[:, 3:])
+
+
+@torch.inference_mode()
+def test_a_gate_of_no_number_or_without_end(compiled: ctypes.CDLL) -> None:
+    inf, nan = float("inf"), float("nan")
+    gates, ups = torch.tensor([[nan, -inf, -500.0, 500.0]]), torch.ones(1, 4)
+    got = native.gated(compiled, torch.cat((gates, ups), -1))[0].tolist()
+    assert got[0] != got[0]
+    assert abs(got[2]) < 1e-30 and got[3] == 500.0
