@@ -147,7 +147,9 @@ class FrozenDecoder(Decoder):
         y = self._joint(block.queries, x, lora)
         y = y.view(*y.shape[:-1], -1, c.head_dim)
         cos, sin = turns[block.rope]
-        if self._compiled is not None and cos.shape[-1] == c.head_dim:
+        # Of all dimensions of a head, and for each position its own.
+        is_plain = cos.shape == (*y.shape[:-2], 1, c.head_dim)
+        if self._compiled is not None and is_plain:
             native.turn_heads(self._compiled, y, c.num_heads + c.num_kv_heads, cos, sin)
             q, k, v = torch.split_with_sizes(y, [c.num_heads, *[c.num_kv_heads] * 2], -2)
             return q, k, v

@@ -8,8 +8,12 @@ import pytest
 import torch
 
 from tests.engine_harness import greedy, reference, running_engine, save_adapter
-from tests.tiny_transformers import build
+from tests.tiny_transformers import OURS, build
+from tunesmith.model.frozen import FrozenDecoder, freeze
+from tunesmith.model.load import load_model
+from tunesmith.model.lora import Adapter, LoraSpec
 from tunesmith.serve.protocol import Done
+from tunesmith.serve.rows import rows_of
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +85,32 @@ def test_windows_and_caps_are_served_as_trained(kind: str, tmp_path: Path) -> No
         answers = harness.wait(*[harness.submit(request) for request in requests])
     for request, answer in zip(requests, answers, strict=True):
         assert answer.ids[0] == reference(tmp_path, request)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", OURS)
+def test_a_base_in_bf16_computes_what_its_weights_say(kind: str, tmp_path: Path) -> None:
+    """Prompts in pieces, then single ids, with an adapter for some: as the whole text in fp32."""
+    build(kind).to(torch.bfloat16).save_pretrained(tmp_path)
+    wide = load_model(tmp_path, dtype=torch.float32)
+    made = freeze(load_model(tmp_path), in_fp32=True)
+    assert isinstance(made, FrozenDecoder)
+    lora = Adapter.create(wide.linears, LoraSpec(4, 8.0), 0)
+    for matrix in lora.b.values():
+        matrix.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+    lora = lora.to(torch.float32)
+    rows, adapters = rows_of(made, 3), [None, lora, lora]
+    texts = [list(range(3, 3 + num)) for num in (7, 19, 24)]
+    rows.reserve(3, 40)
+    for _ in texts:
+        rows.add()
+    rows.run([texts[0][:1], [], texts[2][:9]], adapters)
+    rows.run([[], texts[1][:-3], texts[2][9:-3]], adapters)
+    rows.run([texts[0][1:-3], [], []], adapters)
+    for at in (-3, -2, -1):
+        found = rows.run([[text[at]] for text in texts], adapters)
+    for row, (text, adapter) in enumerate(zip(texts, adapters, strict=True)):
+        hidden = wide.hidden(torch.tensor([text]), lora=adapter)
+        expected = wide.logits(hidden[0, -1:])[0]
+        limit = 1e-4 * float(expected.abs().max())
+        torch.testing.assert_close(found[row], expected, atol=limit, rtol=1e-4)
