@@ -326,8 +326,11 @@ read_heads(int heads, int size, const float *q, const float *k, const float *v, 
         for (int key = 0; key < KEYS; key++) {
             /* Behind the last one the last one again. */
             long at = first + key < num ? first + key : num - 1;
-            for (int part = 0; part < size; part++)
+            for (int part = 0; part < size; part++) {
                 __builtin_prefetch(k + (at + KEYS_AHEAD) * width + part * LANES);
+                /* Needed as soon as the keys are read: its way takes no more time then. */
+                __builtin_prefetch(v + at * width + part * LANES, 0, 2);
+            }
             for (int head = 0; head < heads; head++) {
                 floats sum = {0};
                 for (int part = 0; part < size; part++) {
