@@ -124,10 +124,10 @@ typedef struct {
 #define WIDE 4
 
 /* y += x M for a constant number of rows and of registers of columns, of which `num_columns` are
-   there. M: (inputs, stride). */
+   there. M: (inputs, stride); memory is asked for what lies so many numbers `ahead` in it. */
 __attribute__((always_inline)) static inline void
 columns(int rows, int width, const float *const *x, long num_inputs, const float *m, long stride,
-        float *const *y, long offset, long num_columns)
+        long ahead, float *const *y, long offset, long num_columns)
 {
     floats sums[TOGETHER][WIDE] = {{{0}}};
     long size = num_columns * sizeof(float);
@@ -136,6 +136,8 @@ columns(int rows, int width, const float *const *x, long num_inputs, const float
     for (long input = 0; input < num_inputs; input++) {
         floats numbers[WIDE] = {{0}};
         memcpy(numbers, m + input * stride + offset, size);
+        for (int k = 0; k < width; k++)
+            __builtin_prefetch(m + input * stride + offset + ahead + k * LANES);
         for (int row = 0; row < rows; row++)
             for (int k = 0; k < width; k++)
                 sums[row][k] += x[row][input] * numbers[k];
@@ -151,13 +153,13 @@ add_product(int rows, const float *const *x, long num_inputs, const float *m, fl
 {
     long at = 0;
     for (; at + WIDE * LANES <= num; at += WIDE * LANES)
-        columns(rows, WIDE, x, num_inputs, m, num, y, at, WIDE * LANES);
+        columns(rows, WIDE, x, num_inputs, m, num, WIDE * LANES, y, at, WIDE * LANES);
     for (; at + LANES <= num; at += LANES)
-        columns(rows, 1, x, num_inputs, m, num, y, at, LANES);
+        columns(rows, 1, x, num_inputs, m, num, AHEAD * num, y, at, LANES);
     for (; at + LANES / 2 <= num; at += LANES / 2)
-        columns(rows, 1, x, num_inputs, m, num, y, at, LANES / 2);
+        columns(rows, 1, x, num_inputs, m, num, AHEAD * num, y, at, LANES / 2);
     if (at < num)
-        columns(rows, 1, x, num_inputs, m, num, y, at, num - at);
+        columns(rows, 1, x, num_inputs, m, num, AHEAD * num, y, at, num - at);
 }
 
 __attribute__((always_inline)) static inline void
