@@ -113,7 +113,8 @@ class FrozenDecoder(Decoder):
             if not isinstance(rope.scaling, LongScaling)
         }
         self._in_fp32 = self.dtype == torch.float32
-        self._compiled = native.library() if self._in_fp32 else None
+        self.compiled = native.library() if self._in_fp32 else None
+        """What computes in C here; None where torch does."""
         names = [name for name in weights if name.endswith("norm.weight")]
         more = 1.0 if config.norms_from_one else 0.0
         self._norms = {name: weights[name].float() + more for name in names}
@@ -131,8 +132,8 @@ class FrozenDecoder(Decoder):
     def _norm(self, name: str, x: Tensor) -> Tensor:
         if not self._in_fp32:
             return super()._norm(name, x)
-        if self._compiled is not None:
-            return native.norm(self._compiled, x, self._norms[name], self.config.norm_eps)
+        if self.compiled is not None:
+            return native.norm(self.compiled, x, self._norms[name], self.config.norm_eps)
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         factor = torch.addcmul(self._eps, length, length, value=1 / x.shape[-1]).rsqrt_()
         return (x * factor).mul_(self._norms[name])
@@ -149,8 +150,8 @@ class FrozenDecoder(Decoder):
         cos, sin = turns[block.rope]
         # Of all dimensions of a head, and for each position its own.
         is_plain = cos.shape == (*y.shape[:-2], 1, c.head_dim)
-        if self._compiled is not None and is_plain:
-            native.turn_heads(self._compiled, y, c.num_heads + c.num_kv_heads, cos, sin)
+        if self.compiled is not None and is_plain:
+            native.turn_heads(self.compiled, y, c.num_heads + c.num_kv_heads, cos, sin)
             q, k, v = torch.split_with_sizes(y, [c.num_heads, *[c.num_kv_heads] * 2], -2)
             return q, k, v
         qk, v = torch.split_with_sizes(y, [c.num_heads + c.num_kv_heads, c.num_kv_heads], -2)
@@ -159,9 +160,9 @@ class FrozenDecoder(Decoder):
         return q, k, v
 
     def _mlp(self, block: Block, x_BTE: Tensor, lora: LowRankUpdate | None) -> Tensor:
-        if self._compiled is None or self.config.activation != "silu":
+        if self.compiled is None or self.config.activation != "silu":
             return super()._mlp(block, x_BTE, lora)
-        inner = native.gated(self._compiled, self._joint(block.gates, x_BTE, lora))
+        inner = native.gated(self.compiled, self._joint(block.gates, x_BTE, lora))
         return self._joint(block.down, inner, lora)
 
     def _joint(self, names: tuple[str, ...], x: Tensor, lora: LowRankUpdate | None) -> Tensor:

@@ -89,23 +89,31 @@ static void turn(long rows, long num_inputs, const float *x, float *turned)
     }
 }
 
+/* Tiles are of nearly the same height. */
+static inline long first_row(long tile, long num_tiles, long num_rows)
+{
+    return num_rows * tile / num_tiles;
+}
+
 /* y = x W^T + bias. x: (rows, inputs); y: (rows, outputs); panels: of W (outputs / PANEL, inputs,
    LANES); bias: none or (outputs); turned: room for the numbers of x. */
 void product(const float *x, long num_rows, long num_inputs, const uint32_t *panels,
              long num_outputs, const float *bias, float *y, float *turned, int num_threads)
 {
     long num_panels = (num_outputs + PANEL - 1) / PANEL;
-    long num_tiles = (num_rows + TILE - 1) / TILE; /* of nearly the same height */
+    long num_tiles = (num_rows + TILE - 1) / TILE;
 #pragma omp parallel for num_threads(num_threads) if (num_threads > 1 && num_tiles > 1)
     for (long t = 0; t < num_tiles; t++) {
-        long first = num_rows * t / num_tiles, rows = num_rows * (t + 1) / num_tiles - first;
+        long first = first_row(t, num_tiles, num_rows);
+        long rows = first_row(t + 1, num_tiles, num_rows) - first;
         turn(rows, num_inputs, x + first * num_inputs, turned + first * num_inputs);
     }
 #pragma omp parallel for num_threads(num_threads) if (num_threads > 1) schedule(static)
     for (long p = 0; p < num_panels; p++) {
         long left = num_outputs - p * PANEL;
         for (long t = 0; t < num_tiles; t++) {
-            long first = num_rows * t / num_tiles, rows = num_rows * (t + 1) / num_tiles - first;
+            long first = first_row(t, num_tiles, num_rows);
+            long rows = first_row(t + 1, num_tiles, num_rows) - first;
             any_tile(rows, num_inputs, turned + first * num_inputs, panels + p * num_inputs * LANES,
                      bias ? bias + p * PANEL : 0, y + first * num_outputs + p * PANEL, num_outputs,
                      left < PANEL ? left : PANEL);
@@ -247,7 +255,13 @@ static inline quad folded(floats v)
     return sum;
 }
 
-/* The sum of each of four. */
+static inline float total(floats v)
+{
+    quad sum = folded(v);
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+}
+
+/* The total of each of four, folded before. */
 static inline quad sums_of(const quad *t)
 {
     quad a = PICK(t[0], t[1], 0, 1, 4, 5) + PICK(t[0], t[1], 2, 3, 6, 7);
@@ -306,8 +320,7 @@ static float softened(float *scores, long num)
         memcpy(&v, scores + k, sizeof v);
         sum += v;
     }
-    quad q = folded(sum);
-    return (q[0] + q[2]) + (q[1] + q[3]);
+    return total(sum);
 }
 
 /* What `heads` query heads of one position read from `num` keys and values of their key head;
@@ -431,8 +444,7 @@ void norm(const float *x, long num_rows, long size, const float *weight, float e
             memcpy(&v, from + at, sizeof v);
             sum += v * v;
         }
-        quad q = folded(sum);
-        float square = (q[0] + q[2]) + (q[1] + q[3]);
+        float square = total(sum);
         for (; at < size; at++)
             square += from[at] * from[at];
         float factor = 1 / sqrtf(square / size + eps);

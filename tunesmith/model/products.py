@@ -108,8 +108,7 @@ class NativeProduct:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         found = native.library()
-        if found is None:
-            raise NotImplementedError("they could not be compiled")
+        assert found is not None, "without a compiler there are other layouts"
         self._panels = native.Panels(found, weight)
         self.bias = bias
 
@@ -174,12 +173,13 @@ class Layouts:
     def __init__(self, *, int8: bool, in_fp32: bool) -> None:
         self._in_fp32 = in_fp32 or int8
         self._in_int8 = int8 and torch.cpu._is_vnni_supported()
+        self._is_compiled = self._in_fp32 and native.library() is not None
         self._proven: dict[tuple[Layout, tuple[int, ...]], bool] = {}
         if int8 and not self._in_int8:
             log.warning("this processor does not multiply 8 bits: weights are served in fp32")
 
     def product(self, weight: Tensor, bias: Tensor | None) -> Product:
-        num, is_narrow = weight.numel(), weight.dtype == torch.bfloat16 and self._in_fp32
+        num, is_narrow = weight.numel(), weight.dtype == torch.bfloat16 and self._is_compiled
         if self._in_fp32:
             bias = bias if bias is None else bias.float()
         if self._in_int8 and num >= WORTHWHILE_INT8 and self._works(Int8Product, weight):

@@ -93,9 +93,7 @@ class BatchedRows(SlotCache):
         num_threads: int = 1,
         stack: AdapterStack | None = None,
     ) -> None:
-        # The keys of such a model are in fp32, and its updates are added in place.
-        is_native = isinstance(model, FrozenDecoder) and model.dtype == torch.float32
-        self._compiled = native.library() if is_native else None
+        self._compiled = model.compiled if isinstance(model, FrozenDecoder) else None
         super().__init__(
             model.config,
             dtype=model.dtype,
@@ -135,6 +133,7 @@ class BatchedRows(SlotCache):
         """What the adapters of each position make of a pass."""
         different = {adapter for adapter in adapters if adapter is not None}
         if not different:
+            self._last = None  # nor are they kept alive
             return None
         adapters = adapters * (positions.numel() // len(adapters))
         if self._compiled is not None and native.adaptable(different):
@@ -144,11 +143,9 @@ class BatchedRows(SlotCache):
             return self._last[1]
         if positions.dim() == 2:
             return AdapterBatch(adapters[:1])
-        return (
-            self._stack.rows(adapters)
-            if stackable(different, len(adapters))
-            else AdapterBatch(adapters)
-        )
+        if stackable(different, len(adapters)):
+            return self._stack.rows(adapters)
+        return AdapterBatch(adapters)
 
 
 class SequentialRows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,18 @@ def test_a_base_in_bf16_computes_what_its_weights_say(kind: str, tmp_path: Path)
         expected = wide.logits(hidden[0, -1:])[0]
         limit = 1e-4 * float(expected.abs().max())
         torch.testing.assert_close(found[row], expected, atol=limit, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_rows_keep_no_adapter_alive_that_none_of_them_has(tmp_path: Path) -> None:
+    build("llama").save_pretrained(tmp_path)
+    made = freeze(load_model(tmp_path, dtype=torch.float32))
+    rows = rows_of(made, 1)
+    rows.reserve(1, 8)
+    rows.add()
+    lora = Adapter.create(made.linears, LoraSpec(4, 8.0), 0).to(torch.float32)
+    rows.run([[5]], [lora])
+    gone = weakref.ref(lora)
+    del lora
+    rows.run([[5]], [None])
+    assert gone() is None
