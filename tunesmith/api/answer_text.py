@@ -51,12 +51,17 @@ class AnswerText:
             prompt_tokens_details=PromptTokensDetails(cached_tokens=self.num_cached_tokens),
         )
 
-    async def news(self, engine: EngineClient) -> AsyncGenerator[News, None]:
-        """Runs the request; closing this iterator cancels it in the engine."""
+    def begin(self, engine: EngineClient) -> Generation:
+        """Sends the request to the engine; closing what this returns cancels it there."""
+        self._generation = engine.generate(self.request)
+        return self._generation
+
+    async def news(self) -> AsyncGenerator[News, None]:
+        """What the engine answers, once it has the request; closing this cancels it, too."""
+        assert self._generation is not None
         self._streams = {index: self._stream() for index in range(self.request.n)}
         try:
-            async with engine.generate(self.request) as generation:
-                self._generation = generation
+            async with self._generation as generation:
                 async for delta in generation:
                     stream = self._streams.get(delta.index)
                     if stream is None:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from tunesmith.api.body import JsonRoute
 from tunesmith.api.caller import CallerDep
 from tunesmith.api.chat_answer import Answer
-from tunesmith.api.chat_request import prepare
+from tunesmith.api.chat_request import is_light, prepare
 from tunesmith.api.sampling import FOREIGN_TO_CHATS, refuse_foreign
 from tunesmith.api.services import Svc
 from tunesmith.api.sse import EventStream, begun, closing_after, while_connected
@@ -28,7 +28,10 @@ async def create_chat_completion(
     refuse_foreign(await request.json(), FOREIGN_TO_CHATS)
     async with AsyncExitStack() as stack:
         admission = await svc.meter.admit(
-            request, caller, partial(prepare, svc, caller.project, body)
+            request,
+            caller,
+            partial(prepare, svc, caller.project, body),
+            at_once=is_light(svc, caller.project, body, len(await request.body())),
         )
         prepared = (await stack.enter_async_context(admission)).prepared
         answer = Answer(
@@ -38,7 +41,9 @@ async def create_chat_completion(
             rng=svc.rng,
             include_usage=bool(body.stream_options and body.stream_options.include_usage),
         )
-        news = prepared.text.news(svc.engine)
+        # Before anybody else's request is looked at: the engine works on it meanwhile.
+        stack.callback(prepared.text.begin(svc.engine).close)
+        news = prepared.text.news()
         if not body.stream:
             whole = await while_connected(request.receive, closing_after(news, answer.whole(news)))
             return Response(whole.model_dump_json(), media_type="application/json")

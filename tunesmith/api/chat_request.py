@@ -20,6 +20,7 @@ from tunesmith.errors import BadRequest
 from tunesmith.serve.protocol import GenRequest
 from tunesmith.wire.chat import CreateChatCompletion, Usage
 
+LIGHT_BYTES = 8192
 TEXT_ONLY = "This server answers with text only."
 
 # (parameter, what is refused, why).
@@ -112,6 +113,15 @@ def prepare(svc: Services, project_id: str, body: CreateChatCompletion) -> Prepa
             service_tier=used_tier(body),
         ),
     )
+
+
+def is_light(svc: Services, project_id: str, body: CreateChatCompletion, num_bytes: int) -> bool:
+    """Whether `prepare` takes less time than its way to a thread and back: a short text, nothing
+    to be made of schemas, and the base's renderer at hand."""
+    if num_bytes > LIGHT_BYTES or body.tools or body.functions or body.response_format:
+        return False
+    base, _ = svc.names.find(project_id, body.model)
+    return svc.renderers.has(base.fingerprint)
 
 
 def refuse_unsupported(body: CreateChatCompletion) -> None:

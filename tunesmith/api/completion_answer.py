@@ -76,7 +76,8 @@ class CompletionAnswer:
             for index in range(self.prepared.num_drawn):
                 yield number, News(index, "", (), "length")
             return
-        async with aclosing(run.text.news(engine)) as news:
+        run.text.begin(engine)
+        async with aclosing(run.text.news()) as news:
             async for item in news:
                 yield number, item
 

@@ -114,9 +114,14 @@ class Meter:
         self._recorder.flush()
 
     async def admit(
-        self, request: Request, caller: Caller, prepare: Callable[[], P]
+        self,
+        request: Request,
+        caller: Caller,
+        prepare: Callable[[], P],
+        *,
+        at_once: bool = False,
     ) -> Admission[P]:
-        """A place for a request, with what `prepare`, called in a thread, made of it.
+        """A place for a request, with what `prepare`, called in a thread or `at_once`, made of it.
 
         Raises TooMany (429) for a limit or a budget, and Unavailable where too many are open.
         """
@@ -129,7 +134,7 @@ class Meter:
             )
         self._num_open += 1
         try:
-            prepared = await run_sync(prepare)
+            prepared = prepare() if at_once else await run_sync(prepare)
             draws, charges = self._asked(caller, prepared.demand)
             verdict = await self._limiter.take(draws, charges)
             pools = [draw.pool for draw in draws]

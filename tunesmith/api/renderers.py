@@ -21,6 +21,10 @@ class Renderers:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, tuple[Renderer, TokenBytes]] = OrderedDict()
 
+    def has(self, fingerprint: str) -> bool:
+        """Whether `get` has nothing to load and nobody to wait for."""
+        return fingerprint in self._kept and not self._lock.locked()
+
     def get(self, fingerprint: str, directory: Path) -> tuple[Renderer, TokenBytes]:
         """The renderer of the base in `directory`, whose files have this fingerprint."""
         with self._lock:

@@ -39,7 +39,7 @@ MAX_ANSWER_BYTES = 16 * MAX_LINE_BYTES
 
 
 class EngineClient:
-    """Talks to the engine at `socket`; holds no connection between calls.
+    """Talks to the engine at `socket`.
 
     Every call raises EngineUnavailable where there is no engine, after trying to connect for
     `connect_s` seconds: an engine that is just starting is waited for, briefly.
@@ -61,7 +61,7 @@ class EngineClient:
             writer.transport.abort()
 
     def generate(self, request: GenRequest) -> Generation:
-        """The answer to `request`, streamed.
+        """The answer to `request`, which is on its way at once, streamed.
 
             async with client.generate(request) as answer:
                 async for delta in answer: ...
@@ -146,8 +146,9 @@ class EngineClient:
 
 
 class Line(asyncio.Protocol):
-    """A connection with all answers that are open at a time: made for the first, closed after the
-    last."""
+    """The connection with all answers that are open at a time: made for the first, and kept until
+    the engine says that it will take no more, or is gone. To make one takes as long as a short
+    answer's first token."""
 
     def __init__(self, client: EngineClient) -> None:
         self.loop = asyncio.get_running_loop()
@@ -180,7 +181,7 @@ class Line(asyncio.Protocol):
         """Cancels an answer, if it has not ended."""
         if self._open.pop(number, None) is not None:
             self.send({"verb": "cancel", "id": number})
-            self._close_if_idle()
+            self._close_if_left()
 
     async def _connect(self, client: EngineClient) -> None:
         connect = partial(self.loop.create_unix_connection, lambda: self)
@@ -192,13 +193,13 @@ class Line(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.write(b"".join(self._unsent))
-        self._close_if_idle()
+        self._close_if_left()
 
     def data_received(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._read(json.loads(line))
-        self._close_if_idle()
+        self._close_if_left()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.end_all(EngineUnavailable(GONE))
@@ -221,14 +222,14 @@ class Line(asyncio.Protocol):
             answer.finish(error_from_wire(news[0]) if failed else Done.from_wire(news[0]))
 
     def end_all(self, error: TunesmithError) -> None:
+        self._is_left = True
         for answer in self._open.values():
             answer.finish(type(error)(error.message))
         self._open.clear()
-        self._close_if_idle()
+        self._close_if_left()
 
-    def _close_if_idle(self) -> None:
-        if not self._open:
-            self._is_left = True
+    def _close_if_left(self) -> None:
+        if self._is_left and not self._open:
             self._connecting.cancel()
             if self._transport is not None:
                 # abort, not close: bytes still unsent must not keep a cancelled request alive.
@@ -246,14 +247,13 @@ class Generation:
     def __init__(self, client: EngineClient, request: GenRequest) -> None:
         self.request = request
         self.done: Done | None = None
-        self._client = client
-        self._line: Line | None = None
-        self._number = 0
         self._closed = False
         self._waiting: dict[int, Delta] = {}
         self._end: Done | TunesmithError | None = None
         self._news: asyncio.Future[None] | None = None  # to be set when there are some
         self._max_unread = MAX_UNREAD // (1 + (request.top_logprobs or 0))
+        self._line = client.line()
+        self._number = self._line.begin(self)
 
     def __aiter__(self) -> AsyncIterator[Delta]:
         return self
@@ -261,9 +261,6 @@ class Generation:
     async def __anext__(self) -> Delta:
         if self._closed:
             raise StopAsyncIteration
-        if self._line is None:
-            self._line = self._client.line()
-            self._number = self._line.begin(self)
         while not self._waiting:
             if self._end is not None:
                 self.close()
@@ -281,14 +278,13 @@ class Generation:
 
     def stop(self, index: int) -> None:
         """Ends one choice early; no more deltas of it are computed."""
-        if self._line is not None and self._end is None:
+        if self._end is None:
             self._line.send({"verb": "stop", "id": self._number, "index": index})
 
     def close(self) -> None:
         """Cancels what is still running. Safe to call twice."""
         self._closed = True
-        if self._line is not None:
-            self._line.leave(self._number)
+        self._line.leave(self._number)
 
     async def __aenter__(self) -> Generation:
         return self
@@ -307,7 +303,6 @@ class Generation:
             if len(held.token_ids) > self._max_unread:
                 self._waiting.clear()
                 self.finish(EngineUnavailable("The answer was cancelled: nobody read it."))
-                assert self._line is not None
                 self._line.leave(self._number)
         self._wake()
 

@@ -128,7 +128,7 @@ class EngineServer:
             log.info("draining")
             self._draining.set()
             for connection in self._connections:
-                if connection.tickets:
+                if connection.is_kept:
                     connection.write(encode_line(DRAINING))
             self._engine.drain(lambda: self._loop.call_soon_threadsafe(self._idle.set))
 
@@ -201,6 +201,7 @@ class EngineServer:
         self, wire: dict[str, Any], reader: asyncio.StreamReader, connection: Connection
     ) -> None:
         """Answers of one client, until it hangs up."""
+        connection.is_kept = True
         if self._draining.is_set():
             connection.write(encode_line(DRAINING))
         while True:
@@ -278,6 +279,8 @@ class Connection:
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.tickets: dict[int, Any] = {}
         """Its open answers, by the client's number."""
+        self.is_kept = False
+        """For more answers, until the client hears that there will be none."""
         self._transport = writer.transport
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
