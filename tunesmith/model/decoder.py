@@ -13,7 +13,7 @@ K key/value heads, D head size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -184,14 +184,28 @@ class Decoder:
         if self.config.embedding_scale != 1.0:
             x = x * self._embedding_scale
         turns = {rope: turn(positions_BT, x.dtype) for rope, turn in self._rotations.items()}
-        for block in self._blocks:
+        x = self._through(self._blocks, x, turns, attention or causal, lora, recompute, places_N)
+        return self._norm("model.norm.weight", x)
+
+    def _through(
+        self,
+        blocks: Sequence[Block],
+        x: Tensor,
+        turns: Turns,
+        attention: Attention,
+        lora: LowRankUpdate | None,
+        recompute: bool,
+        places_N: Tensor | None,
+    ) -> Tensor:
+        """What the layers make of hidden states; the last one gives those that are wanted."""
+        for block in blocks:
             wanted = places_N if block is self._blocks[-1] else None
-            arguments = (block, x, turns, attention or causal, lora, wanted)
+            arguments = (block, x, turns, attention, lora, wanted)
             if recompute:
                 x = checkpoint(self._layer, *arguments, use_reentrant=False)
             else:
                 x = self._layer(*arguments)
-        return self._norm("model.norm.weight", x)
+        return x
 
     def _layer(
         self,

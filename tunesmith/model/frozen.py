@@ -7,16 +7,18 @@ so does attention (`attend_steadily`), and what works on each row by itself. Tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from tunesmith.model import native
-from tunesmith.model.attention import Attend, attend_steadily
+from tunesmith.model.attention import Attend, Attention, attend_steadily
 from tunesmith.model.decoder import Block, Decoder, LowRankUpdate, Turns, blocks
 from tunesmith.model.families import DecoderConfig
 from tunesmith.model.load import CausalModel
+from tunesmith.model.native import NativeRows
+from tunesmith.model.native_layers import NativeLayers, ReadsNatively, joinable
 from tunesmith.model.products import TOLERANCE, Layouts, Product
 from tunesmith.model.rope_rules import LongScaling
 from tunesmith.model.rotation import RotationTable, rotate
@@ -119,6 +121,11 @@ class FrozenDecoder(Decoder):
         more = 1.0 if config.norms_from_one else 0.0
         self._norms = {name: weights[name].float() + more for name in names}
         self._eps = torch.tensor(config.norm_eps)
+        self._joined: NativeLayers | None = None
+        if self.compiled is not None and joinable(config, self._blocks, linears.products):
+            self._joined = NativeLayers(
+                self.compiled, config, self._blocks, self._norms, linears.products
+            )
 
     @property
     def num_bytes(self) -> int:
@@ -128,6 +135,30 @@ class FrozenDecoder(Decoder):
     @property
     def attend(self) -> Attend:
         return attend_steadily if self._in_fp32 else super().attend
+
+    def _through(
+        self,
+        blocks: Sequence[Block],
+        x: Tensor,
+        turns: Turns,
+        attention: Attention,
+        lora: LowRankUpdate | None,
+        recompute: bool,
+        places_N: Tensor | None,
+    ) -> Tensor:
+        """All layers of which every position is wanted are one call, if they can be."""
+        if (
+            self._joined is not None
+            and isinstance(attention, ReadsNatively)
+            and attention.reading is not None
+            and isinstance(lora, NativeRows | None)
+        ):
+            num = len(blocks) - (places_N is not None)
+            # A single position comes twice, which is of no use here.
+            x_NE = x.flatten(0, -2)[: len(attention.reading.rows)]
+            x = self._joined(x_NE, num, turns, attention, lora).expand(x.shape)
+            blocks = blocks[num:]
+        return super()._through(blocks, x, turns, attention, lora, recompute, places_N)
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
         if not self._in_fp32:

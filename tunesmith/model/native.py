@@ -12,7 +12,7 @@ import os
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from tunesmith.model.lora import Adapter
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("native.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "decoder.c"))
 # torch's OpenMP is loaded already and serves both.
 OPTIONS = ("-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC")
 COMPILER_S = 60.0
@@ -36,7 +36,7 @@ MAX_RANK = 4096
 # As in native.c, where the registers of no processor are longer.
 HEADS, MAX_LANES = 4, 16
 
-POINTER, LONG, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+POINTER, LONG, INT, FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float
 
 
 @cache
@@ -45,9 +45,9 @@ def library() -> ctypes.CDLL | None:
     with tempfile.TemporaryDirectory(prefix="tunesmith-native-") as directory:
         file = Path(directory) / "native.so"
         try:
-            command = [*shlex.split(os.environ.get("CC", "cc")), *OPTIONS, str(SOURCE), "-o"]
+            command = [*shlex.split(os.environ.get("CC", "cc")), *OPTIONS, *map(str, SOURCES)]
             subprocess.run(
-                [*command, str(file)],
+                [*command, "-o", str(file)],
                 check=True,
                 capture_output=True,
                 text=True,
@@ -67,11 +67,15 @@ def library() -> ctypes.CDLL | None:
     found.adapt.argtypes = [POINTER, LONG, LONG, *[POINTER] * 5, LONG, *[POINTER] * 2, LONG, INT]
     of_new: list[Any] = [POINTER, LONG] * 3
     of_stored: list[Any] = [POINTER] * 4 + [LONG] * 5
-    found.attend.argtypes = [*of_new, LONG, *of_stored, ctypes.c_float, POINTER, LONG, POINTER, INT]
-    found.norm.argtypes = [POINTER, LONG, LONG, POINTER, ctypes.c_float, POINTER, INT]
+    found.attend.argtypes = [*of_new, LONG, *of_stored, FLOAT, POINTER, LONG, POINTER, INT]
+    found.norm.argtypes = [POINTER, LONG, LONG, POINTER, FLOAT, POINTER, INT]
     found.gated.argtypes = [POINTER, LONG, LONG, POINTER, INT]
     found.turn_heads.argtypes = [POINTER, *[LONG] * 4, POINTER, POINTER, LONG, INT]
-    for name in ("product", "adapt", "attend", "norm", "gated", "turn_heads"):
+    sizes: list[Any] = [LONG, LONG, FLOAT, LONG, LONG, LONG, FLOAT]
+    of_cache: list[Any] = [POINTER, POINTER, LONG, *[POINTER] * 4, LONG]
+    room: list[Any] = [*[POINTER] * 5, LONG, INT]
+    found.layers.argtypes = [POINTER, LONG, POINTER, POINTER, *sizes, *of_cache, *room]
+    for name in ("product", "adapt", "attend", "norm", "gated", "turn_heads", "layers"):
         found[name].restype = None
     return found
 
@@ -94,6 +98,10 @@ class Panels:
     @property
     def num_bytes(self) -> int:
         return self._panels.nbytes
+
+    @property
+    def address(self) -> int:
+        return self._panels.data_ptr()
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """x W^T + bias in fp32, (..., inputs) -> (..., outputs)."""
@@ -128,52 +136,72 @@ class NativeRows:
         self._adapters = list(dict.fromkeys(each for each in adapters if each is not None))
         numbers = {adapter: number for number, adapter in enumerate(self._adapters)}
         which = [-1 if each is None else numbers[each] for each in adapters]
-        self._which = (INT * len(which))(*which)
-        self._order = (INT * len(which))(*sorted(range(len(which)), key=which.__getitem__))
+        self.which = (INT * len(which))(*which)
+        self.order = (INT * len(which))(*sorted(range(len(which)), key=which.__getitem__))
         specs = [each.spec for each in self._adapters]
-        self._ranks = (INT * len(specs))(*(spec.rank for spec in specs))
-        self._scales = (ctypes.c_float * len(specs))(*(spec.scale for spec in specs))
-        self._tables: dict[tuple[str, ...], tuple[ctypes.Array[Any], ctypes.Array[Any]]] = {}
+        self.ranks = (INT * len(specs))(*(spec.rank for spec in specs))
+        self.scales = (FLOAT * len(specs))(*(spec.scale for spec in specs))
+        self._updates: dict[tuple[str, ...], ctypes.Array[Any]] = {}
+        self._of_layers: tuple[ctypes.Array[Any], ...] = ()
 
     def adapt(self, names: tuple[str, ...], x: Tensor, products: Linears) -> tuple[Tensor, ...]:
         """The outputs of the linears `names` for input x, each with its rows' updates."""
         outputs = products(names, x)
-        if names not in self._tables:
-            self._tables[names] = self._table(names, outputs)
-        updates, sizes = self._tables[names]
+        sizes = [output.shape[-1] for output in outputs]
         x, y = x.contiguous(), outputs[0]
         num_rows = x.numel() // x.shape[-1]
         # Of a single text, which has one adapter, only some positions go through the last layer.
-        assert num_rows == len(self._which) or len(set(self._which)) == 1
+        assert num_rows == len(self.which) or len(set(self.which)) == 1
         self._native.adapt(
             x.data_ptr(),
             num_rows,
             x.shape[-1],
-            self._order,
-            self._which,
-            updates,
-            self._ranks,
-            self._scales,
+            self.order,
+            self.which,
+            self.updates(names),
+            self.ranks,
+            self.scales,
             len(names),
-            sizes,
+            words(sizes),
             y.data_ptr(),
             y.stride(-2),
             torch.get_num_threads(),
         )
         return outputs
 
-    def _table(
-        self, names: tuple[str, ...], outputs: tuple[Tensor, ...]
-    ) -> tuple[ctypes.Array[Any], ctypes.Array[Any]]:
-        """Where the matrices lie, and the number of outputs of each linear."""
-        pointers = [
-            side[name].data_ptr() if name in side else None
-            for adapter in self._adapters
-            for name in names
-            for side in (adapter.a, adapter.b)
-        ]
-        sizes = [output.shape[-1] for output in outputs]
-        return (POINTER * len(pointers))(*pointers), (LONG * len(sizes))(*sizes)
+    def of_layers(
+        self,
+        groups: Sequence[tuple[str, ...]],
+        num_parts: ctypes.Array[Any],
+        part_outputs: Sequence[ctypes.Array[Any]],
+    ) -> ctypes.Array[Any]:
+        """What `layers` of decoder.c takes, of linears that share an input, in the order of their
+        use; of those of a layer their number, and the outputs of each."""
+        if not self._of_layers:
+            updates = words(ctypes.addressof(self.updates(names)) for names in groups)
+            outputs = words(ctypes.addressof(each) for each in part_outputs)
+            own: list[ctypes.Array[Any]]
+            own = [self.order, self.which, self.ranks, self.scales, updates, num_parts, outputs]
+            self._of_layers = words(ctypes.addressof(each) for each in own), updates, outputs
+        return self._of_layers[0]
+
+    def updates(self, names: tuple[str, ...]) -> ctypes.Array[Any]:
+        """Where the matrices lie: A and B of each linear, by adapters."""
+        if names not in self._updates:
+            pointers = [
+                side[name].data_ptr() if name in side else None
+                for adapter in self._adapters
+                for name in names
+                for side in (adapter.a, adapter.b)
+            ]
+            self._updates[names] = (POINTER * len(pointers))(*pointers)
+        return self._updates[names]
+
+
+def words(numbers: Iterable[int]) -> ctypes.Array[Any]:
+    """Numbers or addresses, for C."""
+    found = list(numbers)
+    return (LONG * len(found))(*found)
 
 
 def adaptable(adapters: Collection[Adapter]) -> bool:
@@ -187,8 +215,14 @@ class Reading:
 
     def __init__(self, native: ctypes.CDLL, rows: Sequence[int], places: Sequence[int]) -> None:
         self._native = native
-        self._rows, self._places = (LONG * len(rows))(*rows), (LONG * len(places))(*places)
-        self._most = max(places) + 1
+        self.rows, self.places = words(rows), words(places)
+        self.most = max(places) + 1
+        """Keys that any of them reads, without a window."""
+
+    @property
+    def room(self) -> int:
+        """Numbers that the scores of a head take, for each thread."""
+        return -(-self.most // MAX_LANES) * MAX_LANES
 
     def __call__(
         self,
@@ -201,9 +235,8 @@ class Reading:
     ) -> Tensor:
         """(P, H, D) of the first P positions, as many as the pass has. The heads of a position lie
         one after the other, the N stored ones by rows."""
-        P, (_, H, D) = len(self._rows), q_PHD.shape
-        num_threads = torch.get_num_threads()
-        room = -(-self._most // MAX_LANES) * MAX_LANES
+        P, (_, H, D) = len(self.rows), q_PHD.shape
+        num_threads, room = torch.get_num_threads(), self.room
         scores = q_PHD.new_empty(num_threads * HEADS * room)
         out = q_PHD.new_empty(P, H, D)
         self._native.attend(
@@ -214,15 +247,15 @@ class Reading:
             v_PKD.data_ptr(),
             v_PKD.stride(0),
             P,
-            self._rows,
-            self._places,
+            self.rows,
+            self.places,
             keys_NSD.data_ptr(),
             values_NSD.data_ptr(),
             keys_NSD.shape[1],
             H,
             k_PKD.shape[1],
             D,
-            self._most if rule.window is None else rule.window,
+            self.most if rule.window is None else rule.window,
             rule.factor(D),
             scores.data_ptr(),
             room,

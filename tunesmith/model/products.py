@@ -111,6 +111,8 @@ class NativeProduct:
         assert found is not None, "without a compiler there are other layouts"
         self._panels = native.Panels(found, weight)
         self.bias = bias
+        self.shape = self._panels.shape
+        self.address = self._panels.address
 
     @property
     def num_bytes(self) -> int:

@@ -179,10 +179,10 @@ class RowsView:
                 self.lasts.append(len(positions) - 1)
             if cache.compiled is None:
                 self._parts.append(_Part(cache, rows, slice(first, len(positions))))
-        self._reading: native.Reading | None = None
+        self.reading: native.Reading | None = None
         if cache.compiled is not None:
             in_rows = [row for row, number in enumerate(num_new) for _ in range(number)]
-            self._reading = native.Reading(cache.compiled, in_rows, positions)
+            self.reading = native.Reading(cache.compiled, in_rows, positions)
         num = len(positions)
         positions_N = torch.tensor(positions * (2 if num == 1 else 1), device=cache.device)
         # A single text as a row of its own: there its length shows (see `Rotation`).
@@ -195,8 +195,8 @@ class RowsView:
         q, k, v = q_BTHD, k_BTKD, v_BTKD
         if q.dim() == 4:
             return self(layer, q[0], k[0], v[0], rule)[None]
-        if self._reading is not None:
-            return self._reading(q, k, v, *self._cache.storage(layer), rule).expand(q.shape)
+        if self.reading is not None:
+            return self.reading(q, k, v, *self.storage(layer), rule).expand(q.shape)
         if len(self._parts) == 1 and len(q) == len(self._parts[0]):
             return self._parts[0](layer, q, k, v, rule)
         out = [
@@ -204,6 +204,9 @@ class RowsView:
             for part in self._parts
         ]
         return torch.cat(out) if len(out) > 1 else out[0].expand(q.shape)
+
+    def storage(self, layer: int) -> tuple[Tensor, Tensor]:
+        return self._cache.storage(layer)
 
     def advance(self) -> None:
         """Counts the new positions as held, once the pass has been computed."""

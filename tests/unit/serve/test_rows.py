@@ -10,6 +10,7 @@ import torch
 
 from tests.engine_harness import greedy, reference, running_engine, save_adapter
 from tests.tiny_transformers import OURS, build
+from tunesmith.model import native
 from tunesmith.model.frozen import FrozenDecoder, freeze
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter, LoraSpec
@@ -130,3 +131,39 @@ def test_rows_keep_no_adapter_alive_that_none_of_them_has(tmp_path: Path) -> Non
     del lora
     rows.run([[5]], [None])
     assert gone() is None
+
+
+# They norm heads, add norms, turn heads in part or some layers otherwise, or are not silu.
+APART = {"qwen3", "smollm3", "phi3-long", "gemma2", "gemma3"}
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.skipif(native.library() is None, reason="there is no C compiler here")
+def test_layers_in_one_call_are_the_same_bits(kind: str, tmp_path: Path) -> None:
+    build(kind).to(torch.bfloat16).save_pretrained(tmp_path)
+    joined, parts = (freeze(load_model(tmp_path), in_fp32=True) for _ in range(2))
+    assert isinstance(joined, FrozenDecoder) and isinstance(parts, FrozenDecoder)
+    assert (joined._joined is None) == (kind in APART)
+    parts._joined = None
+    lora = Adapter.create(parts.linears, LoraSpec(4, 8.0), 0)
+    for matrix in lora.b.values():
+        matrix.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+    lora = lora.to(torch.float32)
+    passes = [
+        [[5], [], []],
+        [[6], [], list(range(40, 52))],
+        [[], list(range(9, 30)), []],
+        [[7], [8], [9]],
+        [list(range(3, 9)), [], [4]],
+    ]
+    for adapters in ([None] * 3, [None, lora, lora]):
+        scores = []
+        for model in (joined, parts):
+            rows = rows_of(model, 3)
+            rows.reserve(3, 40)
+            for _ in range(3):
+                rows.add()
+            scores.append([rows.run(ids, adapters) for ids in passes])
+        for left, right in zip(*scores, strict=True):
+            assert torch.equal(left, right)
