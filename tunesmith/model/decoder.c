@@ -19,7 +19,8 @@ enum { QUERIES, OUT, GATES, DOWN, NUM_LINEARS };
 typedef struct {
     const float *before, *after;
     linear linears[NUM_LINEARS];
-    long window;
+    const float *of_queries, *of_keys; /* norms of each head, or none */
+    long is_turned, window;
 } layer;
 
 /* The adapters of a pass, as `adapt` takes them. updates: of each layer's linears, one layer after
@@ -65,8 +66,15 @@ void layers(const layer *layers, long num_layers, const adapters *a, float *x, l
         const layer *l = layers + number;
         norm(x, num_rows, size, l->before, eps, narrow, num_threads);
         apply(layers, number, QUERIES, a, narrow, num_rows, wide, turned, num_threads);
-        turn_heads(wide, num_rows, stride, num_turned, head_size, cosines, sines, turn_stride,
-                   num_threads);
+        if (l->of_queries) {
+            norm_heads(wide, num_rows, stride, num_heads, head_size, l->of_queries, eps,
+                       num_threads);
+            norm_heads(wide + num_heads * head_size, num_rows, stride, num_kv_heads, head_size,
+                       l->of_keys, eps, num_threads);
+        }
+        if (l->is_turned)
+            turn_heads(wide, num_rows, stride, num_turned, head_size, cosines, sines, turn_stride,
+                       num_threads);
         attend(wide, stride, k, stride, v, stride, num_rows, rows, places, keys[number],
                values[number], length, num_heads, num_kv_heads, head_size, l->window, factor,
                scores, room, inner, num_threads);

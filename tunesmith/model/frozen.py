@@ -174,10 +174,14 @@ class FrozenDecoder(Decoder):
     ) -> tuple[Tensor, ...]:
         """Queries and keys are turned together."""
         c = self.config
-        if block.qk_norms is not None or block.rope is None:
+        if block.rope is None or (block.qk_norms is not None and self.compiled is None):
             return super()._heads(block, x, turns, lora)
         y = self._joint(block.queries, x, lora)
         y = y.view(*y.shape[:-1], -1, c.head_dim)
+        if block.qk_norms is not None and self.compiled is not None:
+            q, k, _ = torch.split_with_sizes(y, [c.num_heads, *[c.num_kv_heads] * 2], -2)
+            for name, heads in zip(block.qk_norms, (q, k), strict=True):
+                native.norm_heads(self.compiled, heads, self._norms[name], c.norm_eps)
         cos, sin = turns[block.rope]
         # Of all dimensions of a head, and for each position its own.
         is_plain = cos.shape == (*y.shape[:-2], 1, c.head_dim)

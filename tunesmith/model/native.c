@@ -449,6 +449,17 @@ void norm(const float *x, long num_rows, long size, const float *weight, float e
     }
 }
 
+/* Norms heads in place. x: (rows, x_stride), of it `num_heads` of `head_size`. */
+void norm_heads(float *x, long num_rows, long x_stride, long num_heads, long head_size,
+                const float *weight, float eps, int num_threads)
+{
+#pragma omp parallel for num_threads(num_threads) if (num_threads > 1)
+    for (long row = 0; row < num_rows; row++) {
+        float *heads = x + row * x_stride;
+        norm(heads, num_heads, head_size, weight, eps, heads, 1);
+    }
+}
+
 static inline floats gated_floats(floats gate, floats up)
 {
     floats zero = {0}, one = zero + 1.0f;

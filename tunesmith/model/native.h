@@ -18,6 +18,8 @@ void attend(const float *q, long q_stride, const float *k, long k_stride, const 
             long window, float factor, float *scores, long room, float *out, int num_threads);
 void norm(const float *x, long num_rows, long size, const float *weight, float eps, float *y,
           int num_threads);
+void norm_heads(float *x, long num_rows, long x_stride, long num_heads, long head_size,
+                const float *weight, float eps, int num_threads);
 void gated(const float *x, long num_rows, long size, float *y, int num_threads);
 void turn_heads(float *x, long num_rows, long x_stride, long num_heads, long head_size,
                 const float *cosines, const float *sines, long turn_stride, int num_threads);

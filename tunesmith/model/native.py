@@ -69,14 +69,16 @@ def library() -> ctypes.CDLL | None:
     of_stored: list[Any] = [POINTER] * 4 + [LONG] * 5
     found.attend.argtypes = [*of_new, LONG, *of_stored, FLOAT, POINTER, LONG, POINTER, INT]
     found.norm.argtypes = [POINTER, LONG, LONG, POINTER, FLOAT, POINTER, INT]
+    of_heads: list[Any] = [POINTER, *[LONG] * 4]
+    found.norm_heads.argtypes = [*of_heads, POINTER, FLOAT, INT]
     found.gated.argtypes = [POINTER, LONG, LONG, POINTER, INT]
-    found.turn_heads.argtypes = [POINTER, *[LONG] * 4, POINTER, POINTER, LONG, INT]
+    found.turn_heads.argtypes = [*of_heads, POINTER, POINTER, LONG, INT]
     sizes: list[Any] = [LONG, LONG, FLOAT, LONG, LONG, LONG, FLOAT]
     of_cache: list[Any] = [POINTER, POINTER, LONG, *[POINTER] * 4, LONG]
     room: list[Any] = [*[POINTER] * 5, LONG, INT]
     found.layers.argtypes = [POINTER, LONG, POINTER, POINTER, *sizes, *of_cache, *room]
-    for name in ("product", "adapt", "attend", "norm", "gated", "turn_heads", "layers"):
-        found[name].restype = None
+    for function in "product adapt attend norm norm_heads gated turn_heads layers".split():
+        found[function].restype = None
     return found
 
 
@@ -277,6 +279,13 @@ def norm(native: ctypes.CDLL, x: Tensor, weight: Tensor, eps: float) -> Tensor:
     num_rows = x.numel() // size
     native.norm(x.data_ptr(), num_rows, size, weight.data_ptr(), eps, y.data_ptr(), num_threads)
     return y
+
+
+def norm_heads(native: ctypes.CDLL, x_NHD: Tensor, weight: Tensor, eps: float) -> None:
+    """`norm` of each head, in place; the heads of a position lie one behind the other."""
+    (H, D), stride = x_NHD.shape[-2:], x_NHD.stride(-3)
+    num_rows, num_threads = x_NHD.numel() // (H * D), torch.get_num_threads()
+    native.norm_heads(x_NHD.data_ptr(), num_rows, stride, H, D, weight.data_ptr(), eps, num_threads)
 
 
 def gated(native: ctypes.CDLL, x: Tensor) -> Tensor:

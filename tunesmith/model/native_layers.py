@@ -53,6 +53,9 @@ class NativeLayers:
             for word in (
                 *(norms[name].data_ptr() for name in block.norms),
                 *(word for names in linears_of(block) for word in _linear(products[names])),
+                *(norms[name].data_ptr() for name in block.qk_norms or ()),
+                *(() if block.qk_norms else (0, 0)),
+                block.rope is not None,
                 block.rule.window or config.max_positions,
             )
         )
@@ -72,9 +75,9 @@ class NativeLayers:
     ) -> Tensor:
         """What the first layers make of hidden states, in a copy."""
         c, rule = self._config, self._blocks[0].rule
-        reading, rope = attention.reading, self._blocks[0].rope
-        assert reading is not None and rope is not None
-        (cos, sin), num_threads = turns[rope], torch.get_num_threads()
+        reading, num_threads = attention.reading, torch.get_num_threads()
+        assert reading is not None
+        [(cos, sin)] = turns.values()
         x_NE = x_NE.clone(memory_format=torch.contiguous_format)
         N, E = x_NE.shape
         storage = [attention.storage(layer) for layer in range(num_layers)]
@@ -115,15 +118,14 @@ def linears_of(block: Block) -> tuple[tuple[str, ...], ...]:
 def joinable(
     config: DecoderConfig, blocks: Sequence[Block], products: Mapping[tuple[str, ...], Product]
 ) -> bool:
-    """Whether `NativeLayers` can compute them: every product native, all heads turned whole and by
-    one rule, and nothing that only some families have."""
-    ropes = {block.rope for block in blocks}
+    """Whether `NativeLayers` can compute them: every product native, all heads that are turned
+    turned whole and by one rule, and nothing that only Gemma has."""
+    ropes = {block.rope for block in blocks if block.rope is not None}
     return (
         all(isinstance(products[n], NativeProduct) for block in blocks for n in linears_of(block))
-        and not (config.qk_norm or config.post_norms)
+        and not config.post_norms
         and config.activation == "silu"
-        and all(rope is not None and rope.share == 1 for rope in ropes)
-        and len(ropes) == 1
+        and [rope.share for rope in ropes] == [1]
     )
 
 
