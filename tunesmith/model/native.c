@@ -1,4 +1,5 @@
 /* Products in fp32 of a few rows: with weights of 16 bits, and with each row's own adapter.
+   Threads take what is next of them, so that one whose processor others use holds up none.
 
    Each output is one sum, in the order of the inputs, so that a row gets the same bits whatever
    rows are beside it. */
@@ -109,7 +110,7 @@ void product(const float *x, long num_rows, long num_inputs, const uint32_t *pan
         long rows = first_row(t + 1, num_tiles, num_rows) - first;
         turn(rows, num_inputs, x + first * num_inputs, turned + first * num_inputs);
     }
-#pragma omp parallel for num_threads(num_threads) if (num_threads > 1) schedule(static)
+#pragma omp parallel for num_threads(num_threads) if (num_threads > 1) schedule(dynamic, 4)
     for (long p = 0; p < num_panels; p++) {
         long left = num_outputs - p * PANEL;
         for (long t = 0; t < num_tiles; t++) {
@@ -196,7 +197,7 @@ void adapt(const float *x, long num_rows, long num_inputs, const int *order, con
            const update *updates, const int *ranks, const float *scales, long num_linears,
            const long *num_outputs, float *y, long y_stride, int num_threads)
 {
-#pragma omp parallel for num_threads(num_threads) if (num_threads > 1) schedule(static)
+#pragma omp parallel for num_threads(num_threads) if (num_threads > 1) schedule(dynamic)
     for (long first = 0; first < num_rows; first += TOGETHER) {
         int rows = first + TOGETHER < num_rows ? TOGETHER : num_rows - first, equal = 1;
         const float *from[TOGETHER];
@@ -409,7 +410,7 @@ void attend(const float *q, long q_stride, const float *k, long k_stride, const 
             memcpy(values + at, v + p * v_stride + head * head_size, head_size * sizeof(float));
         }
     long group = num_heads / num_kv_heads;
-#pragma omp parallel for num_threads(num_threads) if (num_threads > 1) schedule(static, 8)
+#pragma omp parallel for num_threads(num_threads) if (num_threads > 1) schedule(dynamic, 8)
     for (long each = 0; each < num_positions * num_kv_heads; each++) {
         long p = each / num_kv_heads, head = each % num_kv_heads;
         long first = places[p] + 1 > window ? places[p] + 1 - window : 0;

@@ -19,15 +19,9 @@ from tunesmith.model.frozen import FrozenDecoder
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter, AdapterBatch
 from tunesmith.model.stack import AdapterStack, stackable
+from tunesmith.model.threads import threads_for
 from tunesmith.model.transformers_path import TransformersModel
 from tunesmith.serve.cache import RowsView, SlotCache
-
-# Below so many multiplications a pass of one thread is faster than one of several that have to
-# meet after every layer (nano: 2-3 times faster on a machine that is busy training).
-ONE_THREAD = 128_000_000
-# Below so many, several prompts take no longer than the API needs to bring as many: a processor is
-# left to it. Threads that wait for one that it has would be slower than those without.
-LEAVE_ONE = 2_000_000_000
 
 
 class Rows(Protocol):
@@ -114,7 +108,9 @@ class BatchedRows(SlotCache):
     def run(self, ids: Sequence[Sequence[int]], adapters: Sequence[Adapter | None]) -> Tensor:
         new = [(row, adapter) for row, adapter in zip(ids, adapters, strict=True) if row]
         ids_N = [token for row, _ in new for token in row]
-        torch.set_num_threads(self._threads(len(ids_N), sum(len(row) > 1 for row in ids)))
+        num_prompts = sum(len(row) > 1 for row in ids)
+        num_products = self._num_weights * len(ids_N)
+        torch.set_num_threads(threads_for(num_products, num_prompts, self._num_threads))
         view = RowsView(self, [len(row) for row in ids])
         lora = self._update([adapter for row, adapter in new for _ in row], view.positions)
         new_N = torch.tensor(ids_N, device=self._model.device)
@@ -130,14 +126,6 @@ class BatchedRows(SlotCache):
         view.advance()
         scores_BV = self._model.logits(hidden if is_one else hidden[lasts_B])
         return scores_BV[: len(view.lasts)].float()
-
-    def _threads(self, num_ids: int, num_prompts: int) -> int:
-        num_products = self._num_weights * num_ids
-        if num_products < ONE_THREAD:
-            return 1
-        if num_prompts > 1 and num_products < LEAVE_ONE:
-            return max(self._num_threads - 1, 1)
-        return self._num_threads
 
     def _update(self, adapters: list[Adapter | None], positions: Tensor) -> LowRankUpdate | None:
         """What the adapters of each position make of a pass."""

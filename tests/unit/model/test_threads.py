@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith.model.threads import WAITING, wait_briefly
+from tunesmith.model.threads import LEAVE_ONE, ONE_THREAD, WAITING, threads_for, wait_briefly
 
 
 @pytest.mark.parametrize("chosen", [{"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "7"}])
@@ -30,3 +30,20 @@ def test_torchs_runtime_reads_it() -> None:
     done = subprocess.run(load, env=environment, capture_output=True, text=True, check=True)
     for name, value in WAITING.items():
         assert f"{name} = '{value}'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("num_products", "num_prompts", "most", "number"),
+    [
+        (ONE_THREAD - 1, 0, 8, 1),
+        (ONE_THREAD, 0, 8, 8),
+        (ONE_THREAD, 1, 8, 8),  # nobody else is on the way
+        (ONE_THREAD, 2, 8, 7),
+        (ONE_THREAD, 2, 1, 1),
+        (LEAVE_ONE, 2, 8, 8),
+    ],
+)
+def test_small_passes_leave_processors_to_others(
+    num_products: int, num_prompts: int, most: int, number: int
+) -> None:
+    assert threads_for(num_products, num_prompts, most) == number

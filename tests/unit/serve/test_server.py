@@ -235,6 +235,29 @@ def test_new_answers_go_to_the_engine_that_took_over(base: Path, tmp_path: Path)
     run(test)
 
 
+def test_a_connection_is_kept_for_the_next_answer_and_holds_up_no_end(
+    base: Path, tmp_path: Path
+) -> None:
+    async def test() -> None:
+        path = tmp_path / "e.sock"
+        server = EngineServer(path, partial(LocalEngine, Limits(device="cpu")), drain_s=20)
+        await server.start()
+        running = asyncio.create_task(server.run())
+        client = EngineClient(path)
+        lines = []
+        for _ in range(2):
+            assert len(await collect(client, greedy(base, "hello", 5))) == 5
+            lines.append(client.line())
+        assert lines[0] is lines[1] and len(server._connections) == 1
+        server.drain()
+        await asyncio.wait_for(running, 0.9)  # idle connections are given a second to go
+        assert not lines[0].takes_more()
+        with pytest.raises(EngineUnavailable):
+            await collect(client, greedy(base, "hello", 5))
+
+    run(test)
+
+
 def test_only_this_user_may_connect(tmp_path: Path) -> None:
     async def test() -> None:
         path = tmp_path / "run" / "e.sock"
