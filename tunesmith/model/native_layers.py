@@ -7,6 +7,7 @@ bits are the same.
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -18,6 +19,8 @@ from tunesmith.model.families import DecoderConfig
 from tunesmith.model.native import HEADS, NativeRows, Reading, words
 from tunesmith.model.products import NativeProduct, Product
 from tunesmith.model.shapes import linear_shapes
+
+NO_WINDOW = sys.maxsize
 
 
 @runtime_checkable
@@ -56,7 +59,7 @@ class NativeLayers:
                 *(norms[name].data_ptr() for name in block.qk_norms or ()),
                 *(() if block.qk_norms else (0, 0)),
                 block.rope is not None,
-                block.rule.window or config.max_positions,
+                block.rule.window or NO_WINDOW,
             )
         )
         shapes = linear_shapes(config)
