@@ -2,7 +2,7 @@
    native.c, in the same order and so with the same bits, in one call. For a few rows of a small
    model the calls took longer than what they compute. */
 
-#include "native.h"
+#include "native.c"
 
 /* Each field of what follows is a word: Python fills them in as such. */
 

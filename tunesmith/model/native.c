@@ -6,9 +6,8 @@
 
 #include <math.h>
 #include <omp.h>
+#include <stdint.h>
 #include <string.h>
-
-#include "native.h"
 
 /* LANES: numbers in a register. TILE: rows computed at once; with their two sums each, the weights
    and one input they have to fit into the registers. */
@@ -122,6 +121,11 @@ void product(const float *x, long num_rows, long num_inputs, const uint32_t *pan
         }
     }
 }
+
+/* A low-rank update of a linear: A^T (inputs, rank) and B^T (rank, outputs), or none. */
+typedef struct {
+    const float *a, *b;
+} update;
 
 /* Rows with the same adapter are computed by so many at once. */
 #define TOGETHER 4

@@ -27,9 +27,13 @@ from tunesmith.model.lora import Adapter
 
 log = logging.getLogger(__name__)
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "decoder.c"))
-# torch's OpenMP is loaded already and serves both.
-OPTIONS = ("-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC")
+SOURCE = Path(__file__).with_name("decoder.c")
+# torch's OpenMP is loaded already and serves both. Calls between the functions are meant for these,
+# not for what other libraries call so.
+OPTIONS = (
+    *("-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC"),
+    "-fno-semantic-interposition",
+)
 COMPILER_S = 60.0
 # Of an adapter: more would not fit beside each other on a thread's stack.
 MAX_RANK = 4096
@@ -45,9 +49,9 @@ def library() -> ctypes.CDLL | None:
     with tempfile.TemporaryDirectory(prefix="tunesmith-native-") as directory:
         file = Path(directory) / "native.so"
         try:
-            command = [*shlex.split(os.environ.get("CC", "cc")), *OPTIONS, *map(str, SOURCES)]
+            command = [*shlex.split(os.environ.get("CC", "cc")), *OPTIONS, str(SOURCE), "-o"]
             subprocess.run(
-                [*command, "-o", str(file)],
+                [*command, str(file)],
                 check=True,
                 capture_output=True,
                 text=True,
