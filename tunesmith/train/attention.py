@@ -2,9 +2,9 @@
 
 A row of whole sequences costs the linear layers nothing for padding; only attention has to know
 where one ends. On a CUDA device torch's own operator for sequences of different length does that,
-elsewhere sequences of equal length go through torch's attention together, the others one by one.
-On a CPU that beat a padded grid (by a quarter), a mask over the row (four times slower) and jagged
-tensors (refused by torch there).
+on a CPU in fp32 our own (model/packed.py), elsewhere sequences of equal length go through torch's
+attention together, the others one by one. On a CPU that beat a padded grid (by a quarter), a mask
+over the row (four times slower) and jagged tensors (refused by torch there).
 
 Models that bring their own attention (the slow path) get a padded grid instead.
 """
@@ -21,6 +21,7 @@ from tunesmith.errors import JobError
 from tunesmith.model.attention import Attention, AttentionRule, causal
 from tunesmith.model.decoder import LowRankUpdate
 from tunesmith.model.load import CausalModel
+from tunesmith.model.packed import PackedAttention
 from tunesmith.train.batches import MicroBatch
 from tunesmith.train.shared import Shared
 
@@ -134,12 +135,8 @@ def keeps_apart(model: CausalModel, kind: Kind) -> bool:
     names = tuple(range(len(PROBE_LENGTHS)))
     row = MicroBatch(ids_T[None], positions_T[None], PROBE_LENGTHS, names, none, none, none, none)
     packed_TE = hidden(model, row.to(model.device), kind, None)
-    alone_TE = torch.cat(
-        [
-            model.hidden(part[None].to(model.device))[0]
-            for part in torch.split(ids_T, list(PROBE_LENGTHS))
-        ]
-    )
+    parts = torch.split(ids_T, list(PROBE_LENGTHS))
+    alone_TE = torch.cat([model.hidden(part[None].to(model.device))[0] for part in parts])
     limit = TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16]) * alone_TE.abs().max()
     return bool((packed_TE - alone_TE).abs().max() <= limit)
 
@@ -164,6 +161,9 @@ def hidden(
     )
     if batch.shared is not None:
         attention = SharedAttention(attention, batch.shared)
+    if kind == "split" and model.device.type == "cpu":
+        shared = () if batch.shared is None else (batch.shared.places_P, batch.shared.firsts_T)
+        attention = PackedAttention(batch.lengths, attention, *shared)
     states_1TE = model.hidden(
         batch.ids_1T,
         positions_BT=batch.positions_1T,
