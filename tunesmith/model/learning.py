@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tunesmith.model.compiler import FLOAT, INT, LONG, POINTER, compiled
+from tunesmith.model.compiler import FLOAT, INT, LEARNING, LONG, POINTER, compiled
 
-SOURCE = Path(__file__).with_name("learning.c")
+_is_wanted = True
 
 
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled functions; None where they cannot be had."""
-    found = compiled(SOURCE, "training takes up to a tenth longer")
+    found = compiled(LEARNING, "training takes up to a tenth longer")
     if found is None:
         return None
     of_heads: list[Any] = [POINTER, POINTER, *[POINTER, LONG] * 3]
@@ -40,9 +39,18 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
+def use(is_wanted: bool) -> None:
+    """Whether this process computes by them, where it can: the last bits of a result depend on it,
+    so that a job decides once."""
+    global _is_wanted
+    _is_wanted = is_wanted
+
+
 def found_for(*tensors: Tensor) -> ctypes.CDLL | None:
     """The functions, where they can compute with these: rows of fp32 on a CPU."""
-    if all(x.dtype == torch.float32 and x.is_cpu and x.stride(-1) == 1 for x in tensors):
+    if _is_wanted and all(
+        x.dtype == torch.float32 and x.is_cpu and x.stride(-1) == 1 for x in tensors
+    ):
         return library()
     return None
 

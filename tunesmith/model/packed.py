@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
@@ -19,8 +19,31 @@ from torch import Tensor
 from torch.autograd import Function
 
 from tunesmith.model import learning
-from tunesmith.model.attention import Attention, AttentionRule
+from tunesmith.model.attention import Attention, AttentionRule, causal
 from tunesmith.model.compiler import FLOAT, LONG, POINTER
+
+
+class SplitAttention:
+    """The decoder's `Attention` for one row (B = 1) of sequences with these lengths."""
+
+    def __init__(self, lengths: tuple[int, ...]) -> None:
+        self._runs = [(length, len(list(run))) for length, run in groupby(lengths)]
+
+    def __call__(
+        self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
+    ) -> Tensor:
+        q, k, v = (self._cut(x) for x in (q_BTHD, k_BTKD, v_BTKD))
+        out = [causal(layer, *run, rule).flatten(0, 1) for run in zip(q, k, v, strict=True)]
+        return torch.cat(out)[None]
+
+    def _cut(self, x_BTHD: Tensor) -> list[Tensor]:
+        """Runs of sequences of one length, each (count, length, H, D)."""
+        sizes = [length * count for length, count in self._runs]
+        parts = torch.split(x_BTHD[0], sizes)
+        return [
+            part.view(count, length, *part.shape[1:])
+            for part, (length, count) in zip(parts, self._runs, strict=True)
+        ]
 
 
 class PackedAttention:

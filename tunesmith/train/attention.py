@@ -11,17 +11,17 @@ Models that bring their own attention (the slow path) get a padded grid instead.
 
 from __future__ import annotations
 
-from itertools import accumulate, groupby
+from itertools import accumulate
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tunesmith.errors import JobError
-from tunesmith.model.attention import Attention, AttentionRule, causal
+from tunesmith.model.attention import Attention, AttentionRule
 from tunesmith.model.decoder import LowRankUpdate
 from tunesmith.model.load import CausalModel
-from tunesmith.model.packed import PackedAttention
+from tunesmith.model.packed import PackedAttention, SplitAttention
 from tunesmith.train.batches import MicroBatch
 from tunesmith.train.shared import Shared
 
@@ -32,29 +32,6 @@ Kind = Literal["varlen", "split", "padded"]
 # a neighbour's key or a wrong position makes of it.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2}
 PROBE_LENGTHS = (7, 4, 4, 1)
-
-
-class SplitAttention:
-    """The decoder's `Attention` for one row (B = 1) of sequences with these lengths."""
-
-    def __init__(self, lengths: tuple[int, ...]) -> None:
-        self._runs = [(length, len(list(run))) for length, run in groupby(lengths)]
-
-    def __call__(
-        self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
-    ) -> Tensor:
-        q, k, v = (self._cut(x) for x in (q_BTHD, k_BTKD, v_BTKD))
-        out = [causal(layer, *run, rule).flatten(0, 1) for run in zip(q, k, v, strict=True)]
-        return torch.cat(out)[None]
-
-    def _cut(self, x_BTHD: Tensor) -> list[Tensor]:
-        """Runs of sequences of one length, each (count, length, H, D)."""
-        sizes = [length * count for length, count in self._runs]
-        parts = torch.split(x_BTHD[0], sizes)
-        return [
-            part.view(count, length, *part.shape[1:])
-            for part, (length, count) in zip(parts, self._runs, strict=True)
-        ]
 
 
 class VarlenAttention:

@@ -25,6 +25,8 @@ def compiled() -> ctypes.CDLL:
     found = learning.library()
     if found is None:
         pytest.skip("there is no C compiler here")
+    # A job that this process ran before may have wanted none.
+    learning.use(True)
     return found
 
 
@@ -162,6 +164,16 @@ def test_a_beginning_in_common_is_computed_once(compiled: ctypes.CDLL) -> None:
 def test_what_it_cannot_do_is_left_to_torch(rule: AttentionRule, size: int) -> None:
     x = numbers(1, 5, 1, size)
     assert torch.equal(PackedAttention([5], causal)(0, x, x, x, rule), causal(0, x, x, x, rule))
+
+
+def test_a_process_may_want_none(compiled: ctypes.CDLL) -> None:
+    x = numbers(2, 3)
+    assert learning.found_for(x) is compiled
+    assert learning.found_for(x, x.T) is None
+    assert learning.found_for(x.double()) is None
+    learning.use(False)
+    assert learning.found_for(x) is None
+    learning.use(True)
 
 
 @pytest.mark.usefixtures("anew")

@@ -16,8 +16,9 @@ from tunesmith.data.render import Example
 from tunesmith.errors import JobError
 from tunesmith.model.attention import AttentionRule, causal
 from tunesmith.model.load import CausalModel, load_model
+from tunesmith.model.packed import SplitAttention
 from tunesmith.train import attention
-from tunesmith.train.attention import SplitAttention, VarlenAttention, choose, hidden, keeps_apart
+from tunesmith.train.attention import VarlenAttention, choose, hidden, keeps_apart
 from tunesmith.train.batches import Corpus, pack
 from tunesmith.trainer.process import DONE, run
 
