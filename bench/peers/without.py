@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunesmith.model import decoder, memory, passes, rotation
+from tunesmith.model import decoder, learning, memory, passes, rotation
 from tunesmith.model.lora import Adapter
 from tunesmith.train import attention, batches, loss, step
 from tunesmith.train.batches import Corpus, MicroBatch
@@ -55,12 +55,22 @@ def sharing() -> None:
     step.Forward.shares = False
 
 
+def head_in_blocks() -> None:
+    """A frozen head read in chunks of positions, as a trained one is."""
+    loss.Head.in_blocks = lambda head, hidden_NE: None
+
+
 def chunks() -> None:
     """All logits at once, through autograd."""
     loss.CHUNK_ELEMENTS["cpu"] = 1 << 60
     head = step.Forward.head.fget
     assert head is not None
     step.Forward.head = property(lambda forward: replace(head(forward), plain=None))
+
+
+def compiled() -> None:
+    """Attention, gate, norm and rotation by torch."""
+    learning.use(False)
 
 
 def kept_memory() -> None:
@@ -115,7 +125,7 @@ def attention_itself() -> None:
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Any) -> Tensor:
         return v.repeat_interleave(q.shape[2] // v.shape[2], 2)
 
-    attention.causal = attend
+    attention.PackedAttention = lambda *given: attend
     attention.choose = lambda model: ("split", None)
 
 
@@ -145,7 +155,9 @@ TECHNIQUES: dict[str, Callable[[], None]] = {
     "sharing beginnings": sharing,
     "leaving out what nothing is read from": leaving_out,
     "gathering before the head": gathering,
+    "reading a frozen head in blocks of the vocabulary": head_in_blocks,
     "chunked head, gradient in its forward pass": chunks,
+    "C": compiled,
     "keeping freed memory": kept_memory,
     "base and adapter in one product": fused_products,
     "forming the gated product again": gate_again,

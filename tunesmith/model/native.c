@@ -4,32 +4,22 @@
    Each output is one sum, in the order of the inputs, so that a row gets the same bits whatever
    rows are beside it. */
 
-#include <math.h>
-#include <omp.h>
-#include <stdint.h>
-#include <string.h>
+#include "lanes.h"
 
-/* LANES: numbers in a register. TILE: rows computed at once; with their two sums each, the weights
-   and one input they have to fit into the registers. */
+/* TILE: rows computed at once; with their two sums each, the weights and one input they have to fit
+   into the registers. */
 #if defined(__AVX512F__)
-#define LANES 16
 #define TILE 12
 #elif defined(__AVX2__)
-#define LANES 8
 #define TILE 6
 #elif defined(__aarch64__)
-#define LANES 4
 #define TILE 12
 #else
-#define LANES 4
 #define TILE 6
 #endif
 #define PANEL (2 * LANES)
 /* How many inputs ahead the weights are asked for: memory takes as long as some 30 of them. */
 #define AHEAD 32
-
-typedef float floats __attribute__((vector_size(4 * LANES)));
-typedef uint32_t words __attribute__((vector_size(4 * LANES)));
 
 int lanes(void) { return LANES; }
 
@@ -230,8 +220,6 @@ void adapt(const float *x, long num_rows, long num_inputs, const int *order, con
 /* Attention in fp32 of new positions to stored keys and values, row by row of the cache and each
    position by itself, so that it reads the same bits whatever is computed beside it. */
 
-typedef float quad __attribute__((vector_size(16)));
-
 #ifdef __clang__
 #define PICK(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
 #else
@@ -244,23 +232,6 @@ typedef int quad_of_int __attribute__((vector_size(16)));
 #define KEYS 4
 /* How many keys ahead memory is asked. */
 #define KEYS_AHEAD 16
-#define LOWEST -3e38f
-
-static inline quad folded(floats v)
-{
-    quad parts[LANES / 4];
-    memcpy(parts, &v, sizeof v);
-    quad sum = parts[0];
-    for (int k = 1; k < LANES / 4; k++)
-        sum += parts[k];
-    return sum;
-}
-
-static inline float total(floats v)
-{
-    quad sum = folded(v);
-    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
-}
 
 /* The total of each of four, folded before. */
 static inline quad sums_of(const quad *t)
@@ -268,60 +239,6 @@ static inline quad sums_of(const quad *t)
     quad a = PICK(t[0], t[1], 0, 1, 4, 5) + PICK(t[0], t[1], 2, 3, 6, 7);
     quad b = PICK(t[2], t[3], 0, 1, 4, 5) + PICK(t[2], t[3], 2, 3, 6, 7);
     return PICK(a, b, 0, 2, 4, 6) + PICK(a, b, 1, 3, 5, 7);
-}
-
-static inline floats chosen(words mask, floats yes, floats no)
-{
-    return (floats)(((words)yes & mask) | ((words)no & ~mask));
-}
-
-/* e^x for x <= 0, to 2e-7 of it; below -87 as there. 2^n e^r with |r| <= ln(2) / 2, the latter by
-   its series; n ends up in the lowest bits of a number of 2^23 and a half of that. */
-static inline floats exponential(floats x)
-{
-    const float half = 12582912.0f;
-    floats zero = {0}, lowest = zero - 87.0f;
-    x = chosen((words)(x < lowest), lowest, x);
-    floats shifted = x * 1.44269504f + half, n = shifted - half;
-    floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    floats p = r * (1.0f / 5040) + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    /* A product, so that what is no number stays none. */
-    return p * (floats)(((words)shifted << 23) + 0x3f800000u);
-}
-
-/* scores[0..num) becomes e^(score - highest), up to the next register filled with zeros; returns
-   their sum. */
-static float softened(float *scores, long num)
-{
-    long whole = (num + LANES - 1) / LANES * LANES;
-    floats v, zero = {0}, highest = zero + LOWEST, sum = zero;
-    for (long k = num; k < whole; k++)
-        scores[k] = LOWEST;
-    for (long k = 0; k < whole; k += LANES) {
-        memcpy(&v, scores + k, sizeof v);
-        highest = chosen((words)(v > highest), v, highest);
-    }
-    float top = highest[0];
-    for (int k = 1; k < LANES; k++)
-        top = highest[k] > top ? highest[k] : top;
-    for (long k = 0; k < whole; k += LANES) {
-        memcpy(&v, scores + k, sizeof v);
-        v = exponential(v - top);
-        memcpy(scores + k, &v, sizeof v);
-    }
-    for (long k = num; k < whole; k++)
-        scores[k] = 0;
-    for (long k = 0; k < whole; k += LANES) {
-        memcpy(&v, scores + k, sizeof v);
-        sum += v;
-    }
-    return total(sum);
 }
 
 /* What `heads` query heads of one position read from `num` keys and values of their key head;
@@ -362,9 +279,9 @@ read_heads(int heads, int size, const float *q, const float *k, const float *v, 
             memcpy(scores + head * room + first, &found, sizeof found);
         }
     }
-    float totals[HEADS];
+    float totals[HEADS], highest;
     for (int head = 0; head < heads; head++)
-        totals[head] = softened(scores + head * room, num);
+        totals[head] = softened(scores + head * room, num, &highest);
     floats sums[HEADS][size];
     memset(sums, 0, sizeof sums);
     for (long at = 0; at < num; at++) {

@@ -1,72 +1,35 @@
-"""What is computed by a few lines of C, compiled when they are first used, for this processor.
-
-There is no compiled file to ship, to keep or to trust: the system's C compiler (`CC`, or `cc`)
-takes two seconds. Where there is none everything is computed by torch, and the log says so.
-"""
+"""What serving computes by a few lines of C (`native.c`); without a compiler torch does."""
 
 from __future__ import annotations
 
 import ctypes
-import logging
-import os
-import shlex
-import subprocess
-import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tunesmith.model.attention import AttentionRule
+from tunesmith.model.compiler import FLOAT, INT, LONG, POINTER, SERVING, compiled
 from tunesmith.model.decoder import Linears
 from tunesmith.model.families import DecoderConfig
 from tunesmith.model.lora import Adapter
 
-log = logging.getLogger(__name__)
-
-SOURCE = Path(__file__).with_name("decoder.c")
-# torch's OpenMP is loaded already and serves both. Calls between the functions are meant for these,
-# not for what other libraries call so.
-OPTIONS = (
-    *("-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC"),
-    "-fno-semantic-interposition",
-)
-COMPILER_S = 60.0
 # Of an adapter: more would not fit beside each other on a thread's stack.
 MAX_RANK = 4096
 # As in native.c, where the registers of no processor are longer.
 HEADS, MAX_LANES = 4, 16
 
-POINTER, LONG, INT, FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float
-
 
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled functions; None where they cannot be had."""
-    with tempfile.TemporaryDirectory(prefix="tunesmith-native-") as directory:
-        file = Path(directory) / "native.so"
-        try:
-            command = [*shlex.split(os.environ.get("CC", "cc")), *OPTIONS, str(SOURCE), "-o"]
-            subprocess.run(
-                [*command, str(file)],
-                check=True,
-                capture_output=True,
-                text=True,
-                timeout=COMPILER_S,
-            )
-            found = ctypes.CDLL(str(file))
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
-            said = str(getattr(error, "stderr", None) or "").strip()[-500:]
-            log.warning(
-                "native products are not available (%s %s): bases in bf16 are served in fp32, with "
-                "twice the memory and at half the speed; install a C compiler",
-                error,
-                said,
-            )
-            return None
+    found = compiled(
+        SERVING, "bases in bf16 are served in fp32, with twice the memory and at half the speed"
+    )
+    if found is None:
+        return None
     found.product.argtypes = [POINTER, LONG, LONG, POINTER, LONG, *[POINTER] * 3, INT]
     found.adapt.argtypes = [POINTER, LONG, LONG, *[POINTER] * 5, LONG, *[POINTER] * 2, LONG, INT]
     of_new: list[Any] = [POINTER, LONG] * 3

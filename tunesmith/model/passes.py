@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-# Of a normed tensor: what `_scaled` forms it from once more.
+from tunesmith.model import learning
+
+# Of a normed tensor: what `_formed` forms it from once more.
 FORMED_FROM = "formed_from"
 
 
@@ -92,6 +94,14 @@ def _normed(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return _scaled(wide, factor, weight, x.dtype), factor
 
 
+def _formed(x: Tensor, factor: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """The normed x once more, of which this was kept."""
+    found = learning.found_for(x, factor, weight)
+    if found:
+        return learning.scaled(found, x, factor, weight)
+    return _scaled(x, factor, weight, dtype)
+
+
 def _scaled(x: Tensor, factor: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
     return (x * factor).to(dtype).mul_(weight)
 
@@ -99,7 +109,9 @@ def _scaled(x: Tensor, factor: Tensor, weight: Tensor, dtype: torch.dtype) -> Te
 class _Norm(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        normed, factor = _normed(x, weight, eps)
+        found = learning.found_for(x, weight)
+        given = x, weight, eps
+        normed, factor = learning.norm(found, *given) if found else _normed(*given)
         ctx.save_for_backward(x, weight, factor)
         ctx.mark_non_differentiable(factor)
         return normed, factor
@@ -107,6 +119,9 @@ class _Norm(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, factor = ctx.saved_tensors
+        found = None if ctx.needs_input_grad[1] else learning.found_for(x, weight, gradients[0])
+        if found:
+            return learning.norm_backward(found, x, weight, factor, gradients[0]), None, None
         wide, toward = x.to(factor.dtype), gradients[0].to(factor.dtype)
         of_weight = None
         if ctx.needs_input_grad[1]:
@@ -130,6 +145,9 @@ class _Turn(Function):
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
+    found = learning.found_for(x, cos, sin)
+    if found:
+        return learning.turned(found, x, cos, sin, sign)
     half = x.shape[-1] // 2
     out = x * cos
     out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=sign)
@@ -157,8 +175,9 @@ class _Adapted(Function):
         x_TE, *norm = rest[3 * num :]
         if norm:
             factor, gain = norm
-            x_TE = _scaled(x_TE, factor, gain, narrow_TR.dtype).flatten(0, -2)
-        of_narrow_TR, of_a, of_b = _of_update(gradients, x_TE, narrow_TR, b_FR, ctx.scale)
+            x_TE = _formed(x_TE, factor, gain, narrow_TR.dtype).flatten(0, -2)
+        of_narrow_TR, of_b = _of_narrow(gradients, narrow_TR, b_FR)
+        of_a = _of_a(of_narrow_TR, x_TE, ctx.scale, num)
         of_x = None
         if ctx.needs_input_grad[0]:
             of_x = _of_input(gradients, weights, of_narrow_TR, _joined(a, ctx.scale, x_TE.dtype))
@@ -170,7 +189,11 @@ class _Gated(Function):
     @staticmethod
     def forward(ctx: Any, gate_TE: Tensor, up_TE: Tensor, kind: str, *tensors: Any) -> Tensor:
         weight, bias, a, b, scale = tensors
-        x_TE = activated(gate_TE, kind).mul_(up_TE)
+        found = learning.found_for(gate_TE, up_TE) if kind == "silu" else None
+        if found:
+            x_TE = learning.gate(found, gate_TE, up_TE)
+        else:
+            x_TE = activated(gate_TE, kind).mul_(up_TE)
         (out,), narrow_TR, b_FR = _products(x_TE, [weight], [bias], [a], [b], scale)
         ctx.scale, ctx.kind = scale, kind
         ctx.save_for_backward(gate_TE, up_TE, narrow_TR, a, *b_FR, weight)
@@ -179,17 +202,11 @@ class _Gated(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         gate_TE, up_TE, narrow_TR, a, b_FR, weight = ctx.saved_tensors
-        active_TE = activated(gate_TE, ctx.kind)
-        x_TE = active_TE * up_TE
-        of_narrow_TR, of_a, of_b = _of_update(gradients, x_TE, narrow_TR, [b_FR], ctx.scale)
-        a_RE = _joined([a], ctx.scale, x_TE.dtype)
+        of_narrow_TR, of_b = _of_narrow(gradients, narrow_TR, [b_FR])
+        a_RE = _joined([a], ctx.scale, gate_TE.dtype)
         of_x_TE = _of_input(gradients, [weight], of_narrow_TR, a_RE)
-        of_up_TE = active_TE.mul_(of_x_TE)
-        of_x_TE.mul_(up_TE)
-        if ctx.kind == "silu":
-            of_gate_TE = torch.ops.aten.silu_backward(of_x_TE, gate_TE)
-        else:
-            of_gate_TE = torch.ops.aten.gelu_backward(of_x_TE, gate_TE, approximate="tanh")
+        x_TE, of_gate_TE, of_up_TE = _of_gate(gate_TE, up_TE, ctx.kind, of_x_TE)
+        of_a = _of_a(of_narrow_TR, x_TE, ctx.scale, 1)
         return of_gate_TE, of_up_TE, None, None, None, *of_a, *of_b, None
 
 
@@ -217,14 +234,10 @@ def _joined(a: Sequence[Tensor], scale: float, dtype: torch.dtype) -> Tensor:
     return torch.cat(list(a)).mul_(scale).to(dtype)
 
 
-def _of_update(
-    gradients: Sequence[Tensor],
-    x_TE: Tensor,
-    narrow_TR: Tensor,
-    b_FR: Sequence[Tensor],
-    scale: float,
-) -> tuple[Tensor, Sequence[Tensor], list[Tensor]]:
-    """The gradients of x A^T, and in fp32 at least of each A and B."""
+def _of_narrow(
+    gradients: Sequence[Tensor], narrow_TR: Tensor, b_FR: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """The gradients of x A^T, and in fp32 at least of each B."""
     num = len(gradients)
     of_narrow_TR = torch.empty_like(narrow_TR)
     of_b = []
@@ -233,9 +246,31 @@ def _of_update(
         torch.mm(toward_TF, each, out=of_part)
         # Turned around afterwards: a third faster on a CPU than a product with few columns.
         of_b.append((part.T @ toward_TF).T.to(torch.promote_types(part.dtype, torch.float32)))
+    return of_narrow_TR, of_b
+
+
+def _of_a(of_narrow_TR: Tensor, x_TE: Tensor, scale: float, num: int) -> Sequence[Tensor]:
+    """The gradients of so many A, in fp32 at least."""
     of_a_RE = of_narrow_TR.T @ x_TE
     wide = torch.promote_types(of_a_RE.dtype, torch.float32)
-    return of_narrow_TR, of_a_RE.to(wide).mul_(scale).chunk(num), of_b
+    return of_a_RE.to(wide).mul_(scale).chunk(num)
+
+
+def _of_gate(
+    gate_TE: Tensor, up_TE: Tensor, kind: str, of_x_TE: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x = activated(gate) * up once more, and the gradients of gate and up; takes that of x."""
+    found = learning.found_for(gate_TE, up_TE, of_x_TE) if kind == "silu" else None
+    if found:
+        return learning.gate_backward(found, gate_TE, up_TE, of_x_TE)
+    active_TE = activated(gate_TE, kind)
+    x_TE = active_TE * up_TE
+    of_up_TE = active_TE.mul_(of_x_TE)
+    of_x_TE.mul_(up_TE)
+    if kind == "silu":
+        return x_TE, torch.ops.aten.silu_backward(of_x_TE, gate_TE), of_up_TE
+    of_gate_TE = torch.ops.aten.gelu_backward(of_x_TE, gate_TE, approximate="tanh")
+    return x_TE, of_gate_TE, of_up_TE
 
 
 def _of_input(

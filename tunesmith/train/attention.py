@@ -2,25 +2,26 @@
 
 A row of whole sequences costs the linear layers nothing for padding; only attention has to know
 where one ends. On a CUDA device torch's own operator for sequences of different length does that,
-elsewhere sequences of equal length go through torch's attention together, the others one by one.
-On a CPU that beat a padded grid (by a quarter), a mask over the row (four times slower) and jagged
-tensors (refused by torch there).
+on a CPU in fp32 our own (model/packed.py), elsewhere sequences of equal length go through torch's
+attention together, the others one by one. On a CPU that beat a padded grid (by a quarter), a mask
+over the row (four times slower) and jagged tensors (refused by torch there).
 
 Models that bring their own attention (the slow path) get a padded grid instead.
 """
 
 from __future__ import annotations
 
-from itertools import accumulate, groupby
+from itertools import accumulate
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tunesmith.errors import JobError
-from tunesmith.model.attention import Attention, AttentionRule, causal
+from tunesmith.model.attention import Attention, AttentionRule
 from tunesmith.model.decoder import LowRankUpdate
 from tunesmith.model.load import CausalModel
+from tunesmith.model.packed import PackedAttention, SplitAttention
 from tunesmith.train.batches import MicroBatch
 from tunesmith.train.shared import Shared
 
@@ -31,29 +32,6 @@ Kind = Literal["varlen", "split", "padded"]
 # a neighbour's key or a wrong position makes of it.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2}
 PROBE_LENGTHS = (7, 4, 4, 1)
-
-
-class SplitAttention:
-    """The decoder's `Attention` for one row (B = 1) of sequences with these lengths."""
-
-    def __init__(self, lengths: tuple[int, ...]) -> None:
-        self._runs = [(length, len(list(run))) for length, run in groupby(lengths)]
-
-    def __call__(
-        self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
-    ) -> Tensor:
-        q, k, v = (self._cut(x) for x in (q_BTHD, k_BTKD, v_BTKD))
-        out = [causal(layer, *run, rule).flatten(0, 1) for run in zip(q, k, v, strict=True)]
-        return torch.cat(out)[None]
-
-    def _cut(self, x_BTHD: Tensor) -> list[Tensor]:
-        """Runs of sequences of one length, each (count, length, H, D)."""
-        sizes = [length * count for length, count in self._runs]
-        parts = torch.split(x_BTHD[0], sizes)
-        return [
-            part.view(count, length, *part.shape[1:])
-            for part, (length, count) in zip(parts, self._runs, strict=True)
-        ]
 
 
 class VarlenAttention:
@@ -134,12 +112,8 @@ def keeps_apart(model: CausalModel, kind: Kind) -> bool:
     names = tuple(range(len(PROBE_LENGTHS)))
     row = MicroBatch(ids_T[None], positions_T[None], PROBE_LENGTHS, names, none, none, none, none)
     packed_TE = hidden(model, row.to(model.device), kind, None)
-    alone_TE = torch.cat(
-        [
-            model.hidden(part[None].to(model.device))[0]
-            for part in torch.split(ids_T, list(PROBE_LENGTHS))
-        ]
-    )
+    parts = torch.split(ids_T, list(PROBE_LENGTHS))
+    alone_TE = torch.cat([model.hidden(part[None].to(model.device))[0] for part in parts])
     limit = TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16]) * alone_TE.abs().max()
     return bool((packed_TE - alone_TE).abs().max() <= limit)
 
@@ -164,6 +138,9 @@ def hidden(
     )
     if batch.shared is not None:
         attention = SharedAttention(attention, batch.shared)
+    if kind == "split" and model.device.type == "cpu":
+        shared = () if batch.shared is None else (batch.shared.places_P, batch.shared.firsts_T)
+        attention = PackedAttention(batch.lengths, attention, *shared)
     states_1TE = model.hidden(
         batch.ids_1T,
         positions_BT=batch.positions_1T,

@@ -2,7 +2,7 @@
 
 Only supervised positions reach the head, a chunk at a time: each chunk's logits give loss,
 accuracy and the gradient with respect to the hidden states (and to the head, where it is trained),
-and are dropped.
+and are dropped. A frozen head on a CPU is read in blocks of the vocabulary instead (model/head.py).
 
 What a sequence's loss weighs in the step's may depend on that very loss (preferences): a position's
 gradient is linear in its weight, so it is formed for weight w and multiplied afterwards. A trained
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tunesmith.model.head import losses, softmax_, widen
 from tunesmith.train.batches import MicroBatch
 
 # Logits alive at once, elements: 32 MiB of fp32 on a CPU; a GPU wants larger products.
@@ -40,8 +41,15 @@ class Head:
     def chunks(self, hidden_NE: Tensor) -> list[slice]:
         """Of about equal size, so that no product is left with a few positions."""
         num, most = hidden_NE.shape[0], self.most_at_once(hidden_NE.device)
+        if self.in_blocks(hidden_NE) is not None:
+            return [slice(0, num)]
         size = max(1, -(-num // max(1, -(-num // most))))
         return [slice(start, start + size) for start in range(0, num, size)]
+
+    def in_blocks(self, hidden_NE: Tensor) -> Tensor | None:
+        """`plain`, where the vocabulary is read in blocks by all positions at once."""
+        is_wide_on_cpu = hidden_NE.device.type == "cpu" and hidden_NE.dtype.itemsize >= 4
+        return self.plain if is_wide_on_cpu and self.gradient is None else None
 
     def most_at_once(self, device: torch.device) -> int:
         return max(1, CHUNK_ELEMENTS[device.type] // self.vocab_size)
@@ -70,8 +78,12 @@ def scores(head: Head, hidden_NE: Tensor, batch: MicroBatch) -> Scores:
     found = []
     with torch.no_grad():
         for rows in head.chunks(hidden_NE):
-            logits_NV = _widen(head.logits(hidden_NE[rows]))
-            nll_N, is_right_N, _ = _softmax_(logits_NV, batch.targets_N[rows])
+            plain = head.in_blocks(hidden_NE)
+            if plain is not None:
+                nll_N, is_right_N = losses(plain, hidden_NE, batch.targets_N)
+            else:
+                logits_NV = widen(head.logits(hidden_NE[rows]))
+                nll_N, is_right_N, _ = softmax_(logits_NV, batch.targets_N[rows])
             found.append((batch.weights_N[rows] * nll_N, is_right_N))
     return _by_sequence(found, batch)
 
@@ -119,13 +131,18 @@ def _learn(
     For logits z that is factors * (softmax(z) - one at the target), formed where z stood; the
     factors come in where it is narrow.
     """
+    plain = head.in_blocks(hidden_NE)
+    if plain is not None:
+        nll_N, is_right_N = losses(plain, hidden_NE, targets_N, gradient_NE)
+        gradient_NE *= factors_N[:, None]
+        return nll_N, is_right_N
     leaf_NE = hidden_NE.requires_grad_(head.plain is None)
     with torch.set_grad_enabled(head.plain is None):
         narrow_NV = head.logits(leaf_NE)
-    logits_NV = _widen(narrow_NV.detach())
+    logits_NV = widen(narrow_NV.detach())
     if head.plain is None and logits_NV.dtype == narrow_NV.dtype:
         logits_NV = logits_NV.clone()
-    nll_N, is_right_N, toward_NV = _softmax_(logits_NV, targets_N)
+    nll_N, is_right_N, toward_NV = softmax_(logits_NV, targets_N)
     toward_NV = toward_NV.to(narrow_NV.dtype)
     factors_N1 = factors_N[:, None].to(narrow_NV.dtype)
     if head.plain is not None:
@@ -144,18 +161,6 @@ def _learn(
     if head.gradient is not None:
         head.gradient.add_(of_head[0])
     return nll_N, is_right_N
-
-
-def _softmax_(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, rightness and softmax(z) - one at the target, which takes the place of the logits."""
-    places_N1 = targets_N[:, None]
-    highest_N = logits_NV.amax(-1)
-    target_N = logits_NV.gather(1, places_N1)[:, 0]
-    total = torch.softmax(logits_NV, -1, out=logits_NV)
-    # From the largest probability, which cannot round to zero as the target's can.
-    log_total_N = highest_N - total.amax(-1).log()
-    total.scatter_add_(1, places_N1, torch.full_like(target_N, -1.0)[:, None])
-    return log_total_N - target_N, target_N == highest_N, total
 
 
 def _add_product_(sum_VE: Tensor, left_VN: Tensor, right_NE: Tensor) -> None:
@@ -197,8 +202,3 @@ def _by_sequence(found: list[tuple[Tensor, Tensor]], batch: MicroBatch) -> Score
         for each in (loss_N, is_right_N)
     )
     return Scores(loss_S, correct_S)
-
-
-def _widen(logits: Tensor) -> Tensor:
-    """At least fp32; float64 stays, for tests of exactness."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -18,7 +18,7 @@ from tunesmith.errors import JobError
 from tunesmith.group.world import ALONE, World
 from tunesmith.jobdir.layout import SCHEMA
 from tunesmith.jobdir.spec import Spec
-from tunesmith.model import precision
+from tunesmith.model import learning, precision
 from tunesmith.model.adapter_files import LoraSpec, continued
 from tunesmith.train.attention import Kind
 from tunesmith.train.batches import Corpus
@@ -62,6 +62,8 @@ class Plan:
     """The layers are spread over the processes: where the model does not fit beside each."""
     offload: bool = False
     """What is kept for the backward pass waits in the machine's memory, not the GPU's."""
+    compiled: bool = False
+    """What training in fp32 on a CPU computes beside its products is computed in C."""
     schema: int = SCHEMA
 
     @property
@@ -122,6 +124,7 @@ def decide(spec: Spec, base: BaseInfo, corpus: Corpus, world: World = ALONE) -> 
         ),
         **chosen,
         processes=world.size,
+        compiled=device == "cpu" and dtype == torch.float32 and learning.library() is not None,
     )
 
 

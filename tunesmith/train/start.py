@@ -26,6 +26,7 @@ from tunesmith.jobdir.records import RecordError
 from tunesmith.jobdir.row_losses import RowLosses
 from tunesmith.jobdir.rows import rendered
 from tunesmith.jobdir.spec import Spec
+from tunesmith.model import learning
 from tunesmith.model.adapter_files import targeted
 from tunesmith.model.load import CausalModel, load_model
 from tunesmith.model.lora import Adapter
@@ -109,6 +110,7 @@ def prepare(job: Job) -> Run:
     is_resumed = world.agree(plan is not None)
     plan = agreed(world, plan or decide(spec, base, train, world))
     torch.set_num_threads(plan.threads)
+    learning.use(plan.compiled)
     plan = plan if plan.sharded else placed(job, base, plan)
     used = used_bytes(torch.device(plan.device))
     order = Order(spec.seed, train.num_rows, plan.batch_size, plan.n_epochs)
@@ -167,6 +169,13 @@ def _old_plan(job: Job, base: BaseInfo) -> Plan | None:
         )
         job.journal.message(f"warn:processes:{job.spec.fence}", text, "warn")
         plan = replace(plan, processes=job.world.size, sharded=plan.sharded and job.world.size > 1)
+    if plan.compiled and learning.library() is None:
+        text = (
+            "There is no C compiler any more (see the job's log): torch computes what the job "
+            "computed in C, more slowly, and last digits may differ."
+        )
+        job.journal.message(f"warn:compiler:{job.spec.fence}", text, "warn")
+        plan = replace(plan, compiled=False)
     return plan
 
 

@@ -29,6 +29,7 @@ from typing import Any
 from tunesmith.config import MODERATION_KEY
 from tunesmith.jobdir.layout import LOG_FILE
 from tunesmith.jobdir.process import START_FIELD, Phase, stat_fields
+from tunesmith.model import compiler
 from tunesmith.model.threads import wait_briefly
 
 PRELOADED = (
@@ -51,8 +52,11 @@ def main() -> None:
     wait_briefly()
     # numpy comes along with torch, and would start threads for its own algebra, which is not used.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Meanwhile on another core; what comes of it is every child's.
+    compiler.begin(compiler.LEARNING)
     for name in PRELOADED:
         importlib.import_module(name)
+    importlib.import_module("tunesmith.model.learning").library()
     # Children share these pages as long as nobody writes to them; the collector would.
     gc.collect()
     gc.freeze()

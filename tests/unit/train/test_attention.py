@@ -16,8 +16,9 @@ from tunesmith.data.render import Example
 from tunesmith.errors import JobError
 from tunesmith.model.attention import AttentionRule, causal
 from tunesmith.model.load import CausalModel, load_model
+from tunesmith.model.packed import SplitAttention
 from tunesmith.train import attention
-from tunesmith.train.attention import SplitAttention, VarlenAttention, choose, hidden, keeps_apart
+from tunesmith.train.attention import VarlenAttention, choose, hidden, keeps_apart
 from tunesmith.train.batches import Corpus, pack
 from tunesmith.trainer.process import DONE, run
 
@@ -78,7 +79,7 @@ def test_the_probe_sees_a_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = model(torch.float32)
     assert keeps_apart(decoder, "split")
     assert choose(decoder) == ("split", None)
-    monkeypatch.setattr(attention, "SplitAttention", lambda lengths: causal)
+    monkeypatch.setattr(attention, "PackedAttention", lambda *given: causal)
     assert not keeps_apart(decoder, "split")
     with pytest.raises(JobError, match="packed_equals_alone") as caught:
         choose(decoder)
@@ -101,7 +102,7 @@ def test_the_probe_sees_a_wrong_position(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_job_whose_rows_would_mix_fails_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "SplitAttention", lambda lengths: causal)
+    monkeypatch.setattr(attention, "PackedAttention", lambda *given: causal)
     job_dir = make_job(tmp_path / "job")
     assert run("train", job_dir) == DONE
     error = result_of(job_dir).error

@@ -213,7 +213,7 @@ def test_the_best_epoch_is_counted_where_steps_end_several(
 
 def test_a_model_made_worse_is_told(tmp_path: Path) -> None:
     """Every loss is a number, the job succeeds, and the model is of no use."""
-    hyper = {"n_epochs": 3, "batch_size": 4, "lora_rank": 4, "learning_rate_multiplier": 3000}
+    hyper = {"n_epochs": 3, "batch_size": 4, "lora_rank": 4, "learning_rate_multiplier": 3400}
     job_dir = make_job(tmp_path / "job", hyperparameters=hyper)
     assert run("train", job_dir) == DONE
     assert result_of(job_dir).status == "succeeded", result_of(job_dir).error

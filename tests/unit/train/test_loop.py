@@ -30,6 +30,7 @@ from tunesmith.jobdir.files import read_record, write_record
 from tunesmith.jobdir.layout import CHECKPOINTS_DIR, PLAN_FILE, RESULT_FILE, VALIDATION_FILE
 from tunesmith.jobdir.outcome import Result, Validation
 from tunesmith.jobdir.spec import BaseRef, read_spec
+from tunesmith.model import learning
 from tunesmith.model.adapter_files import CONFIG
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
@@ -206,6 +207,23 @@ def test_a_damaged_plan_is_made_anew_and_that_is_said(
     assert [text.startswith("The plan of the job is damaged and made anew") for text in told]
     # On the same machine it is the same plan.
     assert told and adapter_bytes(job_dir) == adapter_bytes(finished)
+
+
+def test_a_compiler_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if learning.library() is None:
+        pytest.skip("there is no C compiler here")
+    job_dir = make_job(tmp_path / "job")
+    stop_at(monkeypatch, 5, lambda job: write_control(job.dir, "pause"))
+    assert run("train", job_dir) == DONE
+    monkeypatch.undo()
+    assert json.loads((job_dir / PLAN_FILE).read_bytes())["compiled"]
+    monkeypatch.setattr(learning, "_is_wanted", True)
+    monkeypatch.setattr(learning, "library", lambda: None)
+    assert run("train", relaunched(job_dir)) == DONE
+    assert result_of(job_dir).status == "succeeded"
+    told = [event.message for event in events_of(job_dir) if event.key.startswith("warn:compiler")]
+    assert [text.startswith("There is no C compiler any more") for text in told] == [True]
+    assert not json.loads((job_dir / PLAN_FILE).read_bytes())["compiled"]
 
 
 def test_a_pause_before_the_first_step_starts_over(finished: Path, tmp_path: Path) -> None:
