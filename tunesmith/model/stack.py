@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Collection, Iterable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tunesmith.model.decoder import Linears
@@ -36,12 +37,13 @@ class AdapterStack:
         self._starts: weakref.WeakKeyDictionary[Adapter, int] = weakref.WeakKeyDictionary()
         """The first of each adapter's places along the rank."""
         self._num_places = 0
-        self._stacked: dict[tuple[str, ...], Matrices] = {}
+        self.stacked: dict[tuple[str, ...], Matrices] = {}
+        """By the names of linears with one input."""
         self._last: tuple[list[weakref.ref[Adapter] | None], StackedRows] | None = None
 
     @property
     def num_bytes(self) -> int:
-        matrices = self._stacked.values()
+        matrices = self.stacked.values()
         return sum(a.nbytes + sum(each.nbytes for each in b) for a, b in matrices)
 
     def clear(self) -> None:
@@ -60,14 +62,14 @@ class AdapterStack:
 
     def matrices(self, names: tuple[str, ...], inputs: int, outputs: Sequence[Tensor]) -> Matrices:
         """A^T of all names, (inputs, names x places); B^T of each name, (places, outputs)."""
-        if names not in self._stacked:
+        if names not in self.stacked:
             num, like = self._num_places, outputs[0]
             a = like.new_zeros(inputs, len(names) * num)
             b = [like.new_zeros(num, output.shape[-1]) for output in outputs]
-            self._stacked[names] = a, b
+            self.stacked[names] = a, b
             for adapter in self._starts:
                 self._copy(adapter, names)
-        return self._stacked[names]
+        return self.stacked[names]
 
     def _hold(self, adapters: list[Adapter]) -> None:
         """Gives each of these adapters its places."""
@@ -86,12 +88,12 @@ class AdapterStack:
                 if not is_before and self._starts[other] < start + adapter.spec.rank:
                     del self._starts[other]
             self._starts[adapter] = start
-            for names in self._stacked:
+            for names in self.stacked:
                 self._copy(adapter, names)
 
     def _begin(self, adapters: list[Adapter]) -> None:
         """With these adapters and no room for more."""
-        self._stacked.clear()
+        self.stacked.clear()
         self._starts.clear()
         self._last = None
         self._num_places = 0
@@ -113,7 +115,7 @@ class AdapterStack:
 
     def _copy(self, adapter: Adapter, names: tuple[str, ...]) -> None:
         """The adapter's matrices of these linears to its places."""
-        a, b = self._stacked[names]
+        a, b = self.stacked[names]
         places = slice(self._starts[adapter], self._stop(adapter))
         a_by_name = a.view(len(a), len(names), self._num_places)
         for number, name in enumerate(names):
@@ -133,21 +135,66 @@ class StackedRows:
     """The `LowRankUpdate` of one pass."""
 
     def __init__(self, stack: AdapterStack, mask_BR: Tensor) -> None:
-        self._stack = stack
-        self._mask_BR = mask_BR
+        self.stack = stack
+        self.mask_BR = mask_BR
         self._masks: dict[int, Tensor] = {}
 
     def adapt(self, names: tuple[str, ...], x_BTE: Tensor, products: Linears) -> tuple[Tensor, ...]:
         """The outputs of the linears `names` for input x, each with its rows' updates."""
         outputs = products(names, x_BTE)
-        a, b = self._stack.matrices(names, x_BTE.shape[-1], outputs)
+        matrices = self.stack.matrices(names, x_BTE.shape[-1], outputs)
         if len(names) not in self._masks:
-            self._masks[len(names)] = self._mask_BR.to(x_BTE).repeat(1, len(names))
-        narrow_BR = torch.mm(x_BTE, a).mul_(self._masks[len(names)])
-        parts = torch.split_with_sizes(narrow_BR, [len(each) for each in b], 1)
-        return tuple(
-            output.addmm_(part, each) for output, part, each in zip(outputs, parts, b, strict=True)
+            self._masks[len(names)] = self.mask_BR.to(x_BTE).repeat(1, len(names))
+        return _added(outputs, x_BTE, matrices, self._masks[len(names)])
+
+    def recordable(self, num_rows: int) -> RecordableRows:
+        """The same update for so many rows, the first of which these are."""
+        return RecordableRows(self.stack, self.mask_BR.shape[1], num_rows)
+
+
+class RecordableRows:
+    """The `LowRankUpdate` of a step that is recorded: what it reads has fixed places. Keeps none of
+    the stack alive."""
+
+    def __init__(self, stack: AdapterStack, num_places: int, num_rows: int) -> None:
+        self._held = {
+            names: (weakref.ref(a), [weakref.ref(each) for each in b])
+            for names, (a, b) in stack.stacked.items()
+        }
+        like, _ = next(iter(stack.stacked.values()))
+        self._mask_BR = like.new_zeros(num_rows, num_places)
+
+    def fits(self, rows: StackedRows) -> bool:
+        """Whether those are rows of the same matrices, with whatever adapters in their places."""
+        now = rows.stack.stacked
+        return now.keys() == self._held.keys() and all(
+            now[names][0] is a() for names, (a, _) in self._held.items()
         )
+
+    def take(self, rows: StackedRows) -> None:
+        """From now on the update is that of these rows."""
+        missing = len(self._mask_BR) - len(rows.mask_BR)
+        self._mask_BR.copy_(F.pad(rows.mask_BR, (0, 0, 0, missing)))
+
+    def adapt(self, names: tuple[str, ...], x_BTE: Tensor, products: Linears) -> tuple[Tensor, ...]:
+        """The outputs of the linears `names` for input x, each with its rows' updates."""
+        a, b = self._held[names]
+        a_ER, b_RO = a(), [each() for each in b]
+        assert a_ER is not None, "`fits` is asked first"
+        matrices = a_ER, [each for each in b_RO if each is not None]
+        mask_BR = self._mask_BR.repeat(1, len(names))
+        return _added(products(names, x_BTE), x_BTE, matrices, mask_BR)
+
+
+def _added(
+    outputs: tuple[Tensor, ...], x_BTE: Tensor, matrices: Matrices, mask_BR: Tensor
+) -> tuple[Tensor, ...]:
+    a, b = matrices
+    narrow_BR = torch.mm(x_BTE, a).mul_(mask_BR)
+    parts = torch.split_with_sizes(narrow_BR, [len(each) for each in b], 1)
+    return tuple(
+        output.addmm_(part, each) for output, part, each in zip(outputs, parts, b, strict=True)
+    )
 
 
 def stackable(adapters: Collection[Adapter], num_rows: int) -> bool:

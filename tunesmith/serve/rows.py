@@ -18,6 +18,7 @@ from tunesmith.model.decoder import Decoder, LowRankUpdate
 from tunesmith.model.frozen import FrozenDecoder
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter, AdapterBatch
+from tunesmith.model.recorded import Recorder
 from tunesmith.model.stack import AdapterStack, stackable
 from tunesmith.model.threads import threads_for
 from tunesmith.model.transformers_path import TransformersModel
@@ -104,15 +105,23 @@ class BatchedRows(SlotCache):
         self._stack = stack or AdapterStack()
         self._last: tuple[list[Adapter | None], native.NativeRows] | None = None
         self._num_weights = model.num_bytes // model.dtype.itemsize
+        self._recorder = Recorder(model) if model.device.type == "cuda" else None
 
     def run(self, ids: Sequence[Sequence[int]], adapters: Sequence[Adapter | None]) -> Tensor:
+        if self._recorder is not None and all(len(row) == 1 for row in ids):
+            lora = self._update(list(adapters), len(ids))
+            scores_BV = self._recorder.step(ids, self.lengths, self._layers, lora)
+            if scores_BV is not None:
+                self.lengths = [length + 1 for length in self.lengths]
+                return scores_BV
         new = [(row, adapter) for row, adapter in zip(ids, adapters, strict=True) if row]
         ids_N = [token for row, _ in new for token in row]
         num_prompts = sum(len(row) > 1 for row in ids)
         num_products = self._num_weights * len(ids_N)
         torch.set_num_threads(threads_for(num_products, num_prompts, self._num_threads))
         view = RowsView(self, [len(row) for row in ids])
-        lora = self._update([adapter for row, adapter in new for _ in row], view.positions)
+        adapters_N = [adapter for row, adapter in new for _ in row]
+        lora = self._update(adapters_N, view.positions.numel(), view.positions.dim() == 2)
         new_N = torch.tensor(ids_N, device=self._model.device)
         lasts_B = torch.tensor(view.lasts * (2 if len(view.lasts) == 1 else 1), device=new_N.device)
         is_one = view.positions.dim() == 2
@@ -127,19 +136,21 @@ class BatchedRows(SlotCache):
         scores_BV = self._model.logits(hidden if is_one else hidden[lasts_B])
         return scores_BV[: len(view.lasts)].float()
 
-    def _update(self, adapters: list[Adapter | None], positions: Tensor) -> LowRankUpdate | None:
+    def _update(
+        self, adapters: list[Adapter | None], num_positions: int, is_one: bool = False
+    ) -> LowRankUpdate | None:
         """What the adapters of each position make of a pass."""
         different = {adapter for adapter in adapters if adapter is not None}
         if not different:
             self._last = None  # nor are they kept alive
             return None
-        adapters = adapters * (positions.numel() // len(adapters))
+        adapters = adapters * (num_positions // len(adapters))
         if self._compiled is not None and native.adaptable(different):
             # From step to step they are mostly the same.
             if self._last is None or self._last[0] != adapters:
                 self._last = adapters, native.NativeRows(self._compiled, adapters)
             return self._last[1]
-        if positions.dim() == 2:
+        if is_one:
             return AdapterBatch(adapters[:1])
         if stackable(different, len(adapters)):
             return self._stack.rows(adapters)
