@@ -1,6 +1,7 @@
-"""Attention of sequences that share a row, in fp32 on a CPU by one call (`learning.c`).
+"""Attention of sequences that share a row: by torch's fused operator on a GPU, in training in fp32
+on a CPU by one call (`learning.c`), elsewhere one after the other.
 
-torch's own takes each sequence by itself, and more than twice the time for some hundred positions:
+On a CPU torch takes more than twice as long as that call for sequences of some hundred positions:
 it splits them over threads and vectors as if they were thousands.
 
 Shape suffixes: T positions of the row, P positions of its sequences one after the other, H query
@@ -10,7 +11,9 @@ heads, K key heads, D head size.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import accumulate, groupby
 from typing import Any
 
@@ -21,6 +24,17 @@ from torch.autograd import Function
 from tunesmith.model import learning
 from tunesmith.model.attention import Attention, AttentionRule, causal
 from tunesmith.model.compiler import FLOAT, LONG, POINTER
+from tunesmith.model.families import DecoderConfig
+
+log = logging.getLogger(__name__)
+
+Packs = Callable[[tuple[int, ...], torch.device], Attention]
+"""Makes the `Attention` of one row (B = 1) of sequences with these lengths."""
+
+HALVES = (torch.bfloat16, torch.float16)
+PROBE_LENGTHS = (7, 4, 4, 1)
+# Of the largest number: far above rounding, far below what a neighbour's key makes of it.
+TOLERANCE = 5e-2
 
 
 class SplitAttention:
@@ -44,6 +58,72 @@ class SplitAttention:
             part.view(count, length, *part.shape[1:])
             for part, (length, count) in zip(parts, self._runs, strict=True)
         ]
+
+
+class VarlenAttention:
+    """The same by torch's fused operator, for half-precision tensors on a CUDA device."""
+
+    def __init__(self, lengths: tuple[int, ...], device: torch.device) -> None:
+        starts = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+        self._starts = starts.to(device, non_blocking=True)
+        self._longest = max(lengths)
+        self._split = SplitAttention(lengths)
+
+    def __call__(
+        self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
+    ) -> Tensor:
+        if rule.softcap is not None:
+            return self._split(layer, q_BTHD, k_BTKD, v_BTKD, rule)
+        from torch.nn.attention.varlen import varlen_attn
+
+        out_THD = varlen_attn(
+            q_BTHD[0],
+            k_BTKD[0],
+            v_BTKD[0],
+            self._starts,
+            self._starts,
+            self._longest,
+            self._longest,
+            scale=rule.scale,
+            window_size=(-1 if rule.window is None else rule.window - 1, 0),
+            enable_gqa=q_BTHD.shape[2] != k_BTKD.shape[2],
+        )
+        assert isinstance(out_THD, torch.Tensor), "asked for nothing but the output"
+        return out_THD[None]
+
+
+def packs_for(config: DecoderConfig, device: torch.device, dtype: torch.dtype) -> Packs | None:
+    """What reads sequences that lie one behind the other; None where each is read by itself."""
+    if device.type != "cuda" or dtype not in HALVES:
+        return None
+    sizes = config.num_heads, config.num_kv_heads, config.head_dim
+    return VarlenAttention if _keeps_apart(VarlenAttention, *sizes, device, dtype) else None
+
+
+@cache
+def _keeps_apart(
+    packs: Packs,
+    num_heads: int,
+    num_kv_heads: int,
+    size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> bool:
+    """Whether it is there, and reads what each sequence alone would."""
+    q, k, v = (
+        torch.linspace(-1, 1, sum(PROBE_LENGTHS) * num * size).sin().mul_(3)
+        for num in (num_heads, num_kv_heads, num_kv_heads)
+    )
+    q, k, v = (x.view(1, sum(PROBE_LENGTHS), -1, size).to(device, dtype) for x in (q, k, v))
+    try:
+        found = packs(PROBE_LENGTHS, device)(0, q, k, v, AttentionRule())
+        expected = SplitAttention(PROBE_LENGTHS)(0, q, k, v, AttentionRule())
+        if float((found - expected).abs().max()) <= TOLERANCE * float(expected.abs().max()):
+            return True
+        log.warning("fused attention of several prompts is wrong here and not used")
+    except (ImportError, RuntimeError) as error:
+        log.warning("fused attention of several prompts is not available: %s", error)
+    return False
 
 
 class PackedAttention:

@@ -20,17 +20,14 @@ from tunesmith.model.attention import (
     AttentionRule,
     attend_steadily,
     attend_stored,
-    seen,
-    steady_length,
-    steady_mask,
 )
 from tunesmith.model.families import DecoderConfig
+from tunesmith.model.packed import packs_for
+from tunesmith.model.stored import parts_of
 
 MIN_LENGTH = 64
 # Storage this many times larger than needed shrinks: one long row must not cost all others.
 WASTEFUL = 4
-# New positions of a row that are attended to together, where their number changes no bits.
-PIECE = 64
 
 
 class SlotCache:
@@ -54,6 +51,7 @@ class SlotCache:
         self.attend = attend
         self.is_steady = attend is attend_steadily
         self.compiled = compiled if compiled and native.readable(compiled, config) else None
+        self.packs = packs_for(config, device, dtype)
         self._max_rows = max_rows
         self._num_rows = 0  # room, used or not
         self._num_positions = 0
@@ -169,16 +167,11 @@ class RowsView:
         self._num_new = num_new
         self.lasts: list[int] = []
         """Which of the N is the last of each row that has new ones."""
-        self._parts: list[_Part] = []
+        self._parts = parts_of(cache, num_new) if cache.compiled is None else []
         positions: list[int] = []
-        for rows in _neighbours(num_new):
-            first = len(positions)
-            for row in rows:
-                held = cache.lengths[row]
-                positions.extend(range(held, held + num_new[row]))
-                self.lasts.append(len(positions) - 1)
-            if cache.compiled is None:
-                self._parts.append(_Part(cache, rows, slice(first, len(positions))))
+        for held, number in zip(cache.lengths, num_new, strict=True):
+            positions.extend(range(held, held + number))
+            self.lasts.extend([len(positions) - 1] if number else [])
         self.reading: native.Reading | None = None
         if cache.compiled is not None:
             in_rows = [row for row, number in enumerate(num_new) for _ in range(number)]
@@ -212,94 +205,6 @@ class RowsView:
         """Counts the new positions as held, once the pass has been computed."""
         for row, num_new in enumerate(self._num_new):
             self._cache.lengths[row] += num_new
-
-
-class _Part:
-    """Neighbouring rows with one new position each, or one row with any number."""
-
-    def __init__(self, cache: SlotCache, rows: range, places: slice) -> None:
-        self.places = places
-        self._cache = cache
-        self._num_rows, self._held = len(rows), cache.lengths[rows.start : rows.stop]
-        self._num_new = T = len(self) // len(rows)
-        num = cache.config.num_kv_heads
-        self._heads = slice(rows.start * num, rows.stop * num)
-        # Of many new positions each sees few beyond those before: by pieces that is not computed.
-        size = PIECE if cache.is_steady else T
-        self._pieces = [range(start, min(start + size, T)) for start in range(0, T, size)]
-        self._masks: dict[tuple[AttentionRule, int], Tensor | None] = {}
-        heads = [[*range(row * num, row * num + num)] for row in rows for _ in range(T)]
-        at = [[held + new] for held in self._held for new in range(T)]
-        self._stored_at = (
-            torch.tensor(heads, device=cache.device),
-            torch.tensor(at, device=cache.device),
-        )
-
-    def __len__(self) -> int:
-        return len(range(self.places.stop)[self.places])
-
-    def __call__(
-        self, layer: int, q_PHD: Tensor, k_PKD: Tensor, v_PKD: Tensor, rule: AttentionRule
-    ) -> Tensor:
-        """What the part's positions read, (P, H, D)."""
-        keys, values = self._cache.storage(layer)
-        keys.index_put_(self._stored_at, k_PKD)
-        values.index_put_(self._stored_at, v_PKD)
-        if len(self._pieces) == 1:
-            return self._read(q_PHD, keys, values, self._pieces[0], rule)
-        out = [
-            self._read(q_PHD[piece.start : piece.stop], keys, values, piece, rule)
-            for piece in self._pieces
-        ]
-        return torch.cat(out)
-
-    def _read(
-        self, q_PHD: Tensor, keys: Tensor, values: Tensor, piece: range, rule: AttentionRule
-    ) -> Tensor:
-        """What a piece of the new positions reads."""
-        num_attended = self._num_attended(piece)
-        k_NSD, v_NSD = keys[self._heads, :num_attended], values[self._heads, :num_attended]
-        mask = self._mask(rule, piece)
-        return self._cache.attend(q_PHD, k_NSD, v_NSD, mask, rule, self._num_rows)
-
-    def _num_attended(self, piece: range) -> int:
-        num_attended = max(self._held) + piece.stop
-        return steady_length(num_attended) if self._cache.is_steady else num_attended
-
-    def _mask(self, rule: AttentionRule, piece: range) -> Tensor | None:
-        key = rule, piece.start
-        if key not in self._masks:
-            self._masks[key] = self._new_mask(rule, piece)
-        return self._masks[key]
-
-    def _new_mask(self, rule: AttentionRule, piece: range) -> Tensor | None:
-        """None where all that is stored is seen, or causal attention is all there is."""
-        num_attended = self._num_attended(piece)
-        is_plain = self._held == [0] and not self._cache.is_steady
-        is_uniform = self._num_new == 1 and set(self._held) == {num_attended - 1}
-        if (is_plain or is_uniform) and (rule.window is None or rule.window >= num_attended):
-            return None
-        device = self._cache.device
-        positions_BT = torch.tensor([[held + new for new in piece] for held in self._held])
-        mask = seen(positions_BT.to(device), num_attended, rule)
-        if self._cache.is_steady:
-            num_heads, num_kv_heads = self._cache.config.num_heads, self._cache.config.num_kv_heads
-            return steady_mask(mask, num_kv_heads, num_heads // num_kv_heads)
-        if rule.softcap is not None:
-            return mask
-        # What is added to the scores: attention would make it anew in each layer.
-        return torch.where(mask, 0.0, -torch.inf).to(self._cache.dtype)
-
-
-def _neighbours(num_new: Sequence[int]) -> list[range]:
-    """The rows of a pass: neighbours with one new position together, others alone."""
-    parts: list[range] = []
-    for row, number in enumerate(num_new):
-        if number == 1 and parts and parts[-1].stop == row and num_new[row - 1] == 1:
-            parts[-1] = range(parts[-1].start, row + 1)
-        elif number:
-            parts.append(range(row, row + 1))
-    return parts
 
 
 def _whole(length: int) -> int:

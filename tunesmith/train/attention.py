@@ -11,7 +11,6 @@ Models that bring their own attention (the slow path) get a padded grid instead.
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -21,7 +20,7 @@ from tunesmith.errors import JobError
 from tunesmith.model.attention import Attention, AttentionRule
 from tunesmith.model.decoder import LowRankUpdate
 from tunesmith.model.load import CausalModel
-from tunesmith.model.packed import PackedAttention, SplitAttention
+from tunesmith.model.packed import PackedAttention, SplitAttention, VarlenAttention
 from tunesmith.train.batches import MicroBatch
 from tunesmith.train.shared import Shared
 
@@ -32,38 +31,6 @@ Kind = Literal["varlen", "split", "padded"]
 # a neighbour's key or a wrong position makes of it.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2}
 PROBE_LENGTHS = (7, 4, 4, 1)
-
-
-class VarlenAttention:
-    """The same by torch's fused operator, for half-precision tensors on a CUDA device."""
-
-    def __init__(self, lengths: tuple[int, ...], device: torch.device) -> None:
-        starts = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
-        self._starts = starts.to(device, non_blocking=True)
-        self._longest = max(lengths)
-        self._split = SplitAttention(lengths)
-
-    def __call__(
-        self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, rule: AttentionRule
-    ) -> Tensor:
-        if rule.softcap is not None:
-            return self._split(layer, q_BTHD, k_BTKD, v_BTKD, rule)
-        from torch.nn.attention.varlen import varlen_attn
-
-        out_THD = varlen_attn(
-            q_BTHD[0],
-            k_BTKD[0],
-            v_BTKD[0],
-            self._starts,
-            self._starts,
-            self._longest,
-            self._longest,
-            scale=rule.scale,
-            window_size=(-1 if rule.window is None else rule.window - 1, 0),
-            enable_gqa=q_BTHD.shape[2] != k_BTKD.shape[2],
-        )
-        assert isinstance(out_THD, torch.Tensor), "asked for nothing but the output"
-        return out_THD[None]
 
 
 class SharedAttention:
