@@ -68,15 +68,23 @@ def main() -> None:
     app = Journal(journal, client)
     app.write({"pid": os.getpid(), "arguments": arguments})
     server = uvicorn.Server(uvicorn.Config(app, uds=str(socket), lifespan="off", log_level="error"))
-    asyncio.run(serve(server, client, behind_it))
+    asyncio.run(serve(server, client, behind_it, held_by(journal)))
+
+
+def held_by(journal: Path) -> Path:
+    """While this file is there, no server gets further than its start."""
+    return journal.with_suffix(".held")
 
 
 async def serve(
     server: uvicorn.Server,
     client: httpx2.AsyncClient | None,
     behind_it: subprocess.Popen[bytes] | None,
+    held: Path,
 ) -> None:
     """Listens once the vLLM behind it, if there is one, answers; ends where that ends before."""
+    while held.exists():
+        await asyncio.sleep(POLL_S)
     while client is not None:
         if behind_it is not None and behind_it.poll() is not None:
             sys.exit(behind_it.returncode)

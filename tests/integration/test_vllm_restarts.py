@@ -19,7 +19,7 @@ from tests.conformance.engines import Answered, Engine, engine_process
 from tests.engine_harness import save_adapter
 from tests.tiny_base import WIDE, write_tiny_base
 from tests.vllm_exchanges import SMALL
-from tests.vllm_process import write_python
+from tests.vllm_process import held_by, write_python
 from tunesmith.config import load_settings
 from tunesmith.errors import AdapterError
 from tunesmith.serve.client import EngineClient
@@ -127,11 +127,14 @@ def test_an_adapter_above_every_rank_of_vllm_is_refused_at_once(vllm: Vllm, tmp_
 
 
 def test_a_start_goes_on_when_the_one_who_asked_hangs_up(vllm: Vllm) -> None:
+    held = held_by(vllm.journal)
+    held.touch()
     request = vllm.engine.request(stop_ids=NONE, deadline_s=0.2)
     [answer] = vllm.engine.ask(request)
     assert answer.error is not None
     stats = vllm.stats()
     assert stats["state"] == "starting"
     assert "for adapters up to rank 8" in stats["message"]
+    held.unlink()
     assert vllm.ask().error is None
     assert len(vllm.starts()) == 1
