@@ -2,12 +2,13 @@
 
     python -m bench.engine_peers --transformers PYTHON --llama PYTHON [--threads 2]
 
-Each engine is a process that stays loaded. A turn is a batch of prompts and 9 ids for each, all
-greedy; another turn stops after the first id, so that the difference is 8 steps of decoding. Each
-repetition has other prompts. Told are medians, on the clock and in processor time, the share of
-what the machine could do with weights of bf16 multiplied in fp32 (measured before each repetition),
-and how many of the ids are those of our engine, which runs with weights as stored, in bf16, and in
-8 bits. `bench/README.md` says how a peer's environment is made.
+Each engine is a process that stays loaded. A turn is a batch of brief prompts and 25 ids for each,
+all greedy; another turn stops after the first id, so that the difference is 24 steps of decoding;
+and one has long prompts and an id each, which is prefill. Each repetition has other prompts. Told
+are medians, on the clock and in processor time, the share of what the machine could do with weights
+of bf16 multiplied in fp32 (measured before each repetition), and how many of the ids are those of
+our engine, which runs with weights as stored, in bf16, and in 8 bits. `bench/README.md` says how a
+peer's environment is made.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ ROOT = Path(__file__).parent.parent
 PEERS = Path(__file__).parent / "peers"
 NUM_PROMPT_IDS = 512
 """Of all streams together: one piece of prompts for every engine."""
-STEPS = 8
+STEPS = 24
+BRIEF = 8
+"""Ids of a prompt where steps are measured: they take little of the time."""
 VOCABULARY = 4000
 """Ids are drawn below this one."""
 
@@ -52,9 +55,9 @@ class Times:
     cpu_step: list[float] = field(default_factory=list)
     ids: list[list[list[int]]] = field(default_factory=list)
 
-    def add(self, short: dict[str, Any], whole: dict[str, Any]) -> None:
-        self.wall_prefill.append(short["wall_s"])
-        self.cpu_prefill.append(short["cpu_s"])
+    def add(self, prompts: dict[str, Any], short: dict[str, Any], whole: dict[str, Any]) -> None:
+        self.wall_prefill.append(prompts["wall_s"])
+        self.cpu_prefill.append(prompts["cpu_s"])
         self.wall_step.append((whole["wall_s"] - short["wall_s"]) / STEPS)
         self.cpu_step.append((whole["cpu_s"] - short["cpu_s"]) / STEPS)
         self.ids.append(whole["ids"])
@@ -179,12 +182,14 @@ def compare(
     for peer in peers:  # they warm up
         peer.turn(prompts_of(rng, num_streams, 8), 2, num_adapters)
     for _ in range(options.repetitions):
-        prompts = [prompts_of(rng, num_streams, length) for _ in range(2)]
+        long = prompts_of(rng, num_streams, length)
+        brief = [prompts_of(rng, num_streams, BRIEF) for _ in range(2)]
         limit = limit_s(*size, num_streams, measure_limits(options.threads))
         for peer in peers:
-            short = peer.turn(prompts[0], 1, num_adapters)
-            whole = peer.turn(prompts[1], 1 + STEPS, num_adapters)
-            times[peer.name].add(short, whole)
+            prefill = peer.turn(long, 1, num_adapters)
+            short = peer.turn(brief[0], 1, num_adapters)
+            whole = peer.turn(brief[1], 1 + STEPS, num_adapters)
+            times[peer.name].add(prefill, short, whole)
             # As the limits were measured.
             found = times[peer.name]
             step_s = (found.cpu_step if options.threads == 1 else found.wall_step)[-1]
