@@ -78,14 +78,7 @@ class Beginnings:
         self.places = places
         self._cache = cache
         self._attention = cache.packs(tuple(num_new), cache.device)
-        num = cache.config.num_kv_heads
-        lengths = list(zip(rows, num_new, strict=True))
-        heads = [[*range(row * num, row * num + num)] for row, T in lengths for _ in range(T)]
-        at = [[place] for _, T in lengths for place in range(T)]
-        self._stored_at = (
-            torch.tensor(heads, device=cache.device),
-            torch.tensor(at, device=cache.device),
-        )
+        self._stored_at = _places_of(cache, rows, num_new)
 
     def __len__(self) -> int:
         return len(range(self.places.stop)[self.places])
@@ -114,12 +107,7 @@ class Part:
         size = PIECE if cache.is_steady else T
         self._pieces = [range(start, min(start + size, T)) for start in range(0, T, size)]
         self._masks: dict[tuple[AttentionRule, int], Tensor | None] = {}
-        heads = [[*range(row * num, row * num + num)] for row in rows for _ in range(T)]
-        at = [[held + new] for held in self._held for new in range(T)]
-        self._stored_at = (
-            torch.tensor(heads, device=cache.device),
-            torch.tensor(at, device=cache.device),
-        )
+        self._stored_at = _places_of(cache, rows, [T] * len(rows))
 
     def __len__(self) -> int:
         return len(range(self.places.stop)[self.places])
@@ -175,6 +163,19 @@ class Part:
             return mask
         # What is added to the scores: attention would make it anew in each layer.
         return torch.where(mask, 0.0, -torch.inf).to(self._cache.dtype)
+
+
+def _places_of(cache: StoredRows, rows: range, num_new: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Where what is new in these rows is stored: heads (P, K), and places in them (P, 1)."""
+    num = cache.config.num_kv_heads
+    new = [
+        (row, cache.lengths[row] + place)
+        for row, number in zip(rows, num_new, strict=True)
+        for place in range(number)
+    ]
+    heads = [[*range(row * num, row * num + num)] for row, _ in new]
+    at = [[place] for _, place in new]
+    return torch.tensor(heads, device=cache.device), torch.tensor(at, device=cache.device)
 
 
 def _neighbours(cache: StoredRows, num_new: Sequence[int]) -> list[range]:
