@@ -68,57 +68,75 @@ def parts_of(cache: StoredRows, num_new: Sequence[int]) -> list[ReadPart]:
     return parts
 
 
-class Beginnings:
+class _Stored:
+    """Neighbouring rows with so many new positions each."""
+
+    def __init__(
+        self, cache: StoredRows, rows: range, num_new: Sequence[int], places: slice
+    ) -> None:
+        self.places = places
+        self._cache = cache
+        num = cache.config.num_kv_heads
+        new = [
+            (row, cache.lengths[row] + place)
+            for row, number in zip(rows, num_new, strict=True)
+            for place in range(number)
+        ]
+        heads = [[*range(row * num, row * num + num)] for row, _ in new]
+        at = [[place] for _, place in new]
+        self._stored_at = (
+            torch.tensor(heads, device=cache.device),
+            torch.tensor(at, device=cache.device),
+        )
+
+    def __len__(self) -> int:
+        return len(range(self.places.stop)[self.places])
+
+    def _store(self, layer: int, k_PKD: Tensor, v_PKD: Tensor) -> tuple[Tensor, Tensor]:
+        """All that is stored of a layer, with this."""
+        keys, values = self._cache.storage(layer)
+        keys.index_put_(self._stored_at, k_PKD)
+        values.index_put_(self._stored_at, v_PKD)
+        return keys, values
+
+
+class Beginnings(_Stored):
     """Neighbouring rows that begin, each with several positions."""
 
     def __init__(
         self, cache: StoredRows, rows: range, num_new: Sequence[int], places: slice
     ) -> None:
+        super().__init__(cache, rows, num_new, places)
         assert cache.packs is not None
-        self.places = places
-        self._cache = cache
         self._attention = cache.packs(tuple(num_new), cache.device)
-        self._stored_at = _places_of(cache, rows, num_new)
-
-    def __len__(self) -> int:
-        return len(range(self.places.stop)[self.places])
 
     def __call__(
         self, layer: int, q_PHD: Tensor, k_PKD: Tensor, v_PKD: Tensor, rule: AttentionRule
     ) -> Tensor:
         """What the part's positions read, (P, H, D)."""
-        keys, values = self._cache.storage(layer)
-        keys.index_put_(self._stored_at, k_PKD)
-        values.index_put_(self._stored_at, v_PKD)
+        self._store(layer, k_PKD, v_PKD)
         return self._attention(layer, q_PHD[None], k_PKD[None], v_PKD[None], rule)[0]
 
 
-class Part:
+class Part(_Stored):
     """Neighbouring rows with one new position each, or one row with any number."""
 
     def __init__(self, cache: StoredRows, rows: range, places: slice) -> None:
-        self.places = places
-        self._cache = cache
+        self._num_new = T = (places.stop - places.start) // len(rows)
+        super().__init__(cache, rows, [T] * len(rows), places)
         self._num_rows, self._held = len(rows), cache.lengths[rows.start : rows.stop]
-        self._num_new = T = len(self) // len(rows)
         num = cache.config.num_kv_heads
         self._heads = slice(rows.start * num, rows.stop * num)
         # Of many new positions each sees few beyond those before: by pieces that is not computed.
         size = PIECE if cache.is_steady else T
         self._pieces = [range(start, min(start + size, T)) for start in range(0, T, size)]
         self._masks: dict[tuple[AttentionRule, int], Tensor | None] = {}
-        self._stored_at = _places_of(cache, rows, [T] * len(rows))
-
-    def __len__(self) -> int:
-        return len(range(self.places.stop)[self.places])
 
     def __call__(
         self, layer: int, q_PHD: Tensor, k_PKD: Tensor, v_PKD: Tensor, rule: AttentionRule
     ) -> Tensor:
         """What the part's positions read, (P, H, D)."""
-        keys, values = self._cache.storage(layer)
-        keys.index_put_(self._stored_at, k_PKD)
-        values.index_put_(self._stored_at, v_PKD)
+        keys, values = self._store(layer, k_PKD, v_PKD)
         if len(self._pieces) == 1:
             return self._read(q_PHD, keys, values, self._pieces[0], rule)
         out = [
@@ -163,19 +181,6 @@ class Part:
             return mask
         # What is added to the scores: attention would make it anew in each layer.
         return torch.where(mask, 0.0, -torch.inf).to(self._cache.dtype)
-
-
-def _places_of(cache: StoredRows, rows: range, num_new: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Where what is new in these rows is stored: heads (P, K), and places in them (P, 1)."""
-    num = cache.config.num_kv_heads
-    new = [
-        (row, cache.lengths[row] + place)
-        for row, number in zip(rows, num_new, strict=True)
-        for place in range(number)
-    ]
-    heads = [[*range(row * num, row * num + num)] for row, _ in new]
-    at = [[place] for _, place in new]
-    return torch.tensor(heads, device=cache.device), torch.tensor(at, device=cache.device)
 
 
 def _neighbours(cache: StoredRows, num_new: Sequence[int]) -> list[range]:

@@ -20,7 +20,13 @@ from tunesmith.errors import JobError
 from tunesmith.model.attention import Attention, AttentionRule
 from tunesmith.model.decoder import LowRankUpdate
 from tunesmith.model.load import CausalModel
-from tunesmith.model.packed import PackedAttention, SplitAttention, VarlenAttention
+from tunesmith.model.packed import (
+    HALVES,
+    PROBE_LENGTHS,
+    PackedAttention,
+    SplitAttention,
+    VarlenAttention,
+)
 from tunesmith.train.batches import MicroBatch
 from tunesmith.train.shared import Shared
 
@@ -30,7 +36,6 @@ Kind = Literal["varlen", "split", "padded"]
 # What the probe lets a state move, as a share of the largest; far above rounding, far below what
 # a neighbour's key or a wrong position makes of it.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2}
-PROBE_LENGTHS = (7, 4, 4, 1)
 
 
 class SharedAttention:
@@ -55,7 +60,7 @@ def choose(model: CausalModel) -> tuple[Kind, str | None]:
     if model.slow:
         return "padded", None
     reason = None
-    if model.device.type == "cuda" and model.dtype in (torch.bfloat16, torch.float16):
+    if model.device.type == "cuda" and model.dtype in HALVES:
         if keeps_apart(model, "varlen"):
             return "varlen", None
         reason = "The fused attention of this GPU mixes sequences; a slower one is used instead."
