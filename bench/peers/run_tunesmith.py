@@ -15,7 +15,7 @@ from task import Clock, parser, read_rows
 from without import TECHNIQUES
 
 from tunesmith.data.render import Example
-from tunesmith.model import memory
+from tunesmith.model import fixed, memory
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter
@@ -71,7 +71,8 @@ def build(base: Path, adapter: Path | None, dtype: torch.dtype) -> tuple[Forward
         weights = FullWeights(full.fresh(base, torch.float32, "cpu", None), dtype)
         kind, _ = attention.choose(weights.model)
         return Forward(weights.model, kind, weights.head_gradient), weights, weights.optimizer
-    model = load_model(base, dtype=dtype)
+    is_fixed = dtype == torch.float32 and fixed.library() is not None
+    model = load_model(base, dtype=dtype, fixed=is_fixed)
     trained = Adapter.load(adapter, model.linears, untrained_ok=True).train()
     return Forward(model, attention.choose(model)[0]), trained, AdamW(trained.parameters())
 

@@ -13,7 +13,7 @@ K key/value heads, D head size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tunesmith.model.attention import Attend, Attention, AttentionRule, attend_stored, causal
 from tunesmith.model.families import DecoderConfig
+from tunesmith.model.fixed import FixedWeight
 from tunesmith.model.passes import activated, rms_norm
 from tunesmith.model.rope_rules import LongScaling, Rope
 from tunesmith.model.rotation import Rotation, Turning, rotate
@@ -84,7 +85,14 @@ class PlainLinears:
 
     def __call__(self, names: tuple[str, ...], x_BTE: Tensor) -> tuple[Tensor, ...]:
         w = self.weights
-        return tuple(F.linear(x_BTE, w[f"{name}.weight"], w.get(f"{name}.bias")) for name in names)
+        return tuple(F.linear(x_BTE, w[f"{name}.weight"], self.bias(name)) for name in names)
+
+    def factor(self, name: str) -> Tensor | FixedWeight:
+        """What the input of a linear is multiplied with."""
+        return self.weights[f"{name}.weight"]
+
+    def bias(self, name: str) -> Tensor | None:
+        return self.weights.get(f"{name}.bias")
 
 
 class Decoder:
@@ -135,6 +143,11 @@ class Decoder:
     def num_bytes(self) -> int:
         """Memory of the weights, mapped pages included."""
         return sum(weight.nbytes for weight in self.weights.values())
+
+    @property
+    def kept_weights(self) -> Collection[Tensor]:
+        """Those that are read as they are kept."""
+        return self.weights.values()
 
     @property
     def head(self) -> Tensor:

@@ -13,17 +13,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tunesmith.model.fixed import BLOCK, FixedRows, FixedWeight
+
 # Scores alive at once: 8 MiB of fp32, which a processor's caches hold from one product to the next.
 BLOCK_ELEMENTS = 1 << 21
 
 
 @torch.no_grad()
 def losses(
-    head_VE: Tensor, hidden_NE: Tensor, targets_N: Tensor, gradient_NE: Tensor | None = None
+    head_VE: Tensor,
+    hidden_NE: Tensor,
+    targets_N: Tensor,
+    gradient_NE: Tensor | None = None,
+    fixed: FixedWeight | None = None,
 ) -> tuple[Tensor, Tensor]:
     """-log softmax(hidden @ head^T) at the target of each position, and whether it is the most
-    likely there; the gradient with respect to the hidden states into `gradient_NE`."""
+    likely there; the gradient with respect to the hidden states into `gradient_NE`. `fixed`: the
+    head in fixed point, where it is to be multiplied so."""
     num, size = len(hidden_NE), max(1, BLOCK_ELEMENTS // len(hidden_NE))
+    if fixed is not None:
+        size, rows = max(1, size // BLOCK) * BLOCK, FixedRows(hidden_NE)
     highest_N1 = hidden_NE.new_full((num, 1), -torch.inf)
     total_N1, target_N1 = torch.zeros_like(highest_N1), torch.zeros_like(highest_N1)
     if gradient_NE is not None:
@@ -32,20 +41,36 @@ def losses(
     for start in range(0, len(head_VE), size):
         block_BE = head_VE[start : start + size]
         scores_NB = scores[: num * len(block_BE)].view(num, -1)
-        torch.mm(hidden_NE, block_BE.T, out=scores_NB)
-        places_N1 = targets_N[:, None] - start
-        found_N1 = scores_NB.gather(1, places_N1.clamp(0, len(block_BE) - 1))
-        is_here_N1 = (places_N1 >= 0) & (places_N1 < len(block_BE))
+        part = None if fixed is None else fixed.part(start, start + len(block_BE))
+        if part is None:
+            torch.mm(hidden_NE, block_BE.T, out=scores_NB)
+        else:
+            part.multiply(rows, scores_NB)
+        ahead_N1 = targets_N[:, None] - start
+        places_N1 = ahead_N1.clamp(0, len(block_BE) - 1)
+        is_here_N1 = ahead_N1 == places_N1
+        found_N1 = scores_NB.gather(1, places_N1)
         target_N1 = torch.where(is_here_N1, found_N1, target_N1)
         before_N1, highest_N1 = highest_N1, highest_N1.maximum(scores_NB.amax(1, keepdim=True))
         # What was added up so far was relative to the highest score so far.
         shrunk_N1 = before_N1.sub_(highest_N1).exp_()
         scores_NB.sub_(highest_N1).exp_()
         total_N1.mul_(shrunk_N1).add_(scores_NB.sum(1, keepdim=True))
-        if gradient_NE is not None:
-            gradient_NE.mul_(shrunk_N1).addmm_(scores_NB, block_BE)
+        if gradient_NE is None:
+            continue
+        # The target's own comes at the end: beside it, what a sure guess leaves to the others
+        # would be rounded away.
+        others_N1 = scores_NB.gather(1, places_N1).masked_fill_(is_here_N1, 0)
+        scores_NB.scatter_(1, places_N1, others_N1)
+        gradient_NE.mul_(shrunk_N1)
+        if part is None:
+            gradient_NE.addmm_(scores_NB, block_BE)
+        else:
+            part.add_back_(gradient_NE, scores_NB)
     if gradient_NE is not None:
-        gradient_NE.div_(total_N1).sub_(head_VE[targets_N])
+        off_N1 = target_N1.sub(highest_N1).exp_().div_(total_N1).sub_(1)
+        targets_NE = head_VE[targets_N].to(gradient_NE.dtype)
+        gradient_NE.div_(total_N1).addcmul_(targets_NE, off_N1)
     nll_N1 = total_N1.log_().add_(highest_N1).sub_(target_N1)
     return nll_N1[:, 0], (target_N1 == highest_N1)[:, 0]
 

@@ -5,6 +5,7 @@
    same bits whenever it is repeated. */
 
 #include "lanes.h"
+#include "fixed.c"
 
 /* Rows of a product that are computed at once, and registers of its columns: with one of each
    factor they have to fit into the registers. */

@@ -14,9 +14,10 @@ from tunesmith.errors import BaseModelError
 from tunesmith.model.attention import Attention
 from tunesmith.model.decoder import Decoder, LowRankUpdate
 from tunesmith.model.families import decoder_config
+from tunesmith.model.fixed_decoder import FixedDecoder
 from tunesmith.model.nf4 import Nf4Decoder, Nf4Weights
 from tunesmith.model.transformers_path import TransformersModel
-from tunesmith.model.weights import load_weights
+from tunesmith.model.weights import load_weights, stored_weights
 
 
 class CausalModel(Protocol):
@@ -87,15 +88,23 @@ class CausalModel(Protocol):
 
 
 def load_model(
-    directory: Path, *, dtype: torch.dtype | None = None, device: str = "cpu"
+    directory: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+    fixed: bool = False,
 ) -> CausalModel:
     """The model in `directory`, as `dtype` (None: as stored). Raises BaseModelError.
 
-    Families of ours are memory-mapped and need no transformers.
+    Families of ours are memory-mapped and need no transformers. With `fixed` (of one of ours, not
+    in NF4) linears and head multiply in fixed point, and the rest is of fp32 (`fixed_decoder.py`).
     """
     config = decoder_config(read_config(directory))
     if config is None:
         return TransformersModel.load(directory, dtype=dtype, device=device)
+    if fixed:
+        stored = stored_weights(directory, config).items()
+        return FixedDecoder(config, {name: w for name, w in stored if isinstance(w, Tensor)})
     weights = load_weights(directory, config, dtype=dtype, device=device)
     if isinstance(weights, Nf4Weights):
         return Nf4Decoder(config, weights)

@@ -108,11 +108,10 @@ class Adapter:
     def adapt(self, names: tuple[str, ...], x: Tensor, products: Linears) -> tuple[Tensor, ...]:
         """The outputs of the linears `names` for input x, each with its update."""
         if isinstance(products, PlainLinears) and self._is_learnt_whole(names):
-            w = products.weights
             return adapted_products(
                 x,
-                [w[f"{name}.weight"] for name in names],
-                [w.get(f"{name}.bias") for name in names],
+                [products.factor(name) for name in names],
+                [products.bias(name) for name in names],
                 [self.a[name] for name in names],
                 [self.b[name] for name in names],
                 self.spec.scale,
@@ -128,9 +127,8 @@ class Adapter:
         """The output of one linear for x = activated(gate, kind) * up, with its update."""
         if not (isinstance(products, PlainLinears) and self._is_learnt_whole((name,))):
             return self.adapt((name,), activated(gate, kind) * up, products)[0]
-        w, (a, b) = products.weights, (self.a[name], self.b[name])
-        weight, bias = w[f"{name}.weight"], w.get(f"{name}.bias")
-        return gated_product(gate, up, kind, weight, bias, a, b, self.spec.scale)
+        frozen = products.factor(name), products.bias(name)
+        return gated_product(gate, up, kind, *frozen, self.a[name], self.b[name], self.spec.scale)
 
     def _is_learnt_whole(self, names: tuple[str, ...]) -> bool:
         """Whether product and update can be formed, and learned from, in one pass."""

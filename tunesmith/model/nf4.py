@@ -13,7 +13,7 @@ Left out on purpose: scales in eight bits (0.4 bits less for each weight), kerne
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -162,6 +162,10 @@ class Nf4Weights(Mapping[str, Tensor]):
         return len(self._weights)
 
     @property
+    def plain(self) -> list[Tensor]:
+        return [weight for weight in self._weights.values() if isinstance(weight, Tensor)]
+
+    @property
     def num_bytes(self) -> int:
         """As they are kept."""
         return sum(
@@ -188,12 +192,16 @@ class Nf4Decoder(Decoder):
 
     def __init__(self, config: DecoderConfig, weights: Nf4Weights) -> None:
         super().__init__(config, weights, Nf4Linears(weights))
-        self._num_bytes = weights.num_bytes
+        self._num_bytes, self._kept = weights.num_bytes, weights.plain
 
     @property
     def num_bytes(self) -> int:
         """Memory of the weights, mapped pages included."""
         return self._num_bytes
+
+    @property
+    def kept_weights(self) -> Collection[Tensor]:
+        return self._kept
 
 
 class _Product(Function):

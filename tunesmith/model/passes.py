@@ -18,9 +18,13 @@ from torch import Tensor
 from torch.autograd import Function
 
 from tunesmith.model import learning
+from tunesmith.model.fixed import FixedRows, FixedWeight
 
 # Of a normed tensor: what `_formed` forms it from once more.
 FORMED_FROM = "formed_from"
+
+# A frozen weight (F, E).
+Factor = Tensor | FixedWeight
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -47,7 +51,7 @@ def turn(x_BTHD: Tensor, cos_BT1D: Tensor, sin_BT1D: Tensor) -> Tensor:
 
 def adapted_products(
     x: Tensor,
-    weights: Sequence[Tensor],
+    weights: Sequence[Factor],
     biases: Sequence[Tensor | None],
     a: Sequence[Tensor],
     b: Sequence[Tensor],
@@ -69,7 +73,7 @@ def gated_product(
     gate: Tensor,
     up: Tensor,
     kind: str,
-    weight: Tensor,
+    weight: Factor,
     bias: Tensor | None,
     a: Tensor,
     b: Tensor,
@@ -163,16 +167,17 @@ class _Adapted(Function):
         weights, biases, a, b = (tensors[i : i + num] for i in range(0, 4 * num, num))
         outputs, narrow_TR, b_FR = _products(x_TE, weights, biases, a, b, scale)
         kept = tensors[4 * num :] or (x_TE,)
-        ctx.scale = scale
-        ctx.save_for_backward(narrow_TR, *a, *b_FR, *weights, *kept)
+        ctx.scale, ctx.fixed = scale, _fixed(weights)
+        ctx.save_for_backward(narrow_TR, *a, *b_FR, *(() if ctx.fixed else weights), *kept)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         num = len(gradients)
         narrow_TR, *rest = ctx.saved_tensors
-        a, b_FR, weights = (rest[i : i + num] for i in range(0, 3 * num, num))
-        x_TE, *norm = rest[3 * num :]
+        a, b_FR, rest = rest[:num], rest[num : 2 * num], rest[2 * num :]
+        weights, rest = (ctx.fixed, rest) if ctx.fixed else (rest[:num], rest[num:])
+        x_TE, *norm = rest
         if norm:
             factor, gain = norm
             x_TE = _formed(x_TE, factor, gain, narrow_TR.dtype).flatten(0, -2)
@@ -195,24 +200,29 @@ class _Gated(Function):
         else:
             x_TE = activated(gate_TE, kind).mul_(up_TE)
         (out,), narrow_TR, b_FR = _products(x_TE, [weight], [bias], [a], [b], scale)
-        ctx.scale, ctx.kind = scale, kind
-        ctx.save_for_backward(gate_TE, up_TE, narrow_TR, a, *b_FR, weight)
+        ctx.scale, ctx.kind, ctx.fixed = scale, kind, _fixed([weight])
+        ctx.save_for_backward(gate_TE, up_TE, narrow_TR, a, *b_FR, *(() if ctx.fixed else [weight]))
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        gate_TE, up_TE, narrow_TR, a, b_FR, weight = ctx.saved_tensors
+        gate_TE, up_TE, narrow_TR, a, b_FR, *weights = ctx.saved_tensors
         of_narrow_TR, of_b = _of_narrow(gradients, narrow_TR, [b_FR])
         a_RE = _joined([a], ctx.scale, gate_TE.dtype)
-        of_x_TE = _of_input(gradients, [weight], of_narrow_TR, a_RE)
+        of_x_TE = _of_input(gradients, ctx.fixed or weights, of_narrow_TR, a_RE)
         x_TE, of_gate_TE, of_up_TE = _of_gate(gate_TE, up_TE, ctx.kind, of_x_TE)
         of_a = _of_a(of_narrow_TR, x_TE, ctx.scale, 1)
         return of_gate_TE, of_up_TE, None, None, None, *of_a, *of_b, None
 
 
+def _fixed(weights: Sequence[Factor]) -> list[FixedWeight]:
+    """All of them or none: what autograd need not know of."""
+    return [weight for weight in weights if isinstance(weight, FixedWeight)]
+
+
 def _products(
     x_TE: Tensor,
-    weights: Sequence[Tensor],
+    weights: Sequence[Factor],
     biases: Sequence[Tensor | None],
     a: Sequence[Tensor],
     b: Sequence[Tensor],
@@ -222,11 +232,20 @@ def _products(
     b_FR = [each.to(x_TE.dtype) for each in b]
     narrow_TR = x_TE @ _joined(a, scale, x_TE.dtype).T
     parts = narrow_TR.chunk(len(weights), 1)
+    rows = FixedRows(x_TE) if _fixed(weights) else x_TE
     outputs = tuple(
-        F.linear(x_TE, weight, bias).addmm_(part, each.T)
+        _product(rows, weight, bias).addmm_(part, each.T)
         for weight, bias, part, each in zip(weights, biases, parts, b_FR, strict=True)
     )
     return outputs, narrow_TR, b_FR
+
+
+def _product(x: Tensor | FixedRows, weight: Factor, bias: Tensor | None) -> Tensor:
+    if isinstance(x, Tensor):
+        assert isinstance(weight, Tensor)
+        return F.linear(x, weight, bias)
+    assert isinstance(weight, FixedWeight)
+    return weight.product(x, bias)
 
 
 def _joined(a: Sequence[Tensor], scale: float, dtype: torch.dtype) -> Tensor:
@@ -274,9 +293,12 @@ def _of_gate(
 
 
 def _of_input(
-    gradients: Sequence[Tensor], weights: Sequence[Tensor], of_narrow_TR: Tensor, a_RE: Tensor
+    gradients: Sequence[Tensor], weights: Sequence[Factor], of_narrow_TR: Tensor, a_RE: Tensor
 ) -> Tensor:
     of_x_TE = of_narrow_TR @ a_RE
     for toward_TF, weight in zip(gradients, weights, strict=True):
-        of_x_TE.addmm_(toward_TF, weight)
+        if isinstance(weight, FixedWeight):
+            weight.add_back_(of_x_TE, toward_TF)
+        else:
+            of_x_TE.addmm_(toward_TF, weight)
     return of_x_TE

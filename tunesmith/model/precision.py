@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from tunesmith.model.fixed import library
+
 # A choice within the noise of a busy machine would differ from start to start.
 WORTHWHILE = 1.2
 NUM_ROUNDS = 5
@@ -27,22 +29,32 @@ WIDENING = 3
 # Positions that products grow with: more make none of the choices below different.
 MAX_TOKENS = 256
 # Operations of one product in training. Below the first, overhead decides: one thread is best.
-# Below the second, casts cost more than products of half the width save.
+# Below the second, casts cost more than products of narrower numbers save.
 SMALL_PRODUCT = 1 << 25
 NARROW_PRODUCT = 1 << 26
 
 
 def training_on_cpu(num_tokens: int, hidden_size: int, max_threads: int) -> tuple[torch.dtype, int]:
     """The type and threads for micro-batches of about `num_tokens`."""
-    product = 2 * WIDENING * min(num_tokens, MAX_TOKENS) * hidden_size**2
+    product = _training_product(num_tokens, hidden_size)
     if product < SMALL_PRODUCT:
         return torch.float32, 1
     is_narrow = product >= NARROW_PRODUCT and multiplies_bf16()
     return torch.bfloat16 if is_narrow else torch.float32, max_threads
 
 
+def multiplies_in_fixed_point(num_tokens: int, hidden_size: int) -> bool:
+    """Whether training in fp32 multiplies frozen weights as integers (`fixed.py`): where products
+    are large enough to repay what is formed beside them."""
+    return _training_product(num_tokens, hidden_size) >= NARROW_PRODUCT and library() is not None
+
+
 def training_on_cuda() -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+
+
+def _training_product(num_tokens: int, hidden_size: int) -> int:
+    return 2 * WIDENING * min(num_tokens, MAX_TOKENS) * hidden_size**2
 
 
 def multiplies_bf16() -> bool:

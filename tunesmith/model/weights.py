@@ -41,6 +41,17 @@ def load_weights(
 
     Raises BaseModelError naming the first tensor or file that is not as the config promises.
     """
+    stored = stored_weights(directory, config, device=device)
+    dtype = dtype or stored[EMBEDDING].dtype
+    weights = {name: _as(each, dtype) for name, each in stored.items()}
+    plain = {name: each for name, each in weights.items() if isinstance(each, Tensor)}
+    return plain if len(plain) == len(weights) else Nf4Weights(weights, dtype)
+
+
+def stored_weights(
+    directory: Path, config: DecoderConfig, *, device: str = "cpu"
+) -> dict[str, Tensor | Nf4Tensor]:
+    """The same as they are stored."""
     stored: dict[str, Tensor] = {}
     for path in weight_files(directory):
         try:
@@ -57,10 +68,7 @@ def load_weights(
         stored.update(found)
     tensors = assembled(stored)
     _check(tensors, config)
-    dtype = dtype or tensors[EMBEDDING].dtype
-    weights = {name: _as(tensors[name], dtype) for name in weight_shapes(config)}
-    plain = {name: each for name, each in weights.items() if isinstance(each, Tensor)}
-    return plain if len(plain) == len(weights) else Nf4Weights(weights, dtype)
+    return {name: tensors[name] for name in weight_shapes(config)}
 
 
 def _as(weight: Tensor | Nf4Tensor, dtype: torch.dtype) -> Tensor | Nf4Tensor:

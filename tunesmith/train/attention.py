@@ -19,6 +19,7 @@ from torch import Tensor
 from tunesmith.errors import JobError
 from tunesmith.model.attention import Attention, AttentionRule
 from tunesmith.model.decoder import LowRankUpdate
+from tunesmith.model.fixed_decoder import FixedDecoder
 from tunesmith.model.load import CausalModel
 from tunesmith.model.packed import (
     HALVES,
@@ -36,6 +37,7 @@ Kind = Literal["varlen", "split", "padded"]
 # What the probe lets a state move, as a share of the largest; far above rounding, far below what
 # a neighbour's key or a wrong position makes of it.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2}
+IN_FIXED_POINT = 5e-3
 
 
 class SharedAttention:
@@ -86,8 +88,9 @@ def keeps_apart(model: CausalModel, kind: Kind) -> bool:
     packed_TE = hidden(model, row.to(model.device), kind, None)
     parts = torch.split(ids_T, list(PROBE_LENGTHS))
     alone_TE = torch.cat([model.hidden(part[None].to(model.device))[0] for part in parts])
-    limit = TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16]) * alone_TE.abs().max()
-    return bool((packed_TE - alone_TE).abs().max() <= limit)
+    share = TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16])
+    share = IN_FIXED_POINT if isinstance(model, FixedDecoder) else share
+    return bool((packed_TE - alone_TE).abs().max() <= share * alone_TE.abs().max())
 
 
 def hidden(

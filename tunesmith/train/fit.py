@@ -31,7 +31,7 @@ def placed(job: Job, base: BaseInfo, plan: Plan) -> Plan:
     if warning is not None:
         key = "warn:sharded" if sharded else "warn:base_memory"
         job.journal.message(key, warning, "warn")
-    return replace(plan, sharded=sharded)
+    return replace(plan, sharded=sharded, fixed=plan.fixed and not sharded)
 
 
 def weigh(base: BaseInfo, plan: Plan, free_bytes: int) -> tuple[bool, str | None]:
@@ -41,6 +41,7 @@ def weigh(base: BaseInfo, plan: Plan, free_bytes: int) -> tuple[bool, str | None
     """
     is_full, num = plan.finetuning_type == "full", plan.processes
     needed = whole_bytes(base.num_parameters, plan.torch_dtype, is_full, num)
+    needed /= 2 if plan.fixed else 1
     if needed <= (free_bytes if is_full else BASE_SHARE * free_bytes):
         return False, None
     config = read_config(base.path)
@@ -85,7 +86,8 @@ def _wants(base: BaseInfo, plan: Plan, needed: float) -> str:
             f"Training all {base.num_parameters:,} weights needs {needed / 1e9:.1f} GB of memory "
             "(weights, gradients and the optimizer's moments in fp32)"
         )
-    return f"The base {base.name} needs {needed / 1e9:.1f} GB of memory in {plan.dtype}"
+    dtype = "16-bit fixed point" if plan.fixed else plan.dtype
+    return f"The base {base.name} needs {needed / 1e9:.1f} GB of memory in {dtype}"
 
 
 def _advice(base: BaseInfo, is_full: bool) -> str:

@@ -8,6 +8,7 @@ off it was is told at the end of the job.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -108,8 +109,7 @@ def kept_bytes(forward: Forward, trained: Trained) -> float:
     plain = replace(forward, recompute=False, offload=False)
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda kept: kept):
         plain.supervised(batch, trained)
-    weights = model.weights.values() if forward.spread is None else ()
-    for tensor in (*weights, *map(here, trained.parameters())):
+    for tensor in (*_kept(forward), *map(here, trained.parameters())):
         seen.pop(tensor.untyped_storage().data_ptr(), None)
     per_token = sum(seen.values()) / PROBE_TOKENS
     if not forward.recompute:
@@ -122,10 +122,18 @@ def kept_bytes(forward: Forward, trained: Trained) -> float:
 def _held_bytes(forward: Forward, trained: Trained) -> int:
     """Weights, and four vectors of what is trained: values, gradient and AdamW's two."""
     parameters = [here(parameter) for parameter in trained.parameters()]
-    own = {p.untyped_storage().data_ptr() for p in parameters}
-    if forward.spread is None:
-        weights = forward.model.weights.values()
-        frozen = sum(w.nbytes for w in weights if w.untyped_storage().data_ptr() not in own)
+    if isinstance(trained, FullWeights):
+        own = {p.untyped_storage().data_ptr() for p in parameters}
+        others = (w for w in _kept(forward) if w.untyped_storage().data_ptr() not in own)
+        frozen = sum(w.nbytes for w in others)
     else:
-        frozen = 0 if isinstance(trained, FullWeights) else forward.spread.num_bytes
+        frozen = forward.model.num_bytes
     return frozen + 4 * sum(p.nbytes for p in parameters)
+
+
+def _kept(forward: Forward) -> Collection[Tensor]:
+    """The model's weights that lie in memory as they are read, where they do not come and go."""
+    if forward.spread is not None:
+        return ()
+    model = forward.model
+    return model.kept_weights if isinstance(model, Decoder) else model.weights.values()

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tunesmith.model.fixed import FixedWeight
 from tunesmith.model.head import losses, softmax_, widen
 from tunesmith.train.batches import MicroBatch
 
@@ -37,6 +38,8 @@ class Head:
     """(V, E), at least fp32: what its gradient is added to."""
     plain: Tensor | None = None
     """(V, E), where the scores are the product with it and nothing else: no graph is needed."""
+    fixed: FixedWeight | None = None
+    """The same in fixed point, where it is to be multiplied so."""
 
     def chunks(self, hidden_NE: Tensor) -> list[slice]:
         """Of about equal size, so that no product is left with a few positions."""
@@ -80,7 +83,7 @@ def scores(head: Head, hidden_NE: Tensor, batch: MicroBatch) -> Scores:
         for rows in head.chunks(hidden_NE):
             plain = head.in_blocks(hidden_NE)
             if plain is not None:
-                nll_N, is_right_N = losses(plain, hidden_NE, batch.targets_N)
+                nll_N, is_right_N = losses(plain, hidden_NE, batch.targets_N, None, head.fixed)
             else:
                 logits_NV = widen(head.logits(hidden_NE[rows]))
                 nll_N, is_right_N, _ = softmax_(logits_NV, batch.targets_N[rows])
@@ -133,7 +136,7 @@ def _learn(
     """
     plain = head.in_blocks(hidden_NE)
     if plain is not None:
-        nll_N, is_right_N = losses(plain, hidden_NE, targets_N, gradient_NE)
+        nll_N, is_right_N = losses(plain, hidden_NE, targets_N, gradient_NE, head.fixed)
         gradient_NE *= factors_N[:, None]
         return nll_N, is_right_N
     leaf_NE = hidden_NE.requires_grad_(head.plain is None)

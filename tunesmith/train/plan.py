@@ -20,6 +20,8 @@ from tunesmith.jobdir.layout import SCHEMA
 from tunesmith.jobdir.spec import Spec
 from tunesmith.model import learning, precision
 from tunesmith.model.adapter_files import LoraSpec, continued
+from tunesmith.model.load import read_config
+from tunesmith.model.nf4_files import is_nf4
 from tunesmith.train.attention import Kind
 from tunesmith.train.batches import Corpus
 
@@ -64,6 +66,8 @@ class Plan:
     """What is kept for the backward pass waits in the machine's memory, not the GPU's."""
     compiled: bool = False
     """What training in fp32 on a CPU computes beside its products is computed in C."""
+    fixed: bool = False
+    """Frozen weights are multiplied in fixed point of 16 bits."""
     schema: int = SCHEMA
 
     @property
@@ -87,9 +91,10 @@ class Plan:
         shape = f"rank {self.lora_rank}, alpha {self.lora_alpha:g}"
         shape = "the whole model" if self.finetuning_type == "full" else shape
         on_pairs = "" if self.beta is None else f" on preferences (beta {self.beta:g})"
+        dtype = f"{self.dtype}, frozen weights in 16-bit fixed point" if self.fixed else self.dtype
         return (
             f"Training {num_trainable:,} {kind[self.finetuning_type]} ({shape}){on_pairs} "
-            f"in {self.dtype} on {where}: "
+            f"in {dtype} on {where}: "
             f"{_count(self.n_epochs, 'epoch')}, batch size {self.batch_size}, "
             f"{_count(self.total_steps, 'step')}, learning rate {self.learning_rate:.2g}"
         )
@@ -103,12 +108,19 @@ def decide(spec: Spec, base: BaseInfo, corpus: Corpus, world: World = ALONE) -> 
     hyper = estimate.resolve(requested, corpus.num_rows, spec.method)
     device = pick_device(spec.device)
     threads = max(1, (spec.threads or len(os.sched_getaffinity(0))) // world.local_size)
+    is_compiled = is_fixed = False
     if device == "cuda":
         dtype = precision.training_on_cuda()
     else:
         mean_tokens = corpus.num_tokens(range(corpus.num_rows)) // corpus.num_rows
         num_tokens = min(hyper.batch_size * mean_tokens // world.size, MAX_MICRO_TOKENS[device])
-        dtype, threads = precision.training_on_cpu(num_tokens, base.hidden_size, threads)
+        size = num_tokens, base.hidden_size
+        dtype, threads = precision.training_on_cpu(*size, threads)
+        is_compiled = dtype == torch.float32 and learning.library() is not None
+        # Full training changes the weights, and DoRA reads their lengths all the time.
+        is_frozen = hyper.finetuning_type == "lora" and not base.slow
+        is_plain = is_frozen and not is_nf4(read_config(base.path))
+        is_fixed = is_compiled and is_plain and precision.multiplies_in_fixed_point(*size)
     chosen = asdict(hyper)
     multiplier = chosen.pop("learning_rate_multiplier")
     return Plan(
@@ -124,7 +136,8 @@ def decide(spec: Spec, base: BaseInfo, corpus: Corpus, world: World = ALONE) -> 
         ),
         **chosen,
         processes=world.size,
-        compiled=device == "cpu" and dtype == torch.float32 and learning.library() is not None,
+        compiled=is_compiled,
+        fixed=is_fixed,
     )
 
 

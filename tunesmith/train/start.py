@@ -26,7 +26,7 @@ from tunesmith.jobdir.records import RecordError
 from tunesmith.jobdir.row_losses import RowLosses
 from tunesmith.jobdir.rows import rendered
 from tunesmith.jobdir.spec import Spec
-from tunesmith.model import learning
+from tunesmith.model import fixed, learning
 from tunesmith.model.adapter_files import targeted
 from tunesmith.model.load import CausalModel, load_model
 from tunesmith.model.lora import Adapter
@@ -175,7 +175,14 @@ def _old_plan(job: Job, base: BaseInfo) -> Plan | None:
             "computed in C, more slowly, and last digits may differ."
         )
         job.journal.message(f"warn:compiler:{job.spec.fence}", text, "warn")
-        plan = replace(plan, compiled=False)
+        plan = replace(plan, compiled=False, fixed=False)
+    if plan.fixed and fixed.library() is None:
+        text = (
+            "This processor does not multiply in the fixed point that the job began with: it goes "
+            "on in fp32, more slowly, and what it learns differs by about 0.0001 of it."
+        )
+        job.journal.message(f"warn:fixed:{job.spec.fence}", text, "warn")
+        plan = replace(plan, fixed=False)
     return plan
 
 
@@ -248,7 +255,7 @@ def _load(job: Job, directory: Path, plan: Plan) -> CausalModel:
     """A frozen model, where the plan wants it."""
     if plan.sharded:
         return spread(directory, plan.torch_dtype, plan.device, job.world)
-    return load_model(directory, dtype=plan.torch_dtype, device=plan.device)
+    return load_model(directory, dtype=plan.torch_dtype, device=plan.device, fixed=plan.fixed)
 
 
 def load_start(job: Job, run: Run) -> Start:

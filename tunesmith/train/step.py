@@ -16,6 +16,7 @@ from torch import Tensor
 from tunesmith.group.sharded import ShardedDecoder
 from tunesmith.group.world import ALONE, World
 from tunesmith.model.decoder import Decoder, LowRankUpdate
+from tunesmith.model.fixed_decoder import FixedDecoder
 from tunesmith.model.load import CausalModel
 from tunesmith.model.lora import Adapter
 from tunesmith.train import loss
@@ -50,7 +51,8 @@ class Forward:
         weight = None if self.head_gradient is None else model.head
         is_plain = isinstance(model, Decoder) and model.config.logit_softcap is None
         plain = model.head.detach() if is_plain else None
-        return loss.Head(model.logits, model.vocab_size, weight, self.head_gradient, plain)
+        fixed = model.fixed_head if isinstance(model, FixedDecoder) else None
+        return loss.Head(model.logits, model.vocab_size, weight, self.head_gradient, plain, fixed)
 
     def supervised(self, batch: MicroBatch, lora: LowRankUpdate | None) -> Tensor:
         """Hidden states of the supervised positions (N, E)."""

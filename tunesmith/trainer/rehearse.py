@@ -102,6 +102,6 @@ def fresh_start(directory: Path, plan: Plan) -> tuple[CausalModel, Trained, Adam
         whole = fresh(directory, torch.float32, plan.device, None)
         weights = FullWeights(whole, plan.torch_dtype)
         return weights.model, weights, weights.optimizer
-    model = load_model(directory, dtype=plan.torch_dtype, device=plan.device)
+    model = load_model(directory, dtype=plan.torch_dtype, device=plan.device, fixed=plan.fixed)
     adapter = fresh_adapter(model, plan, 0)
     return model, adapter, AdamW(adapter.parameters())

@@ -286,6 +286,13 @@ def test_too_little_memory_is_said_before_the_base_is_loaded(finished: Path) -> 
     with pytest.raises(JobError, match="Use the finetuning_type 'lora'") as caught:
         fit.weigh(info, plan, num_bytes - 1)
     assert caught.value.code == "out_of_memory"
+    beside = replace(plan, finetuning_type="lora", dtype="float32", fixed=True)
+    num_bytes = int(2 * info.num_parameters / fit.BASE_SHARE) + 1
+    assert fit.weigh(info, beside, num_bytes) == (False, None)
+    _, warning = fit.weigh(info, replace(beside, fixed=False), 2 * num_bytes - 9)
+    assert warning is not None and "in float32" in warning
+    _, warning = fit.weigh(info, beside, num_bytes - 9)
+    assert warning is not None and "in 16-bit fixed point" in warning
 
 
 def test_families_without_a_decoder_are_refused(tmp_path: Path) -> None:

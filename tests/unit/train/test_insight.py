@@ -25,10 +25,12 @@ from tests.trainer_job import (
     result_of,
 )
 from tests.unit.train.test_loop import stop_at
+from tunesmith.bases import embedded_directory
 from tunesmith.jobdir.control import write_control
 from tunesmith.jobdir.layout import EVENTS_FILE
 from tunesmith.jobdir.row_losses import RowLosses, page, read_rows
 from tunesmith.jobdir.samples import read_samples
+from tunesmith.jobdir.spec import BaseRef
 from tunesmith.train import advice, answers
 from tunesmith.train.advice import rises
 from tunesmith.train.batches import Order
@@ -213,8 +215,9 @@ def test_the_best_epoch_is_counted_where_steps_end_several(
 
 def test_a_model_made_worse_is_told(tmp_path: Path) -> None:
     """Every loss is a number, the job succeeds, and the model is of no use."""
-    hyper = {"n_epochs": 3, "batch_size": 4, "lora_rank": 4, "learning_rate_multiplier": 3400}
-    job_dir = make_job(tmp_path / "job", hyperparameters=hyper)
+    hyper = {"n_epochs": 3, "batch_size": 4, "lora_rank": 4, "learning_rate_multiplier": 3000}
+    base = BaseRef("tunesmith-nano", embedded_directory())
+    job_dir = make_job(tmp_path / "job", base=base, hyperparameters=hyper)
     assert run("train", job_dir) == DONE
     assert result_of(job_dir).status == "succeeded", result_of(job_dir).error
     (told,) = (event for event in events_of(job_dir) if event.key == "unlearned")

@@ -1,0 +1,115 @@
+"""A job in fixed point learns what one in fp32 does, and is as exact in repeating itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainer_job import (
+    copy_job,
+    events_of,
+    make_job,
+    relaunched,
+    result_of,
+    tiny_base,
+)
+from tests.unit.train.test_loop import adapter_bytes, metrics_of, stop_at
+from tunesmith.bases import embedded_directory
+from tunesmith.jobdir.control import write_control
+from tunesmith.jobdir.layout import PLAN_FILE
+from tunesmith.jobdir.spec import BaseRef
+from tunesmith.model import fixed, learning, precision
+from tunesmith.model.nf4_write import write_nf4
+from tunesmith.trainer.process import DONE, run
+
+pytestmark = pytest.mark.skipif(
+    fixed.library() is None, reason="this processor does not multiply integers of 16 bits in pairs"
+)
+BASE = BaseRef("tunesmith-nano", embedded_directory())
+HYPER: dict[str, Any] = {"n_epochs": 2, "batch_size": 3, "lora_rank": 4}
+
+
+@pytest.fixture(autouse=True)
+def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded base's would be left in fp32."""
+    monkeypatch.setattr(precision, "NARROW_PRODUCT", 0)
+
+
+def plan_of(job_dir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((job_dir / PLAN_FILE).read_bytes())
+    return found
+
+
+def test_it_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [
+        make_job(tmp_path / name, base=BASE, hyperparameters=HYPER)
+        for name in ("one", "two", "wide")
+    ]
+    for job_dir in jobs[:2]:
+        assert run("train", job_dir) == DONE
+        assert plan_of(job_dir)["fixed"]
+        (told,) = (event.message for event in events_of(job_dir) if event.key == "plan")
+        assert "in float32, frozen weights in 16-bit fixed point on CPU" in told
+    assert adapter_bytes(jobs[0]) == adapter_bytes(jobs[1])
+    monkeypatch.setattr(fixed, "library", lambda: None)
+    monkeypatch.setattr(precision, "library", lambda: None)
+    assert run("train", jobs[2]) == DONE
+    assert not plan_of(jobs[2])["fixed"]
+    for key, data in metrics_of(jobs[2]).items():
+        found = metrics_of(jobs[0])[key]
+        assert found == pytest.approx(data, abs=1e-3), key
+    assert adapter_bytes(jobs[0]) != adapter_bytes(jobs[2])
+
+
+@pytest.mark.parametrize("method", ["supervised", "dpo"])
+def test_it_resumes_bit_for_bit(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, halved = (
+        make_job(tmp_path / name, base=BASE, hyperparameters=HYPER, method=method)
+        for name in ("whole", "halved")
+    )
+    assert run("train", whole) == DONE
+    assert plan_of(whole)["fixed"]
+    stop_at(monkeypatch, 5, lambda job: write_control(job.dir, "pause"))
+    assert run("train", halved) == DONE
+    assert result_of(halved).status == "paused"
+    monkeypatch.undo()
+    assert run("train", relaunched(halved)) == DONE
+    assert plan_of(halved)["fixed"]
+    assert adapter_bytes(halved) == adapter_bytes(whole)
+
+
+def test_a_processor_without_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_dir = make_job(tmp_path / "job", base=BASE, hyperparameters=HYPER)
+    stop_at(monkeypatch, 5, lambda job: write_control(job.dir, "pause"))
+    assert run("train", job_dir) == DONE
+    monkeypatch.undo()
+    no_compiler = copy_job(job_dir, tmp_path / "no_compiler")
+    monkeypatch.setattr(fixed, "library", lambda: None)
+    assert run("train", relaunched(job_dir)) == DONE
+    monkeypatch.setattr(learning, "_is_wanted", True)
+    monkeypatch.setattr(learning, "library", lambda: None)
+    assert run("train", relaunched(no_compiler)) == DONE
+    for directory, key in ((job_dir, "warn:fixed:2"), (no_compiler, "warn:compiler:2")):
+        assert result_of(directory).status == "succeeded"
+        found = [event.key for event in events_of(directory) if event.key.startswith("warn:")]
+        assert found == [key]
+        assert not plan_of(directory)["fixed"]
+
+
+@pytest.mark.parametrize("kind", ["full", "dora", "nf4"])
+def test_weights_that_change_or_are_looked_at_stay_as_they_are(kind: str, tmp_path: Path) -> None:
+    base, hyper = BaseRef("tiny", tiny_base()), dict(HYPER)
+    if kind == "nf4":
+        write_nf4(tiny_base(), tmp_path / "tiny-nf4")
+        base = BaseRef("tiny-nf4", tmp_path / "tiny-nf4")
+    else:
+        hyper["finetuning_type"] = kind
+    job_dir = make_job(tmp_path / "job", base=base, hyperparameters=hyper)
+    assert run("train", job_dir) == DONE
+    assert result_of(job_dir).status == "succeeded"
+    assert not plan_of(job_dir)["fixed"]
