@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunesmith.model import decoder, learning, memory, passes, rotation
+from tunesmith.model import decoder, fixed, learning, memory, passes, rotation
 from tunesmith.model.lora import Adapter
 from tunesmith.train import attention, batches, loss, step
 from tunesmith.train.batches import Corpus, MicroBatch
@@ -66,6 +66,11 @@ def chunks() -> None:
     head = step.Forward.head.fget
     assert head is not None
     step.Forward.head = property(lambda forward: replace(head(forward), plain=None))
+
+
+def fixed_point() -> None:
+    """Frozen weights are multiplied in fp32."""
+    fixed.library = lambda: None
 
 
 def compiled() -> None:
@@ -145,7 +150,9 @@ def head_itself() -> None:
         found = head(forward)
         assert found.plain is not None
         matrix = found.plain[:64]
-        return replace(found, logits=lambda x: x @ matrix.T, vocab_size=64, plain=matrix)
+        return replace(
+            found, logits=lambda x: x @ matrix.T, vocab_size=64, plain=matrix, fixed=None
+        )
 
     step.Forward.head = property(small)
 
@@ -157,6 +164,7 @@ TECHNIQUES: dict[str, Callable[[], None]] = {
     "gathering before the head": gathering,
     "reading a frozen head in blocks of the vocabulary": head_in_blocks,
     "chunked head, gradient in its forward pass": chunks,
+    "fixed point": fixed_point,
     "C": compiled,
     "keeping freed memory": kept_memory,
     "base and adapter in one product": fused_products,

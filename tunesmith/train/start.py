@@ -109,6 +109,13 @@ def prepare(job: Job) -> Run:
     plan = _old_plan(job, base) if world.is_first else None
     is_resumed = world.agree(plan is not None)
     plan = agreed(world, plan or decide(spec, base, train, world))
+    if plan.fixed and not world.least(int(fixed.library() is not None)):
+        text = (
+            "Not every processor of this job multiplies in fixed point, in which it was to compute "
+            "or began: it computes in fp32, more slowly, and losses differ by about 0.0001."
+        )
+        job.journal.message(f"warn:fixed:{spec.fence}", text, "warn")
+        plan = replace(plan, fixed=False)
     torch.set_num_threads(plan.threads)
     learning.use(plan.compiled)
     plan = plan if plan.sharded else placed(job, base, plan)
@@ -176,13 +183,6 @@ def _old_plan(job: Job, base: BaseInfo) -> Plan | None:
         )
         job.journal.message(f"warn:compiler:{job.spec.fence}", text, "warn")
         plan = replace(plan, compiled=False, fixed=False)
-    if plan.fixed and fixed.library() is None:
-        text = (
-            "This processor does not multiply in the fixed point that the job began with: it goes "
-            "on in fp32, more slowly, and what it learns differs by about 0.0001 of it."
-        )
-        job.journal.message(f"warn:fixed:{job.spec.fence}", text, "warn")
-        plan = replace(plan, fixed=False)
     return plan
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.trainer_job import (
     copy_job,
@@ -16,13 +18,19 @@ from tests.trainer_job import (
     result_of,
     tiny_base,
 )
+from tests.unit.train.test_forward import gradient
 from tests.unit.train.test_loop import adapter_bytes, metrics_of, stop_at
 from tunesmith.bases import embedded_directory
 from tunesmith.jobdir.control import write_control
 from tunesmith.jobdir.layout import PLAN_FILE
 from tunesmith.jobdir.spec import BaseRef
 from tunesmith.model import fixed, learning, precision
+from tunesmith.model.adapter_files import LoraSpec
+from tunesmith.model.load import load_model
+from tunesmith.model.lora import Adapter
 from tunesmith.model.nf4_write import write_nf4
+from tunesmith.train.forecast import kept_bytes
+from tunesmith.train.step import Forward
 from tunesmith.trainer.process import DONE, run
 
 pytestmark = pytest.mark.skipif(
@@ -81,6 +89,50 @@ def test_it_resumes_bit_for_bit(
     assert run("train", relaunched(halved)) == DONE
     assert plan_of(halved)["fixed"]
     assert adapter_bytes(halved) == adapter_bytes(whole)
+
+
+def test_several_processes_learn_the_same(tmp_path: Path) -> None:
+    """Up to what another order of sums makes of it, which rounding to integers lets grow."""
+    fields: dict[str, Any] = {"base": BASE, "hyperparameters": HYPER}
+    alone, together = (
+        make_job(tmp_path / str(num), processes=num, threads=num, **fields) for num in (1, 2)
+    )
+    for job_dir in (alone, together):
+        assert run("train", job_dir) == DONE
+        assert plan_of(job_dir)["fixed"]
+    first, *others = metrics_of(alone)
+    assert metrics_of(together)[first] == pytest.approx(metrics_of(alone)[first], abs=1e-6)
+    for key in others:
+        assert metrics_of(together)[key] == pytest.approx(metrics_of(alone)[key], abs=1e-3)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("way", [{"recompute": True}, {"offload": True}])
+def test_less_memory_changes_no_bit(way: dict[str, bool], dropout: float) -> None:
+    plain = Forward(load_model(tiny_base(), fixed=True), "split")
+    assert torch.equal(gradient(replace(plain, **way), dropout), gradient(plain, dropout))
+
+
+def test_beginnings_computed_once_give_the_gradient_of_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forward = Forward(load_model(tiny_base(), fixed=True), "split")
+    rows = [[7] * 30 + list(range(n, n + 9)) for n in range(3)]
+    shared = gradient(forward, 0.0, rows=rows)
+    monkeypatch.setattr(Forward, "shares", False)
+    apart = gradient(forward, 0.0, rows=rows)
+    assert (shared - apart).norm() <= 3e-3 * apart.norm()
+
+
+def test_what_a_token_keeps_is_counted_without_the_weights() -> None:
+    """As for a base in fp32: weights in fixed point are no part of it."""
+    base, spec = tiny_base(), LoraSpec(4, 8.0)
+    found = []
+    for is_fixed in (True, False):
+        model = load_model(base, dtype=torch.float32, fixed=is_fixed)
+        adapter = Adapter.create(model.linears, spec, 0).train()
+        found.append(kept_bytes(Forward(model, "split"), adapter))
+    assert found[0] == found[1]
 
 
 def test_a_processor_without_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
