@@ -61,6 +61,13 @@ def keep_doing(action: Callable[[], None], stop: threading.Event) -> threading.T
     return thread
 
 
+def wait_for_one_more(answers: list[str]) -> None:
+    num, give_up = len(answers), time.monotonic() + TIMEOUT_S
+    while len(answers) == num:
+        assert time.monotonic() < give_up, "no answer"
+        time.sleep(0.1)
+
+
 def rows(tag: str) -> bytes:
     return b"".join(
         json.dumps(
@@ -104,11 +111,14 @@ def test_nothing_acknowledged_is_lost(server: Server) -> None:
     ]
     stop = threading.Event()
     threads = [keep_doing(upload, stop), keep_doing(ask, stop)]
+    wait_for_one_more(answers)
     source = random.Random(7)
     num_kills = 0
     while num_kills < NUM_KILLS:
         time.sleep(source.uniform(0.2, 1.5))
         num_kills += kill_one(server, source.choice(MODULES))
+    # An engine may need longer to start than it was left alone.
+    wait_for_one_more(answers)
     stop.set()
     for thread in threads:
         thread.join()
