@@ -42,8 +42,9 @@ HYPER: dict[str, Any] = {"n_epochs": 2, "batch_size": 3, "lora_rank": 4}
 
 @pytest.fixture(autouse=True)
 def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The embedded base's would be left in fp32."""
+    """The embedded base's would be left in fp32, and a processor with bf16 would take that."""
     monkeypatch.setattr(precision, "NARROW_PRODUCT", 0)
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: False)
 
 
 def plan_of(job_dir: Path) -> dict[str, Any]:
