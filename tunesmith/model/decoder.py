@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tunesmith.model.attention import Attend, Attention, AttentionRule, attend_stored, causal
 from tunesmith.model.families import DecoderConfig
-from tunesmith.model.fixed import FixedWeight
+from tunesmith.model.fixed import Factor
 from tunesmith.model.passes import activated, rms_norm
 from tunesmith.model.rope_rules import LongScaling, Rope
 from tunesmith.model.rotation import Rotation, Turning, rotate
@@ -87,7 +87,7 @@ class PlainLinears:
         w = self.weights
         return tuple(F.linear(x_BTE, w[f"{name}.weight"], self.bias(name)) for name in names)
 
-    def factor(self, name: str) -> Tensor | FixedWeight:
+    def factor(self, name: str) -> Factor:
         """What the input of a linear is multiplied with."""
         return self.weights[f"{name}.weight"]
 

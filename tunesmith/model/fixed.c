@@ -2,10 +2,12 @@
    as fast as floats (AVX-512 VNNI).
 
    Numbers are integers of 16 bits with a factor: a weight's for each output, that of what is
-   multiplied with it for each row and each BLOCK of what is summed over. Within a block sums are
+   multiplied with it for each row and each block of what is summed over. Within a block sums are
    exact, in 32 bits: the factors are such that the lengths of both sides keep every sum below 2^31
    (Cauchy and Schwarz). Blocks are added in fp32, in their order, so that a row gets the same bits
    whatever rows are beside it. */
+
+#include "lanes.h"
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
 
@@ -257,11 +259,11 @@ static inline void ask_for(const int16_t *w, long stride, long num_lines, long f
         __builtin_prefetch((const char *)(w + i / num_lines * stride) + i % num_lines * 64, 0, 2);
 }
 
-/* y = x W^T + bias (none, or by outputs), or with `adds` y += x W^T; backwards x W. x: as
-   `fix_rows` left it; numbers: (outputs, inputs) of W. */
+/* y = x W^T + bias (none, or by outputs); backwards y += x W. x: as `fix_rows` left it; numbers:
+   (outputs, inputs) of W. */
 void fixed_product(const int16_t *x, const float *x_scales, long num_rows, const int16_t *numbers,
                    const float *scales, long num_outputs, long num_inputs, int is_backward,
-                   const float *bias, int adds, float *y, long y_stride, int num_threads)
+                   const float *bias, float *y, long y_stride, int num_threads)
 {
     long size = is_backward ? num_outputs : num_inputs;
     long num_columns = is_backward ? num_inputs : num_outputs;
@@ -303,7 +305,7 @@ void fixed_product(const int16_t *x, const float *x_scales, long num_rows, const
                     any_block(stop - row, (num + 1) / 2, x + row * x_stride + first, x_stride,
                               panel, sums);
                     add_block(stop - row, sums, x_scales + row * num_blocks + b, num_blocks,
-                              column_scales, begun, adds || b > 0, y + row * y_stride + column,
+                              column_scales, begun, is_backward || b > 0, y + row * y_stride + column,
                               y_stride, left);
                 }
             }

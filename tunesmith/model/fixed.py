@@ -37,7 +37,7 @@ def library() -> ctypes.CDLL | None:
     found.fix_rows.argtypes = [POINTER, *[LONG] * 3, *[POINTER] * 4, INT]
     found.fix_weight.argtypes = [POINTER, LONG, LONG, *[POINTER] * 3, INT]
     of_factors: list[Any] = [POINTER, POINTER, LONG, POINTER, POINTER, LONG, LONG, INT]
-    found.fixed_product.argtypes = [*of_factors, POINTER, INT, POINTER, LONG, INT]
+    found.fixed_product.argtypes = [*of_factors, *[POINTER] * 2, LONG, INT]
     for function in ("fix_rows", "fix_weight", "fixed_product"):
         found[function].restype = None
     return found
@@ -116,11 +116,22 @@ class FixedWeight:
             *self.shape,
             is_backward,
             None if bias is None else bias.data_ptr(),
-            is_backward,
             y.data_ptr(),
             y.stride(0),
             torch.get_num_threads(),
         )
+
+
+Factor = Tensor | FixedWeight
+"""A frozen weight (F, E)."""
+
+
+def add_back_(of_x_TE: Tensor, toward_TF: Tensor, weight: Factor) -> None:
+    """Adds toward W to a gradient, for the gradient `toward` of the outputs."""
+    if isinstance(weight, FixedWeight):
+        weight.add_back_(of_x_TE, toward_TF)
+    else:
+        of_x_TE.addmm_(toward_TF, weight)
 
 
 def _library() -> ctypes.CDLL:

@@ -24,18 +24,16 @@ class WideWeights(Mapping[str, Tensor]):
     """Stored weights by name, in fp32: some are widened each time they are asked for."""
 
     def __init__(self, stored: Mapping[str, Tensor], seldom: Collection[str]) -> None:
-        self.plain = {name: w.float() for name, w in stored.items() if name not in seldom}
-        self.stored = {name: stored[name] for name in seldom}
+        self.kept = {name: w if name in seldom else w.float() for name, w in stored.items()}
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.plain[name] if name in self.plain else self.stored[name].float()
+        return self.kept[name].float()
 
     def __iter__(self) -> Iterator[str]:
-        yield from self.plain
-        yield from self.stored
+        return iter(self.kept)
 
     def __len__(self) -> int:
-        return len(self.plain) + len(self.stored)
+        return len(self.kept)
 
 
 class FixedLinears(PlainLinears):
@@ -47,9 +45,6 @@ class FixedLinears(PlainLinears):
 
     def factor(self, name: str) -> FixedWeight:
         return self.fixed[name]
-
-    def bias(self, name: str) -> Tensor | None:
-        return self.weights.get(f"{name}.bias")
 
     def __call__(self, names: tuple[str, ...], x_BTE: Tensor) -> tuple[Tensor, ...]:
         x_TE, shape = x_BTE.flatten(0, -2), (*x_BTE.shape[:-1], -1)
@@ -65,18 +60,20 @@ class FixedDecoder(Decoder):
     """Over weights as they are stored."""
 
     def __init__(self, config: DecoderConfig, stored: Mapping[str, Tensor]) -> None:
-        self._head_name = EMBEDDING if config.tie_embeddings else HEAD
-        seldom = [name for name in stored if name.endswith("_proj.weight") or name == HEAD]
+        head_name = EMBEDDING if config.tie_embeddings else HEAD
+        seldom = {name for name in stored if name.endswith("_proj.weight") or name == HEAD}
         weights = WideWeights(stored, seldom)
         fixed = {}
-        for name in dict.fromkeys((*seldom, self._head_name)):
-            fixed[name.removesuffix(".weight")] = FixedWeight.of(stored[name])
-            give_back(stored[name])
+        for name in stored:
+            if name in seldom or name == head_name:
+                fixed[name.removesuffix(".weight")] = FixedWeight.of(stored[name])
+                give_back(stored[name])
         super().__init__(config, weights, FixedLinears(weights, fixed))
-        self._wide = weights
-        self.fixed_head = fixed[self._head_name.removesuffix(".weight")]
+        self._head = weights.kept[head_name]
+        self.fixed_head = fixed[head_name.removesuffix(".weight")]
+        self._kept = [each for name, each in weights.kept.items() if name not in seldom]
         self._num_bytes = sum(each.num_bytes for each in fixed.values())
-        self._num_bytes += sum(each.nbytes for each in weights.plain.values())
+        self._num_bytes += sum(each.nbytes for each in self._kept)
 
     @property
     def num_bytes(self) -> int:
@@ -86,12 +83,11 @@ class FixedDecoder(Decoder):
     @property
     def head(self) -> Tensor:
         """(V, E), as it is stored."""
-        wide = self._wide
-        return wide.stored[HEAD] if HEAD in wide.stored else wide.plain[EMBEDDING]
+        return self._head
 
     @property
     def kept_weights(self) -> Collection[Tensor]:
-        return self._wide.plain.values()
+        return self._kept
 
 
 class _Product(Function):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tunesmith.model.fixed import BLOCK, FixedRows, FixedWeight
+from tunesmith.model.fixed import BLOCK, Factor, FixedRows, FixedWeight, add_back_
 
 # Scores alive at once: 8 MiB of fp32, which a processor's caches hold from one product to the next.
 BLOCK_ELEMENTS = 1 << 21
@@ -39,15 +39,15 @@ def losses(
         gradient_NE.zero_()
     scores = hidden_NE.new_empty(num * min(size, len(head_VE)))
     for start in range(0, len(head_VE), size):
-        block_BE = head_VE[start : start + size]
-        scores_NB = scores[: num * len(block_BE)].view(num, -1)
-        part = None if fixed is None else fixed.part(start, start + len(block_BE))
-        if part is None:
-            torch.mm(hidden_NE, block_BE.T, out=scores_NB)
+        stop = min(start + size, len(head_VE))
+        block_BE: Factor = head_VE[start:stop] if fixed is None else fixed.part(start, stop)
+        scores_NB = scores[: num * (stop - start)].view(num, -1)
+        if isinstance(block_BE, FixedWeight):
+            block_BE.multiply(rows, scores_NB)
         else:
-            part.multiply(rows, scores_NB)
+            torch.mm(hidden_NE, block_BE.T, out=scores_NB)
         ahead_N1 = targets_N[:, None] - start
-        places_N1 = ahead_N1.clamp(0, len(block_BE) - 1)
+        places_N1 = ahead_N1.clamp(0, stop - start - 1)
         is_here_N1 = ahead_N1 == places_N1
         found_N1 = scores_NB.gather(1, places_N1)
         target_N1 = torch.where(is_here_N1, found_N1, target_N1)
@@ -62,11 +62,7 @@ def losses(
         # would be rounded away.
         others_N1 = scores_NB.gather(1, places_N1).masked_fill_(is_here_N1, 0)
         scores_NB.scatter_(1, places_N1, others_N1)
-        gradient_NE.mul_(shrunk_N1)
-        if part is None:
-            gradient_NE.addmm_(scores_NB, block_BE)
-        else:
-            part.add_back_(gradient_NE, scores_NB)
+        add_back_(gradient_NE.mul_(shrunk_N1), scores_NB, block_BE)
     if gradient_NE is not None:
         off_N1 = target_N1.sub(highest_N1).exp_().div_(total_N1).sub_(1)
         targets_NE = head_VE[targets_N].to(gradient_NE.dtype)

@@ -4,7 +4,6 @@
    Every number has one order of summation and one thread that writes it, so that a step gives the
    same bits whenever it is repeated. */
 
-#include "lanes.h"
 #include "fixed.c"
 
 /* Rows of a product that are computed at once, and registers of its columns: with one of each

@@ -103,8 +103,10 @@ def load_model(
     if config is None:
         return TransformersModel.load(directory, dtype=dtype, device=device)
     if fixed:
-        stored = stored_weights(directory, config).items()
-        return FixedDecoder(config, {name: w for name, w in stored if isinstance(w, Tensor)})
+        stored = stored_weights(directory, config)
+        plain = {name: each for name, each in stored.items() if isinstance(each, Tensor)}
+        assert len(plain) == len(stored), "asked for a base that is not in NF4"
+        return FixedDecoder(config, plain)
     weights = load_weights(directory, config, dtype=dtype, device=device)
     if isinstance(weights, Nf4Weights):
         return Nf4Decoder(config, weights)

@@ -18,13 +18,10 @@ from torch import Tensor
 from torch.autograd import Function
 
 from tunesmith.model import learning
-from tunesmith.model.fixed import FixedRows, FixedWeight
+from tunesmith.model.fixed import Factor, FixedRows, FixedWeight, add_back_
 
 # Of a normed tensor: what `_formed` forms it from once more.
 FORMED_FROM = "formed_from"
-
-# A frozen weight (F, E).
-Factor = Tensor | FixedWeight
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -297,8 +294,5 @@ def _of_input(
 ) -> Tensor:
     of_x_TE = of_narrow_TR @ a_RE
     for toward_TF, weight in zip(gradients, weights, strict=True):
-        if isinstance(weight, FixedWeight):
-            weight.add_back_(of_x_TE, toward_TF)
-        else:
-            of_x_TE.addmm_(toward_TF, weight)
+        add_back_(of_x_TE, toward_TF, weight)
     return of_x_TE

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tunesmith.model.fixed import library
+from tunesmith.model import fixed
 
 # A choice within the noise of a busy machine would differ from start to start.
 WORTHWHILE = 1.2
@@ -46,7 +46,9 @@ def training_on_cpu(num_tokens: int, hidden_size: int, max_threads: int) -> tupl
 def multiplies_in_fixed_point(num_tokens: int, hidden_size: int) -> bool:
     """Whether training in fp32 multiplies frozen weights as integers (`fixed.py`): where products
     are large enough to repay what is formed beside them."""
-    return _training_product(num_tokens, hidden_size) >= NARROW_PRODUCT and library() is not None
+    return (
+        _training_product(num_tokens, hidden_size) >= NARROW_PRODUCT and fixed.library() is not None
+    )
 
 
 def training_on_cuda() -> torch.dtype:

@@ -168,8 +168,8 @@ def test_loss_and_gradient_at_a_head(
     weight, hidden = numbers(vocab, 96), numbers(40, 96, seed=1) * sharpness / 10
     targets = torch.arange(40) % vocab
     targets[:20] = (hidden @ weight.T).argmax(-1)[:20]
-    expected, gradients = torch.empty_like(hidden), torch.empty_like(hidden)
-    nll, _ = losses(weight.double(), hidden.double(), targets, expected := expected.double())
+    expected, gradients = torch.empty_like(hidden.double()), torch.empty_like(hidden)
+    nll, _ = losses(weight.double(), hidden.double(), targets, expected)
     found, is_right = losses(weight, hidden, targets, gradients, FixedWeight.of(weight))
     assert (found - nll).abs().max() <= 2e-3 * sharpness
     assert is_right[:20].all()

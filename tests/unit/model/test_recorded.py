@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tests.tiny_transformers import OURS, build
+from tests.tiny_transformers import OURS
 from tunesmith.model import recorded
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.load import load_model
 from tunesmith.model.lora import Adapter, LoraSpec
 from tunesmith.model.recorded import Recorder
 from tunesmith.serve.rows import BatchedRows
+
+Saved = Callable[[str], tuple[Path, Any]]
 
 
 def adapter(model: Decoder, seed: int, rank: int = 4) -> Adapter:
@@ -42,10 +47,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("kind", OURS)
 @pytest.mark.usefixtures("at_once")
-def test_they_give_the_same_scores(kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    directory = tmp_path_factory.mktemp(kind)
-    build(kind).save_pretrained(directory)
-    model = load_model(directory)
+def test_they_give_the_same_scores(kind: str, saved: Saved) -> None:
+    model = load_model(saved(kind)[0])
     assert isinstance(model, Decoder)
     loras = [adapter(model, 1), adapter(model, 2, 8)]
     plain, other = filled(model, [5, 17, 30]), filled(model, [5, 17, 30])
@@ -78,11 +81,9 @@ def test_they_give_the_same_scores(kind: str, tmp_path_factory: pytest.TempPathF
 @torch.inference_mode()
 @pytest.mark.usefixtures("at_once")
 def test_a_recording_keeps_neither_keys_nor_adapters_alive(
-    tmp_path_factory: pytest.TempPathFactory,
+    saved: Saved,
 ) -> None:
-    directory = tmp_path_factory.mktemp("llama")
-    build("llama").save_pretrained(directory)
-    model = load_model(directory)
+    model = load_model(saved("llama")[0])
     assert isinstance(model, Decoder)
     rows, lora = filled(model, [3]), adapter(model, 1)
     rows._recorder = Recorder(model)
@@ -102,13 +103,11 @@ def test_a_recording_keeps_neither_keys_nor_adapters_alive(
 @torch.inference_mode()
 @pytest.mark.usefixtures("at_once")
 def test_what_cannot_be_recorded_is_computed_and_said_once(
-    tmp_path_factory: pytest.TempPathFactory,
+    saved: Saved,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    directory = tmp_path_factory.mktemp("llama")
-    build("llama").save_pretrained(directory)
-    model = load_model(directory)
+    model = load_model(saved("llama")[0])
     assert isinstance(model, Decoder)
     rows = filled(model, [3, 4])
     rows._recorder = Recorder(model)

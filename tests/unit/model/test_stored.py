@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from tests.tiny_base import TINY
-from tests.tiny_transformers import OURS, build
+from tests.tiny_transformers import OURS
 from tunesmith.model.decoder import Decoder
 from tunesmith.model.fresh import init_weights
 from tunesmith.model.load import load_model
@@ -14,6 +18,7 @@ from tunesmith.model.packed import SplitAttention, _keeps_apart, packs_for
 from tunesmith.model.stored import Beginnings, Part, parts_of
 from tunesmith.serve.rows import BatchedRows
 
+Saved = Callable[[str], tuple[Path, Any]]
 CPU = torch.device("cpu")
 
 
@@ -23,12 +28,8 @@ def split(lengths: tuple[int, ...], device: torch.device) -> SplitAttention:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("kind", OURS)
-def test_prompts_are_read_together_as_by_themselves(
-    kind: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    directory = tmp_path_factory.mktemp(kind)
-    build(kind).save_pretrained(directory)
-    model = load_model(directory)
+def test_prompts_are_read_together_as_by_themselves(kind: str, saved: Saved) -> None:
+    model = load_model(saved(kind)[0])
     assert isinstance(model, Decoder)
     passes = [
         [[], [5, 6, 7], [], list(range(9, 30)), [4]],

@@ -64,7 +64,6 @@ def test_it_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert "in float32, frozen weights in 16-bit fixed point on CPU" in told
     assert adapter_bytes(jobs[0]) == adapter_bytes(jobs[1])
     monkeypatch.setattr(fixed, "library", lambda: None)
-    monkeypatch.setattr(precision, "library", lambda: None)
     assert run("train", jobs[2]) == DONE
     assert not plan_of(jobs[2])["fixed"]
     for key, data in metrics_of(jobs[2]).items():
@@ -73,12 +72,13 @@ def test_it_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert adapter_bytes(jobs[0]) != adapter_bytes(jobs[2])
 
 
-@pytest.mark.parametrize("method", ["supervised", "dpo"])
+@pytest.mark.parametrize(("method", "num"), [("supervised", 1), ("dpo", 1), ("supervised", 2)])
 def test_it_resumes_bit_for_bit(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, num: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    fields: dict[str, Any] = {"base": BASE, "hyperparameters": HYPER, "method": method}
     whole, halved = (
-        make_job(tmp_path / name, base=BASE, hyperparameters=HYPER, method=method)
+        make_job(tmp_path / name, processes=num, threads=num, **fields)
         for name in ("whole", "halved")
     )
     assert run("train", whole) == DONE
